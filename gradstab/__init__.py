@@ -1,0 +1,1 @@
+"""Gradient stability of JAX programs."""

@@ -1,0 +1,85 @@
+"""Norms, products and names of pytrees of arrays."""
+
+import jax
+import jax.numpy as jnp
+
+
+def num_entries(tree, /) -> int:
+    """The number of array entries in the tree."""
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def is_floating(leaf, /) -> bool:
+    """Whether the leaf is a real or complex floating array."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def floating_leaves(tree, /) -> list:
+    """The leaves of the tree that have a gradient."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+
+
+def all_finite(tree, /) -> jax.Array:
+    """Whether every entry of every floating leaf is finite: a boolean scalar."""
+    checks = [jnp.all(jnp.isfinite(leaf)) for leaf in floating_leaves(tree)]
+    return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
+
+
+def safe_norm(tree, /, *, axes=None) -> jax.Array:
+    r"""The Euclidean norm of all floating leaves together, without overflow.
+
+    Computes :math:`m \sqrt{\sum_i (x_i / m)^2}` with :math:`m` a power of two near
+    :math:`\max_i |x_i|`, in float32 (float64 if a leaf is float64). The squares
+    of float16 entries above 255 and of float32 entries above 1.8e19 overflow; here
+    only a norm that is itself out of range does. Dividing by a power of two is exact.
+
+    Args:
+        tree: arrays of any floating dtypes; other leaves are ignored.
+        axes: if given, every leaf is reduced over these axes and the result keeps the
+            remaining ones, which all leaves must share.
+
+    Returns:
+        A scalar (or an array over the remaining axes). Zero for a tree without
+        floating leaves; NaN if an entry is NaN, infinite if one is infinite.
+    """
+    leaves = floating_leaves(tree)
+    if not leaves:
+        return jnp.zeros((), jnp.float32)
+    wide = jnp.promote_types(jnp.float32, jnp.result_type(*map(_real_dtype, leaves)))
+    magnitudes = [jnp.abs(leaf).astype(wide) for leaf in leaves]
+    largest = _reduce(jnp.maximum, [jnp.max(m, axis=axes) for m in magnitudes])
+    scale = power_of_two_near(largest)
+    over = (lambda s: s) if axes is None else (lambda s: jnp.expand_dims(s, axes))
+    total = sum(jnp.sum(jnp.square(m / over(scale)), axis=axes) for m in magnitudes)
+    return jnp.where(jnp.isfinite(largest), scale * jnp.sqrt(total), largest)
+
+
+def power_of_two_near(x, /) -> jax.Array:
+    """A power of two within a factor 4 of ``x`` whose inverse is normal too; 1 for 0."""
+    ok = jnp.isfinite(x) & (x > 0)
+    _, exponent = jnp.frexp(jnp.where(ok, x, 1))
+    limits = jnp.finfo(x.dtype)
+    # XLA divides by multiplying with the inverse, and flushes a subnormal one to zero.
+    exponent = jnp.clip(exponent, limits.minexp, limits.maxexp - 2)
+    return jnp.where(ok, jnp.ldexp(jnp.ones_like(x), exponent), 1)
+
+
+def paths(tree, /, *, is_leaf=None) -> list[str]:
+    """Dotted names of the leaves, in the order of `jax.tree.leaves`.
+
+    >>> paths({"head": {"bias": 0, "kernel": 1}, "blocks": [2, 3]})
+    ['blocks.0', 'blocks.1', 'head.bias', 'head.kernel']
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    return [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in flat]
+
+
+def _real_dtype(leaf):
+    return jnp.finfo(jnp.result_type(leaf)).dtype
+
+
+def _reduce(f, items):
+    first, *rest = items
+    for item in rest:
+        first = f(first, item)
+    return first
