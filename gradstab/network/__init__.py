@@ -1,0 +1,20 @@
+"""Any model as a program of layers, and the signals that flow through them."""
+
+from gradstab.network.activations import Activation, find_activations
+from gradstab.network.layers import Block, Place
+from gradstab.network.replay import Network, Replay, find_layers, layer_slice
+from gradstab.network.signals import Propagation, locate_nonfinite, propagate
+
+__all__ = [
+    "Activation",
+    "Block",
+    "Network",
+    "Place",
+    "Propagation",
+    "Replay",
+    "find_activations",
+    "find_layers",
+    "layer_slice",
+    "locate_nonfinite",
+    "propagate",
+]

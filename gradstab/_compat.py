@@ -1,0 +1,109 @@
+"""Every use of a part of JAX that is not promised to stay, in one place, and why.
+
+JAX offers no public way to take a traced program apart. `jax.extend.core` holds the
+types; the primitives' names and parameters are read here and nowhere else.
+
+* `jit` is inlined: its equation is called ``jit`` (``pjit`` before jax 0.7).
+* `scan` says how many of its operands are constants and carries by ``num_consts`` and
+  ``num_carry`` up to jax 0.11, and by a flat tree ``ft_in`` from 0.12 on.
+* A closed jaxpr is a `ClosedJaxpr` around a `Jaxpr` up to jax 0.11; from 0.12 on both
+  are one type. `Jaxpr` here takes all its inputs as ``invars``, so neither matters.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.extend.core as jex
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
+
+__all__ = [
+    "ClosedJaxpr",
+    "DropVar",
+    "JaxprEqn",
+    "Literal",
+    "ScanParts",
+    "Var",
+    "constants",
+    "contains",
+    "inlined_body",
+    "inner_programs",
+    "is_rule",
+    "program_function",
+    "scan_parts",
+]
+
+# Equations that only wrap a program: evaluating the program inside is the same thing.
+# Rematerialisation changes memory, not values; rules of differentiation are not here.
+_WRAPPERS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+}
+_RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+
+
+class ScanParts(NamedTuple):
+    """What a scan equation holds; operands and results are flat, in this order."""
+
+    body: Any  # consts + carry + one slice of xs -> carry + one slice of ys
+    num_consts: int
+    num_carry: int
+    length: int
+    reverse: bool
+
+
+def program_function(
+    invars: Sequence[Var], outvars: Sequence[Any], eqns: Sequence[JaxprEqn]
+) -> Callable[..., list]:
+    """The function ``invars -> outvars`` that the equations compute, in order."""
+    effects = frozenset().union(*(eqn.effects for eqn in eqns))
+    jaxpr = Jaxpr((), list(invars), list(outvars), list(eqns), effects)
+    closed = ClosedJaxpr(jaxpr, ())
+    return lambda *values: jex.jaxpr_as_fun(closed)(*values)
+
+
+def constants(closed, /) -> list[tuple[Var, Any]]:
+    """The constants of a program, each with its variable."""
+    return list(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+
+
+def inlined_body(eqn: JaxprEqn, /):
+    """The program inside a jit, remat or call equation; None for any other."""
+    return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
+
+
+def is_rule(eqn: JaxprEqn, /) -> bool:
+    """Whether the equation carries a custom rule of differentiation."""
+    return eqn.primitive.name in _RULES
+
+
+def inner_programs(eqn: JaxprEqn, /) -> list:
+    """All programs inside an equation: bodies, branches, conditions, rules' primals."""
+    found = []
+    for value in eqn.params.values():
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        found += [item for item in items if hasattr(item, "eqns")]
+    return found
+
+
+def contains(eqn: JaxprEqn, names: frozenset[str], /) -> bool:
+    """Whether the equation is, or holds at any depth, one of these primitives."""
+    return eqn.primitive.name in names or any(
+        contains(inner, names) for body in inner_programs(eqn) for inner in body.eqns
+    )
+
+
+def scan_parts(eqn: JaxprEqn, /) -> ScanParts | None:
+    """The parts of a scan equation; None for any other equation."""
+    if eqn.primitive.name != "scan":
+        return None
+    p = eqn.params
+    if "ft_in" in p:
+        consts, carry, _ = p["ft_in"].update(range(len(eqn.invars))).unpack()
+        num_consts, num_carry = len(list(consts)), len(list(carry))
+    else:
+        num_consts, num_carry = p["num_consts"], p["num_carry"]
+    return ScanParts(p["jaxpr"], num_consts, num_carry, p["length"], p["reverse"])

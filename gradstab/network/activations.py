@@ -1,0 +1,200 @@
+"""The activation functions inside a block, found by what they do to single entries.
+
+An activation is a chain of elementwise equations that starts from one array of data
+and meets nothing else but scalars: `tanh`, but also ``x * sigmoid(1.702 * x)`` or a
+user's own function. Adding a bias or multiplying with a mask starts a new chain. So a
+chain is a scalar function phi, and phi' at the data says which units are saturated.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstab import _compat
+from gradstab.network.program import evaluate
+
+_LINEAR = frozenset({"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"})
+_ELEMENTWISE = _LINEAR | frozenset(
+    "abs acos acosh asin asinh atan atan2 atanh and cbrt ceil clamp copy_p cos cosh "
+    "digamma eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le "
+    "lgamma log log1p logistic lt max min ne nextafter not or pow reduce_precision "
+    "rem round rsqrt select_n sign sin sinh sqrt square stop_gradient tan tanh".split()
+)
+
+# Where the greatest slope of an activation is looked for: well past the knee of every
+# activation in use, finer than the width of any of their features.
+_REACH = 8.0
+_GRID = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Activation:
+    """A scalar function inside a block.
+
+    Attributes:
+        eqns: its equations, in order.
+        root: the variable that it is applied to.
+        result: the variable that it yields.
+    """
+
+    eqns: tuple
+    root: _compat.Var
+    result: _compat.Var
+
+    def __call__(self, z):
+        """The activation of every entry; ``z`` has the shape of the root."""
+        env = {self.root: z}
+        for eqn in self.eqns:
+            operands = [
+                atom.val if isinstance(atom, _compat.Literal) else env[atom]
+                for atom in eqn.invars
+            ]
+            env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
+        return env[self.result]
+
+    def slopes(self, z):
+        """The derivative at every entry of ``z``."""
+        return jax.jvp(self, (z,), (jnp.ones_like(z),))[1]
+
+    def greatest_slope(self):
+        """The largest absolute derivative within [-8, 8], on 512 points or more."""
+        shape, dtype = self.root.aval.shape, self.root.aval.dtype
+        size = math.prod(shape)
+        calls = -(-_GRID // size)
+        grid = jnp.linspace(-_REACH, _REACH, calls * size).astype(dtype)
+        slopes = jax.lax.map(self.slopes, grid.reshape(calls, *shape))
+        return jnp.max(jnp.abs(slopes))
+
+
+class Saturation(NamedTuple):
+    """How much of a block's activations passes no gradient; scalars in [0, 1].
+
+    Attributes:
+        saturated: fraction of entries whose slope is below 5 % of the greatest one.
+        dead: fraction of units (indices of the last axis) whose slope is exactly zero
+            for every example and position.
+    """
+
+    saturated: jax.Array
+    dead: jax.Array
+
+
+# A sigmoid's slope falls to 5 % of its maximum at |z| = 4.3, tanh's at 2.2, where
+# both are within 1.5 % of their limits: what is called saturated.
+_SATURATED = 0.05
+
+
+def find_activations(block, /) -> tuple[Activation, ...]:
+    """The nonlinear elementwise chains in a block, in order."""
+    roots = _roots(block)
+    found = []
+    for result in _ends(block, roots):
+        eqns = _chain(block, roots[result], result)
+        if any(not _is_linear(eqn, roots) for eqn in eqns):
+            found.append(Activation(tuple(eqns), roots[result], result))
+    return tuple(found)
+
+
+def saturation(block, activations, context, data, /) -> Saturation:
+    """How much of a block's activations passes no gradient at these data.
+
+    Args:
+        block: the block.
+        activations: from `find_activations`.
+        context: values of its context variables.
+        data: tuple of the data that enter.
+
+    Returns:
+        Fractions over all activations of the block; NaN if it has none. Cost: one
+        evaluation of the block.
+    """
+    if not activations:
+        nan = jnp.full((), jnp.nan)
+        return Saturation(nan, nan)
+    env = dict(zip(block.context_vars, context, strict=True))
+    env.update(zip(block.in_vars, data, strict=True))
+    for eqn in block.eqns:
+        operands = [
+            atom.val if isinstance(atom, _compat.Literal) else env[atom]
+            for atom in eqn.invars
+        ]
+        env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
+    saturated, dead, entries, units = 0.0, 0.0, 0, 0
+    for activation in activations:
+        slope = jnp.abs(activation.slopes(env[activation.root]))
+        floor = _SATURATED * activation.greatest_slope()
+        saturated += jnp.sum(slope < floor)
+        by_unit = slope.reshape(-1, slope.shape[-1]) if slope.ndim else slope[None]
+        dead += jnp.sum(jnp.all(by_unit == 0, axis=0))
+        entries += slope.size
+        units += by_unit.shape[-1]
+    return Saturation(saturated / entries, dead / units)
+
+
+def _roots(block):
+    """For every variable made in the block from data, where its chain starts.
+
+    A variable that starts a chain is its own root. Constants, made from nothing but
+    numbers written in the function, have the root None.
+    """
+    roots = {v: v for v in block.in_vars}
+    for eqn in block.eqns:
+        atoms = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
+        if all(roots.get(v, v) is None for v in atoms):
+            roots.update(dict.fromkeys(eqn.outvars))
+            continue
+        starts = {roots.get(v, v) for v in atoms} - {None}
+        (start,) = starts if len(starts) == 1 else (None,)
+        continues = (
+            start in roots
+            and start.aval.shape == eqn.outvars[0].aval.shape
+            and _elementwise(eqn)
+        )
+        roots.update({v: start if continues else v for v in eqn.outvars})
+    return roots
+
+
+def _elementwise(eqn):
+    if eqn.primitive.name in _ELEMENTWISE:
+        return True
+    wraps = _compat.is_rule(eqn) or _compat.inlined_body(eqn) is not None
+    bodies = _compat.inner_programs(eqn)[:1] if wraps else []
+    return bool(bodies) and all(_elementwise(e) for b in bodies for e in b.eqns)
+
+
+def _is_linear(eqn, roots):
+    if eqn.primitive.name not in _LINEAR:
+        return roots.get(eqn.outvars[0]) is None
+    moving = [
+        not isinstance(v, _compat.Literal) and roots.get(v) is not None
+        for v in eqn.invars
+    ]
+    return sum(moving) == 1 and not (eqn.primitive.name == "div" and moving[-1])
+
+
+def _ends(block, roots):
+    """Results of chains that something other than the same chain uses."""
+    inner = {v for v, root in roots.items() if root not in (v, None)}
+    ends = {}
+    for eqn in block.eqns:
+        for v in eqn.invars:
+            if not isinstance(v, _compat.Literal) and v in inner:
+                leaves = any(roots[out] is not roots[v] for out in eqn.outvars)
+                ends.update({v: None} if leaves else {})
+    if block.out_var in inner:
+        ends[block.out_var] = None
+    return [v for v in ends if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+
+
+def _chain(block, root, result):
+    """The equations from the root to the result, in order."""
+    needed, eqns = {result}, []
+    for eqn in reversed(block.eqns):
+        if any(v in needed for v in eqn.outvars):
+            eqns.append(eqn)
+            atoms = (v for v in eqn.invars if not isinstance(v, _compat.Literal))
+            needed.update(v for v in atoms if v is not root)
+    return eqns[::-1]

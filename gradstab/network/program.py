@@ -1,0 +1,161 @@
+"""Any function as one flat program: a jaxpr without jit, remat or call equations."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from gradstab import _compat, _tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A traced ``apply(params, state, *inputs)``, flat, and what its variables mean.
+
+    The program's inputs are the leaves of ``(params, state, inputs)``, in this order.
+
+    Attributes:
+        closed: the flat program.
+        param_names: dotted path of every parameter leaf.
+        num_state: the number of state leaves (running statistics, counters, keys).
+        out_tree: structure of the whole output.
+        out_index: which flat output is the differentiated one.
+    """
+
+    closed: _compat.ClosedJaxpr
+    param_names: tuple[str, ...]
+    num_state: int
+    out_tree: jax.tree_util.PyTreeDef
+    out_index: int
+
+    @property
+    def eqns(self):
+        """The equations in the order of evaluation."""
+        return self.closed.jaxpr.eqns
+
+    @property
+    def param_vars(self):
+        """The variables of the parameter leaves."""
+        return self.closed.jaxpr.invars[: len(self.param_names)]
+
+    @property
+    def input_vars(self):
+        """The variables of the input leaves."""
+        return self.closed.jaxpr.invars[len(self.param_names) + self.num_state :]
+
+    @property
+    def out_var(self):
+        """The variable of the differentiated output."""
+        return self.closed.jaxpr.outvars[self.out_index]
+
+
+def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
+    """Trace ``apply(params, state, *inputs)`` and flatten the program.
+
+    Args:
+        apply: the function; it returns an array or a pytree of arrays.
+        params: a pytree of arrays, the parameters.
+        state: a pytree of arrays that are neither parameters nor inputs.
+        inputs: a tuple of pytrees of arrays.
+        output: selects the differentiated array from what ``apply`` returns. Needed
+            if that has several floating leaves.
+
+    Returns:
+        The program. Cost: one trace, no arithmetic.
+
+    Raises:
+        ValueError: if the output has no floating leaf, or several and no ``output``.
+    """
+    leaves, tree = jax.tree.flatten((params, state, inputs))
+    out_tree = out_index = None
+
+    def flat_apply(*leaves):
+        nonlocal out_tree, out_index
+        result = apply(*_spread(tree.unflatten(leaves)))
+        flat, out_tree = jax.tree.flatten(result)
+        out_index = _differentiated(result, flat, output)
+        return flat
+
+    traced = jax.make_jaxpr(flat_apply)(*leaves)
+    flat = jax.make_jaxpr(lambda *values: _evaluate_inlined(traced, values))(*leaves)
+    return Program(
+        closed=flat,
+        param_names=tuple(_strip_value(name) for name in _tree.paths(params)),
+        num_state=len(jax.tree.leaves(state)),
+        out_tree=out_tree,
+        out_index=out_index,
+    )
+
+
+def flatten_body(closed, /):
+    """A scan body as a flat program."""
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _invars(closed)]
+    return jax.make_jaxpr(lambda *values: _evaluate_inlined(closed, values))(*avals)
+
+
+def _spread(everything):
+    params, state, inputs = everything
+    return (params, state, *inputs)
+
+
+def _invars(closed):
+    return closed.jaxpr.invars
+
+
+def _strip_value(name):
+    # Flax NNX wraps each leaf in a Variable, whose array sits under 'value'.
+    return name.removesuffix(".value")
+
+
+def _differentiated(result, flat, output):
+    if output is not None:
+        chosen = output(result)
+        matches = [i for i, leaf in enumerate(flat) if leaf is chosen]
+        if not matches:
+            raise ValueError(
+                "output= must return one array of what the model returns, unchanged; "
+                f"got {jnp.shape(chosen)} {jnp.result_type(chosen)}"
+            )
+        return matches[0]
+    floating = [i for i, leaf in enumerate(flat) if _tree.is_floating(leaf)]
+    if len(floating) != 1:
+        shapes = ", ".join(str(jnp.shape(flat[i])) for i in floating) or "none"
+        raise ValueError(
+            f"the model returns {len(floating)} floating arrays (shapes: {shapes}); "
+            "say which one to differentiate, e.g. output=lambda result: result[0]"
+        )
+    return floating[0]
+
+
+def _evaluate_inlined(closed, values):
+    env = dict(_compat.constants(closed))
+    env.update(zip(_invars(closed), values, strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, _compat.Literal) else env[atom]
+
+    for eqn in closed.jaxpr.eqns:
+        operands = [read(atom) for atom in eqn.invars]
+        body = _compat.inlined_body(eqn)
+        if body is None:
+            results = evaluate(eqn, operands)
+        else:
+            results = _evaluate_inlined(_closed(body), operands)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in closed.jaxpr.outvars]
+
+
+def _closed(body):
+    # Rematerialisation holds an open program, without constants.
+    return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())
+
+
+def evaluate(eqn, operands, /) -> list:
+    """The results of one equation for these operands, traced or concrete."""
+    values = {
+        atom: value
+        for atom, value in zip(eqn.invars, operands, strict=True)
+        if not isinstance(atom, _compat.Literal)
+    }
+    run = _compat.program_function(list(values), eqn.outvars, [eqn])
+    return run(*values.values())

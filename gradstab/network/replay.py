@@ -1,0 +1,214 @@
+"""A network: a program cut into layers, evaluated with its layers in sight."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradstab import _compat
+from gradstab.network import layers as plans
+from gradstab.network.program import Program, evaluate, trace_program
+
+
+class Replay(NamedTuple):
+    """What one evaluation of a network yields.
+
+    Attributes:
+        output: what the model returns.
+        entering: for each block the tuple of data that enter it; for a block of a
+            scan those of all its layers, stacked along a new leading axis.
+        activations: the data that leave each block, stacked likewise.
+        contexts: for each block the values of its context variables, likewise.
+    """
+
+    output: Any
+    entering: list
+    activations: list
+    contexts: list
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A model as a program of layers, for inputs of one shape.
+
+    Attributes:
+        layers: where each layer sits, in depth order.
+        blocks: the functions that they compute; equal layers of a scan share one.
+        program: the flat program.
+        plan: blocks and scans in depth order.
+    """
+
+    layers: tuple[plans.Place, ...]
+    blocks: tuple[plans.Block, ...]
+    program: Program
+    plan: tuple
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names, in depth order."""
+        return tuple(place.name for place in self.layers)
+
+    def replay(self, params, state, inputs, taps=None) -> Replay:
+        """Evaluate the model and keep what passes between its layers.
+
+        Args:
+            params: parameters, shaped as when the network was found.
+            state: state, likewise.
+            inputs: tuple of inputs, likewise.
+            taps: per block an array that is added to the data that leave it; its
+                gradient is the gradient of the activation. None adds nothing.
+
+        Returns:
+            Output, data and contexts. Survives jit, grad and vmap. Memory: two copies
+            of all activations, one of the parameters of every scan.
+        """
+        leaves = jax.tree.leaves((params, state, inputs))
+        closed = self.program.closed
+        env = dict(_compat.constants(closed))
+        env.update(zip(closed.jaxpr.invars, leaves, strict=True))
+        stacks = {
+            id(item.eqn): item for item in self.plan if isinstance(item, plans.Stack)
+        }
+        tap_of = dict(zip(self.blocks, taps or [None] * len(self.blocks), strict=True))
+        record: dict = {}
+        _run(self.program.eqns, env, self.blocks, tap_of, stacks, record)
+        outputs = [_read(env, atom) for atom in closed.jaxpr.outvars]
+        for block in self.blocks:
+            if block not in record:  # a block of a scan is recorded by the scan
+                record[block] = _seen(env, block)
+        output = jax.tree.unflatten(self.program.out_tree, outputs)
+        columns = zip(*(record[block] for block in self.blocks), strict=True)
+        return Replay(output, *map(list, columns))
+
+    def zero_taps(self) -> list[jax.Array]:
+        """Taps that add nothing: a zero array for the activations of each block."""
+        return [
+            jnp.zeros(shape, block.out_var.aval.dtype)
+            for item in self.plan
+            for block, shape in _tap_shapes(item)
+        ]
+
+    def activations(self, params, inputs, *, state=()) -> tuple[jax.Array, ...]:
+        """The data that leave each layer, in depth order; examples first.
+
+        Args:
+            params: parameters.
+            inputs: tuple of inputs.
+            state: state.
+        """
+        found = self.replay(params, state, inputs).activations
+        return tuple(layer_slice(found, place) for place in self.layers)
+
+
+def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network:
+    """Find the layers of a function by tracing it; no edit, no list of layer types.
+
+    Args:
+        apply: ``apply(params, *inputs)``, or ``apply(params, state, *inputs)`` if
+            ``state`` is given.
+        params: a pytree of arrays.
+        inputs: a tuple of inputs, examples on the leading axis.
+        state: arrays that are neither parameters nor inputs: running statistics, keys.
+        output: selects the differentiated array from what ``apply`` returns.
+
+    Returns:
+        The network. Cost: one trace.
+
+    Raises:
+        ValueError: if the output has several floating arrays and ``output`` is not
+            given, or does not depend on the inputs.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> def apply(params, x):
+        ...     for w in params["hidden"]:
+        ...         x = jnp.tanh(x @ w)
+        ...     return x @ params["head"]
+        >>> params = {"hidden": [jnp.eye(3), jnp.eye(3)], "head": jnp.ones((3, 1))}
+        >>> find_layers(apply, params, (jnp.ones((4, 3)),)).names
+        ('hidden.0', 'hidden.1', 'head')
+    """
+    if not isinstance(inputs, tuple):
+        raise TypeError(
+            f"inputs must be a tuple of inputs, got {type(inputs).__name__}; "
+            "write (x,) for one input"
+        )
+
+    def with_state(params, state, *inputs):
+        return apply(params, *inputs)
+
+    function = with_state if state is None else apply
+    program = trace_program(function, params, state or (), inputs, output=output)
+    plan = plans.find_plan(program)
+    return Network(
+        layers=plans.find_places(plan, program),
+        blocks=tuple(plans.all_blocks(plan)),
+        program=program,
+        plan=tuple(plan),
+    )
+
+
+def layer_slice(per_block, place, /):
+    """The part of one layer in a list with one entry (array or pytree) per block."""
+    entry = per_block[place.block]
+    if place.index is None:
+        return entry
+    return jax.tree.map(lambda array: array[place.index], entry)
+
+
+def _read(env, atom):
+    return atom.val if isinstance(atom, _compat.Literal) else env[atom]
+
+
+def _seen(env, block):
+    entering = tuple(env[v] for v in block.in_vars)
+    return entering, env[block.out_var], [env[v] for v in block.context_vars]
+
+
+def _run(eqns, env, blocks, tap_of, stacks, record):
+    """Evaluate equations into ``env``, adding each block's tap where its data leave."""
+    leaving = {block.out_var: block for block in blocks}
+    for eqn in eqns:
+        operands = [_read(env, atom) for atom in eqn.invars]
+        stack = stacks.get(id(eqn))
+        if stack is None:
+            results = evaluate(eqn, operands)
+        else:
+            results = _run_stack(stack, operands, tap_of, record)
+        env.update(zip(eqn.outvars, results, strict=True))
+        for var in eqn.outvars:
+            block = leaving.get(var)
+            if block is not None and stack is None and tap_of[block] is not None:
+                env[var] = env[var] + tap_of[block]
+
+
+def _run_stack(stack, operands, tap_of, record):
+    parts, invars = stack.parts, stack.body.jaxpr.invars
+    first, last = parts.num_consts, parts.num_consts + parts.num_carry
+    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+    taps = [tap_of[block] for block in stack.blocks]
+
+    def step(carry, slices):
+        xs, taps = slices
+        env = dict(_compat.constants(stack.body))
+        env.update(zip(invars, [*consts, *carry, *xs], strict=True))
+        tapped = dict(zip(stack.blocks, taps, strict=True))
+        _run(stack.body.jaxpr.eqns, env, stack.blocks, tapped, {}, {})
+        results = [_read(env, atom) for atom in stack.body.jaxpr.outvars]
+        seen = [_seen(env, block) for block in stack.blocks]
+        return results[: parts.num_carry], (results[parts.num_carry :], seen)
+
+    carry, (ys, seen) = jax.lax.scan(
+        step, carry, (xs, taps), length=parts.length, reverse=parts.reverse
+    )
+    if parts.reverse:  # layers in depth order, not in the order of the slices
+        seen = jax.tree.map(lambda array: array[::-1], seen)
+    record.update(zip(stack.blocks, seen, strict=True))
+    return [*carry, *ys]
+
+
+def _tap_shapes(item):
+    if isinstance(item, plans.Stack):
+        return [(b, (b.length, *b.out_var.aval.shape)) for b in item.blocks]
+    return [(item, item.out_var.aval.shape)]

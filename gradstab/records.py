@@ -1,0 +1,214 @@
+"""The nouns of gradstab: frozen records of arrays, each a pytree.
+
+Arrays come first, with their shapes beside them; names and other static facts last, as
+tuples in depth order.
+"""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+
+def record(cls):
+    """A frozen dataclass that is a pytree; fields made by `static` are not leaves."""
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)
+    return jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if not f.metadata.get("static")],
+        meta_fields=[f.name for f in fields if f.metadata.get("static")],
+    )
+
+
+def static(**options):
+    """A field of a record that is not an array."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+@record
+class Signals:
+    """What flows forward and backward through every layer, in depth order.
+
+    Attributes:
+        forward_rms: (layers,) root mean square of the data that leave the layer.
+        forward_mean: (layers,) their mean.
+        zero_fraction: (layers,) fraction of them that are exactly zero.
+        saturated_fraction: (layers,) fraction of the entries of the layer's
+            activations whose slope is below 5 % of the greatest slope; NaN without
+            activations.
+        dead_fraction: (layers,) fraction of their units whose slope is exactly zero
+            for all examples; NaN without activations.
+        gradient_norms: (layers, examples) Euclidean norm of d loss / d (data that
+            leave the layer), per example. NaN where examples are not on the leading
+            axis.
+        gradient_rms: (layers,) root mean square of the same gradient over all entries.
+        param_norm: (layers,) norm of the layer's parameters.
+        param_gradient_norm: (layers,) norm of d loss / d (the layer's parameters); NaN
+            without a loss.
+        names: the layers.
+    """
+
+    forward_rms: jax.Array
+    forward_mean: jax.Array
+    zero_fraction: jax.Array
+    saturated_fraction: jax.Array
+    dead_fraction: jax.Array
+    gradient_norms: jax.Array
+    gradient_rms: jax.Array
+    param_norm: jax.Array
+    param_gradient_norm: jax.Array
+    names: tuple[str, ...] = static()
+
+
+@record
+class Estimate:
+    """A number per example and how far it may be off.
+
+    Attributes:
+        value: (examples,)
+        error: (examples,) half-width of the interval that holds the true value.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """The mean over the examples."""
+        return float(np.mean(self.value))
+
+
+@record
+class Spectrum:
+    """Singular values of a Jacobian, per example, or of the joint one of a batch.
+
+    Attributes:
+        values: (examples, k) in descending order; (1, k) if the examples are coupled.
+        rounding: (examples,) absolute error of each value: the unit roundoff of the
+            arithmetic times the larger side of the Jacobian times the largest value
+            (Golub and Van Loan, Matrix Computations, section 8.6).
+        shape: (outputs, inputs) of the Jacobian.
+        coupled: whether the layer mixes examples, so that the Jacobian is of the whole
+            batch.
+        method: how the values were computed.
+    """
+
+    values: np.ndarray
+    rounding: np.ndarray
+    shape: tuple[int, int] = static()
+    coupled: bool = static(default=False)
+    method: str = static(default="dense")
+
+    @property
+    def largest(self) -> Estimate:
+        """The largest singular value: the greatest gain of any direction."""
+        return Estimate(self.values[:, 0], self.rounding)
+
+    @property
+    def mean_square(self) -> Estimate:
+        r"""The squared gain of a random direction, :math:`\|J\|_F^2 / n_{in}`."""
+        squares = np.sum(np.square(self.values), axis=1) / self.shape[1]
+        error = 2 * self.rounding * np.sum(self.values, axis=1) / self.shape[1]
+        return Estimate(squares, error)
+
+
+@record
+class Growth:
+    r"""The law by which the logarithm of a norm changes along a network.
+
+    ======================  ========================  ===========================
+    law                     norm at layer l           rate
+    ======================  ========================  ===========================
+    ``constant``            a                         0
+    ``power``               a l^rate                  per unit of ln l
+    ``exp-sqrt``            a exp(rate sqrt l)        per sqrt(layer)
+    ``exponential``         a exp(rate l)             per layer
+    ``unknown``             fewer than three layers   NaN
+    ======================  ========================  ===========================
+
+    Layers are counted from the input in both directions, so a gradient that shrinks on
+    its way back to the input has a positive rate.
+
+    Attributes:
+        rate: scalar, natural logarithm of a norm.
+        error: scalar, its standard error.
+        change: scalar, the factor by which the norm changes from the first layer of
+            the fit to the last.
+        law: which law.
+        layers: the layers that were fitted, in depth order.
+    """
+
+    rate: float
+    error: float
+    change: float
+    law: str = static()
+    layers: tuple[str, ...] = static(default=())
+
+    @property
+    def factor(self) -> float:
+        """``exp(rate)``: per layer if the law is exponential."""
+        return math.exp(self.rate)
+
+
+@record
+class Recurrence:
+    """The signals along the time axis of a recurrent layer.
+
+    Attributes:
+        state_rms: (steps,) root mean square of the state after each step.
+        gradient_norms: (steps, examples) norm of d loss / d state after each step.
+        jacobian: singular values of d state / d (state before), one spectrum a step;
+            empty if they were not asked for.
+        forward: growth of the state per step.
+        backward: growth of its gradient per step.
+        name: the layer.
+        state_shape: shape of one example's state, all parts of it counted together.
+    """
+
+    state_rms: np.ndarray
+    gradient_norms: np.ndarray
+    jacobians: tuple[Spectrum, ...]
+    forward: Growth
+    backward: Growth
+    name: str = static()
+    state_size: int = static()
+
+
+@record
+class Layer:
+    """One layer of a report.
+
+    Attributes:
+        forward_rms, forward_mean, zero_fraction, saturated_fraction, dead_fraction:
+            scalars, see `Signals`.
+        gradient_norm: (examples,) see `Signals.gradient_norms`.
+        gradient_rms, param_norm, param_gradient_norm: scalars, see `Signals`.
+        jacobian: singular values of the layer's Jacobian; None if it was not computed.
+        name: dotted path of the parameters that the layer owns.
+        in_shape: shape of one example's data that enter; None for integers.
+        out_shape: shape of one example's data that leave.
+        params: dotted paths of the parameter leaves that it uses.
+        num_params: number of entries of the parameters that it owns.
+        coupled: whether it mixes examples.
+        note: why a number is missing.
+    """
+
+    forward_rms: float
+    forward_mean: float
+    zero_fraction: float
+    saturated_fraction: float
+    dead_fraction: float
+    gradient_norm: np.ndarray
+    gradient_rms: float
+    param_norm: float
+    param_gradient_norm: float
+    jacobian: Spectrum | None
+    name: str = static()
+    in_shape: tuple[int, ...] | None = static()
+    out_shape: tuple[int, ...] = static()
+    params: tuple[str, ...] = static()
+    num_params: int = static()
+    coupled: bool = static(default=False)
+    note: str = static(default="")
