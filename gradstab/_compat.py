@@ -25,11 +25,13 @@ __all__ = [
     "Var",
     "constants",
     "contains",
+    "dtype_of",
     "inlined_body",
     "inner_programs",
     "is_rule",
     "program_function",
     "scan_parts",
+    "shape_of",
 ]
 
 # Equations that only wrap a program: evaluating the program inside is the same thing.
@@ -42,6 +44,8 @@ _WRAPPERS = {
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
 }
+# Without a note of where it comes from, building a program is deprecated.
+_ORIGIN = jex.DebugInfo("gradstab", "part of a program", None, None)
 _RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
@@ -60,9 +64,19 @@ def program_function(
 ) -> Callable[..., list]:
     """The function ``invars -> outvars`` that the equations compute, in order."""
     effects = frozenset().union(*(eqn.effects for eqn in eqns))
-    jaxpr = Jaxpr((), list(invars), list(outvars), list(eqns), effects)
+    jaxpr = Jaxpr((), list(invars), list(outvars), list(eqns), effects, _ORIGIN)
     closed = ClosedJaxpr(jaxpr, ())
     return lambda *values: jex.jaxpr_as_fun(closed)(*values)
+
+
+def shape_of(variable: Var, /) -> tuple[int, ...]:
+    """The shape of a variable."""
+    return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def dtype_of(variable: Var, /):
+    """The dtype of a variable."""
+    return variable.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def constants(closed, /) -> list[tuple[Var, Any]]:

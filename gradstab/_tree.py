@@ -55,7 +55,7 @@ def safe_norm(tree, /, *, axes=None) -> jax.Array:
 
 
 def power_of_two_near(x, /) -> jax.Array:
-    """A power of two within a factor 4 of ``x`` whose inverse is normal too; 1 for 0."""
+    """A power of two within a factor 4 of ``x``, its inverse normal too; 1 for 0."""
     ok = jnp.isfinite(x) & (x > 0)
     _, exponent = jnp.frexp(jnp.where(ok, x, 1))
     limits = jnp.finfo(x.dtype)

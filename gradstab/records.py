@@ -6,11 +6,18 @@ tuples in depth order.
 
 import dataclasses
 import math
+import typing
 
 import jax
 import numpy as np
 
 
+def static(**options):
+    """A field of a record that is not an array."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
 def record(cls):
     """A frozen dataclass that is a pytree; fields made by `static` are not leaves."""
     cls = dataclasses.dataclass(frozen=True)(cls)
@@ -20,11 +27,6 @@ def record(cls):
         data_fields=[f.name for f in fields if not f.metadata.get("static")],
         meta_fields=[f.name for f in fields if f.metadata.get("static")],
     )
-
-
-def static(**options):
-    """A field of a record that is not an array."""
-    return dataclasses.field(metadata={"static": True}, **options)
 
 
 @record

@@ -16,13 +16,19 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.network.program import evaluate
 
-_LINEAR = frozenset({"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"})
-_ELEMENTWISE = _LINEAR | frozenset(
-    "abs acos acosh asin asinh atan atan2 atanh and cbrt ceil clamp copy_p cos cosh "
-    "digamma eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le "
-    "lgamma log log1p logistic lt max min ne nextafter not or pow reduce_precision "
-    "rem round rsqrt select_n sign sin sinh sqrt square stop_gradient tan tanh".split()
-)
+_LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
+_TRANSCENDENTAL = {
+    *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc"),
+    *("erf_inv", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh"),
+    *("asinh", "acosh", "atanh", "lgamma", "digamma", "pow", "integer_pow", "sqrt"),
+    *("rsqrt", "cbrt", "square"),
+}
+_PIECEWISE = {
+    *("abs", "sign", "max", "min", "clamp", "select_n", "floor", "ceil", "round"),
+    *("rem", "nextafter", "reduce_precision", "stop_gradient"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
+}
+_ELEMENTWISE = _LINEAR | _TRANSCENDENTAL | _PIECEWISE
 
 # Where the greatest slope of an activation is looked for: well past the knee of every
 # activation in use, finer than the width of any of their features.
@@ -61,7 +67,7 @@ class Activation:
 
     def greatest_slope(self):
         """The largest absolute derivative within [-8, 8], on 512 points or more."""
-        shape, dtype = self.root.aval.shape, self.root.aval.dtype
+        shape, dtype = _compat.shape_of(self.root), _compat.dtype_of(self.root)
         size = math.prod(shape)
         calls = -(-_GRID // size)
         grid = jnp.linspace(-_REACH, _REACH, calls * size).astype(dtype)
@@ -122,7 +128,7 @@ def saturation(block, activations, context, data, /) -> Saturation:
             for atom in eqn.invars
         ]
         env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
-    saturated, dead, entries, units = 0.0, 0.0, 0, 0
+    saturated, dead, entries, units = jnp.zeros(()), jnp.zeros(()), 0, 0
     for activation in activations:
         slope = jnp.abs(activation.slopes(env[activation.root]))
         floor = _SATURATED * activation.greatest_slope()
@@ -149,8 +155,9 @@ def _roots(block):
         starts = {roots.get(v, v) for v in atoms} - {None}
         (start,) = starts if len(starts) == 1 else (None,)
         continues = (
-            start in roots
-            and start.aval.shape == eqn.outvars[0].aval.shape
+            start is not None
+            and start in roots
+            and _compat.shape_of(start) == _compat.shape_of(eqn.outvars[0])
             and _elementwise(eqn)
         )
         roots.update({v: start if continues else v for v in eqn.outvars})
@@ -186,7 +193,7 @@ def _ends(block, roots):
                 ends.update({v: None} if leaves else {})
     if block.out_var in inner:
         ends[block.out_var] = None
-    return [v for v in ends if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+    return [v for v in ends if jnp.issubdtype(_compat.dtype_of(v), jnp.inexact)]
 
 
 def _chain(block, root, result):

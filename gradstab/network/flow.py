@@ -81,7 +81,7 @@ def trace_flow(eqns, /, *, data=(), dependent=(), owners=None) -> Flow:
         from_data = any(v in data for v in atoms)
         from_dependent = any(v in dependent for v in atoms)
         for out in eqn.outvars:
-            floating = jnp.issubdtype(out.aval.dtype, jnp.inexact)
+            floating = jnp.issubdtype(_compat.dtype_of(out), jnp.inexact)
             # An integer that picks rows of a parameter starts the data flow.
             if floating and (from_data or (from_dependent and leaves)):
                 data.add(out)

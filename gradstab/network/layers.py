@@ -7,6 +7,7 @@ iteration of its body is a layer, or several, and all of them share one function
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -62,7 +63,7 @@ class Stack:
 
     eqn: _compat.JaxprEqn
     parts: _compat.ScanParts
-    body: _compat.ClosedJaxpr
+    body: Any
     blocks: tuple
 
 
@@ -144,8 +145,8 @@ def find_places(plan, program, /) -> tuple[Place, ...]:
                 number = number_of[block]
                 row = Place(
                     name=naming.layer_name(bases[number], step, sliced),
-                    in_shapes=tuple(v.aval.shape for v in block.in_vars),
-                    out_shape=block.out_var.aval.shape,
+                    in_shapes=tuple(map(_compat.shape_of, block.in_vars)),
+                    out_shape=_compat.shape_of(block.out_var),
                     params=owned[number],
                     contraction_params=contracted[number],
                     sliced_params=_paths(block.sliced, program),
@@ -167,7 +168,7 @@ def all_blocks(plan, /) -> list[Block]:
 
 
 def _is_floating(variable):
-    return jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+    return jnp.issubdtype(_compat.dtype_of(variable), jnp.inexact)
 
 
 def _paths(leaves, program):

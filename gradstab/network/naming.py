@@ -1,7 +1,6 @@
 """Names of layers, from the dotted paths of the parameters they own."""
 
 import collections
-import os.path
 
 
 def base_names(contracted, owned, /) -> list[str]:
@@ -17,8 +16,15 @@ def base_names(contracted, owned, /) -> list[str]:
 
     >>> base_names([["a.fc.w"], ["b.w"]], [["a.fc.w", "a.norm.scale"], ["b.w", "c.w"]])
     ['a', 'b']
+    >>> base_names([["hidden.0"], ["hidden.1"]], [["hidden.0"], ["hidden.1"]])
+    ['hidden.0', 'hidden.1']
     """
     narrow = [_module(c) or "+".join(_top_level(c)) for c in contracted]
+    narrow = [
+        # A list of arrays has no modules; there the arrays' own paths are the names.
+        paths[0] if narrow.count(name) > 1 and len(paths) == 1 else name
+        for name, paths in zip(narrow, contracted, strict=True)
+    ]
     names = []
     for i, paths in enumerate(owned):
         wide = _module(paths)
@@ -67,7 +73,12 @@ def distinct(names, /) -> list[str]:
 def _module(paths):
     """The longest path of modules that all parameters share."""
     modules = [path.split(".")[:-1] for path in paths]
-    return ".".join(os.path.commonprefix(modules))
+    shared = []
+    for parts in zip(*modules, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
 
 
 def _top_level(paths):

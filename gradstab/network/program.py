@@ -1,6 +1,7 @@
 """Any function as one flat program: a jaxpr without jit, remat or call equations."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ class Program:
         out_index: which flat output is the differentiated one.
     """
 
-    closed: _compat.ClosedJaxpr
+    closed: Any
     param_names: tuple[str, ...]
     num_state: int
-    out_tree: jax.tree_util.PyTreeDef
+    out_tree: Any
     out_index: int
 
     @property
@@ -67,13 +68,12 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
         ValueError: if the output has no floating leaf, or several and no ``output``.
     """
     leaves, tree = jax.tree.flatten((params, state, inputs))
-    out_tree = out_index = None
+    seen = {}
 
     def flat_apply(*leaves):
-        nonlocal out_tree, out_index
         result = apply(*_spread(tree.unflatten(leaves)))
-        flat, out_tree = jax.tree.flatten(result)
-        out_index = _differentiated(result, flat, output)
+        flat, seen["tree"] = jax.tree.flatten(result)
+        seen["index"] = _differentiated(result, flat, output)
         return flat
 
     traced = jax.make_jaxpr(flat_apply)(*leaves)
@@ -82,14 +82,17 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
         closed=flat,
         param_names=tuple(_strip_value(name) for name in _tree.paths(params)),
         num_state=len(jax.tree.leaves(state)),
-        out_tree=out_tree,
-        out_index=out_index,
+        out_tree=seen["tree"],
+        out_index=seen["index"],
     )
 
 
 def flatten_body(closed, /):
     """A scan body as a flat program."""
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _invars(closed)]
+    avals = [
+        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
+        for v in _invars(closed)
+    ]
     return jax.make_jaxpr(lambda *values: _evaluate_inlined(closed, values))(*avals)
 
 

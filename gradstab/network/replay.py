@@ -84,7 +84,7 @@ class Network:
     def zero_taps(self) -> list[jax.Array]:
         """Taps that add nothing: a zero array for the activations of each block."""
         return [
-            jnp.zeros(shape, block.out_var.aval.dtype)
+            jnp.zeros(shape, _compat.dtype_of(block.out_var))
             for item in self.plan
             for block, shape in _tap_shapes(item)
         ]
@@ -210,5 +210,5 @@ def _run_stack(stack, operands, tap_of, record):
 
 def _tap_shapes(item):
     if isinstance(item, plans.Stack):
-        return [(b, (b.length, *b.out_var.aval.shape)) for b in item.blocks]
-    return [(item, item.out_var.aval.shape)]
+        return [(b, (b.length, *_compat.shape_of(b.out_var))) for b in item.blocks]
+    return [(item, _compat.shape_of(item.out_var))]

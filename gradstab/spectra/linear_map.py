@@ -1,0 +1,68 @@
+"""A Jacobian as a linear map, one example at a time."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearMap:
+    """The Jacobians of a function of a batch, by products with vectors.
+
+    Attributes:
+        matvec: ``(num, n_in) -> (num, n_out)``: one tangent per example forward; None
+            if the function has a rule for the backward direction only.
+        rmatvec: ``(num, n_out) -> (num, n_in)``: one cotangent per example backward.
+        num: examples; 1 if the function mixes them, when the one Jacobian is joint.
+        shape: (n_out, n_in) of each Jacobian.
+    """
+
+    matvec: Callable | None
+    rmatvec: Callable
+    num: int
+    shape: tuple[int, int]
+
+
+def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
+    """The Jacobians of ``function`` at ``data``.
+
+    Args:
+        function: takes the arrays of ``data``, returns one array; examples lie on the
+            leading axis of each.
+        data: tuple of floating arrays.
+        coupled: whether the function mixes examples. If it does not, one product of
+            the joint function serves all examples at once.
+        forward: whether the function has forward derivatives (one with a `custom_vjp`
+            inside has not).
+
+    Returns:
+        The linear map. Cost of one product: about one evaluation of the function.
+    """
+    num = 1 if coupled else data[0].shape[0]
+    pack, unpack = _packing(data, num)
+
+    def packed(x):
+        return function(*unpack(x)).reshape(num, -1)
+
+    x = pack(data)
+    out, pull = jax.vjp(packed, x)
+    matvec = jax.linearize(packed, x)[1] if forward else None
+    shape = (out.shape[1], x.shape[1])
+    return LinearMap(matvec, lambda w: pull(w)[0], num, shape)
+
+
+def _packing(data, num):
+    sizes = [math.prod(a.shape) // num for a in data]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+
+    def pack(arrays):
+        return jnp.concatenate([a.reshape(num, -1) for a in arrays], axis=1)
+
+    def unpack(x):
+        parts = jnp.split(x, ends[:-1], axis=1)
+        return [p.reshape(a.shape) for p, a in zip(parts, data, strict=True)]
+
+    return pack, unpack
