@@ -23,6 +23,7 @@ __all__ = [
     "Literal",
     "ScanParts",
     "Var",
+    "backward_only",
     "constants",
     "contains",
     "dtype_of",
@@ -92,6 +93,11 @@ def inlined_body(eqn: JaxprEqn, /):
 def is_rule(eqn: JaxprEqn, /) -> bool:
     """Whether the equation carries a custom rule of differentiation."""
     return eqn.primitive.name in _RULES
+
+
+def backward_only(eqn: JaxprEqn, /) -> bool:
+    """Whether the equation is, or holds, a rule without a forward direction."""
+    return contains(eqn, frozenset({"custom_vjp_call", "custom_vjp_call_jaxpr"}))
 
 
 def inner_programs(eqn: JaxprEqn, /) -> list:

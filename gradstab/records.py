@@ -161,12 +161,13 @@ class Recurrence:
     Attributes:
         state_rms: (steps,) root mean square of the state after each step.
         gradient_norms: (steps, examples) norm of d loss / d state after each step.
-        jacobian: singular values of d state / d (state before), one spectrum a step;
-            empty if they were not asked for.
+        jacobians: singular values of d state / d (state before), one spectrum for each
+            of ``jacobian_steps``.
         forward: growth of the state per step.
         backward: growth of its gradient per step.
         name: the layer.
-        state_shape: shape of one example's state, all parts of it counted together.
+        state_size: entries of one example's state, all parts of it together.
+        jacobian_steps: the steps whose Jacobians were computed.
     """
 
     state_rms: np.ndarray
@@ -176,6 +177,7 @@ class Recurrence:
     backward: Growth
     name: str = static()
     state_size: int = static()
+    jacobian_steps: tuple[int, ...] = static()
 
 
 @record

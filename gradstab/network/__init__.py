@@ -2,6 +2,12 @@
 
 from gradstab.network.activations import Activation, find_activations
 from gradstab.network.layers import Block, Place
+from gradstab.network.recurrence import (
+    RecurrentScan,
+    Trajectory,
+    find_recurrent_scan,
+    follow_state,
+)
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
 from gradstab.network.signals import Propagation, locate_nonfinite, propagate
 
@@ -11,9 +17,13 @@ __all__ = [
     "Network",
     "Place",
     "Propagation",
+    "RecurrentScan",
     "Replay",
+    "Trajectory",
     "find_activations",
     "find_layers",
+    "find_recurrent_scan",
+    "follow_state",
     "layer_slice",
     "locate_nonfinite",
     "propagate",

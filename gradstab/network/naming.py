@@ -4,34 +4,30 @@ import collections
 
 
 def base_names(contracted, owned, /) -> list[str]:
-    """The module of each block.
-
-    That is the path shared by all the parameters it owns, unless another block lies
-    in there too; then the path shared by those it multiplies the data with.
+    """The module of each block: the outermost one that holds no other block.
 
     Args:
         contracted: for each block the dotted paths of the parameters that it
-            multiplies the data with.
-        owned: for each block those of all parameters that it uses.
+            multiplies the data with; they say where the block lies.
+        owned: for each block those of all parameters that it uses; they do so where
+            it multiplies with none.
 
-    >>> base_names([["a.fc.w"], ["b.w"]], [["a.fc.w", "a.norm.scale"], ["b.w", "c.w"]])
-    ['a', 'b']
-    >>> base_names([["hidden.0"], ["hidden.1"]], [["hidden.0"], ["hidden.1"]])
-    ['hidden.0', 'hidden.1']
+    >>> base_names([["a.fc.w"], ["b.up.w"], ["b.down.w"]], [[], [], []])
+    ['a', 'b.up', 'b.down']
+    >>> base_names([["hidden.0"], ["hidden.1"], ["head"]], [[], [], []])
+    ['hidden.0', 'hidden.1', 'head']
     """
-    narrow = [_module(c) or "+".join(_top_level(c)) for c in contracted]
+    homes = [c or o for c, o in zip(contracted, owned, strict=True)]
+    narrow = [_module(paths) or "+".join(_top_level(paths)) for paths in homes]
     narrow = [
         # A list of arrays has no modules; there the arrays' own paths are the names.
         paths[0] if narrow.count(name) > 1 and len(paths) == 1 else name
-        for name, paths in zip(narrow, contracted, strict=True)
+        for name, paths in zip(narrow, homes, strict=True)
     ]
-    names = []
-    for i, paths in enumerate(owned):
-        wide = _module(paths)
-        others = [name for j, name in enumerate(narrow) if j != i]
-        alone = wide and not any(f"{name}.".startswith(f"{wide}.") for name in others)
-        names.append(wide if alone else narrow[i] or wide or "(no parameters)")
-    return names
+    return [
+        _outermost(name, narrow[:i] + narrow[i + 1 :]) or "(no parameters)"
+        for i, name in enumerate(narrow)
+    ]
 
 
 def layer_name(base, step, stack_paths, /) -> str:
@@ -47,14 +43,18 @@ def layer_name(base, step, stack_paths, /) -> str:
 
     >>> layer_name("head", None, [])
     'head'
+    >>> layer_name("blocks", 3, ["blocks.dense.kernel", "blocks.dense.bias"])
+    'blocks.3'
     >>> layer_name("blocks.mlp", 3, ["blocks.mlp.up.kernel", "blocks.norm.scale"])
     'blocks.3.mlp'
     """
     if step is None:
         return base
     stack = _module(stack_paths)
-    rest = base.removeprefix(stack).lstrip(".") if stack else ""
-    return ".".join(filter(None, [stack or base, str(step), rest]))
+    if not _within(base, stack):
+        return f"{base}.{step}"
+    rest = base.removeprefix(stack).lstrip(".")
+    return ".".join(filter(None, [stack, str(step), rest]))
 
 
 def distinct(names, /) -> list[str]:
@@ -68,6 +68,20 @@ def distinct(names, /) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name}@{seen[name]}")
     return result
+
+
+def _outermost(name, others):
+    """The shortest prefix of the name that is not a part of any of the others."""
+    parts = name.split(".")
+    for end in range(1, len(parts)):
+        prefix = ".".join(parts[:end])
+        if not any(_within(other, prefix) for other in others):
+            return prefix
+    return name
+
+
+def _within(name, module):
+    return module != "" and f"{name}.".startswith(f"{module}.")
 
 
 def _module(paths):

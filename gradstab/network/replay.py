@@ -139,7 +139,8 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
         return apply(params, *inputs)
 
     function = with_state if state is None else apply
-    program = trace_program(function, params, state or (), inputs, output=output)
+    held = () if state is None else state
+    program = trace_program(function, params, held, inputs, output=output)
     plan = plans.find_plan(program)
     return Network(
         layers=plans.find_places(plan, program),

@@ -1,8 +1,11 @@
 """Linear maps, their singular values, and the law by which signals grow."""
 
+from gradstab.spectra.along_time import layer_recurrence
+from gradstab.spectra.coupling import mixes_examples
 from gradstab.spectra.dense import dense_jacobian, dense_spectrum
 from gradstab.spectra.growth import fit_growth
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
+from gradstab.spectra.of_layers import layer_spectrum
 
 __all__ = [
     "LinearMap",
@@ -10,4 +13,7 @@ __all__ = [
     "dense_spectrum",
     "fit_growth",
     "jacobian_map",
+    "layer_recurrence",
+    "layer_spectrum",
+    "mixes_examples",
 ]

@@ -1,0 +1,259 @@
+"""From a model and a batch to a report."""
+
+import contextlib
+import math
+import platform
+import sys
+import time
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from gradstab import _tree
+from gradstab.network import find_layers, propagate
+from gradstab.network.adapters import as_target
+from gradstab.records import Layer
+from gradstab.report import GrowthPair, Report, judge
+from gradstab.spectra import fit_growth, layer_recurrence, layer_spectrum
+
+
+def analyze(
+    model,
+    /,
+    *args,
+    loss=None,
+    output=None,
+    apply_kwargs=None,
+    batched=True,
+    examples=16,
+    max_dense=1024,
+    precision=None,
+    seed=0,
+    progress=True,
+) -> Report:
+    """Say what the gradients of a model do, layer by layer, and why.
+
+    Layers are found by tracing; the model is not edited. Each layer's forward and
+    backward signals are measured on the whole batch, the singular values of its
+    Jacobian one by one for the first examples. Where a layer mixes examples (batch
+    normalisation in training mode), its Jacobian is that of the whole batch.
+
+    Args:
+        model: an `nnx.Module`; a pair (linen module, variables); a callable pytree; or
+            a function ``apply(params, *inputs) -> output``.
+        *args: the inputs, examples on the leading axis; for a function its parameters
+            first.
+        loss: ``loss(output) -> scalar``, on the whole output as the model returns it.
+            Without it each example gets one random unit cotangent, and there are no
+            gradients of parameters.
+        output: selects the differentiated array if the model returns several.
+        apply_kwargs: keyword arguments of the model.
+        batched: False if the model takes one example.
+        examples: for how many examples Jacobians are computed.
+        max_dense: Jacobians whose smaller side is above this are left out.
+        precision: 'float64', or 'own' for the dtypes of the model. By default float64
+            where the hardware has it, every floating parameter has at least 32 bits
+            and the model can be traced so; the report says which.
+        seed: of the random cotangents.
+        progress: show a progress bar on standard error, if that is a terminal.
+
+    Returns:
+        The report, all its arrays in NumPy.
+
+    Raises:
+        TypeError: if the model is of no known kind, or inputs are missing.
+        ValueError: if no differentiable path leads from the inputs to the output, or
+            the output has several floating arrays and ``output`` is not given.
+
+    Cost: two compiled programs per kind of layer, one gradient of the model, and for
+    each layer as many Jacobian products as its smaller side, and one singular value
+    decomposition per example.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> def apply(params, x):
+        ...     for w in params:
+        ...         x = x @ w
+        ...     return x
+        >>> report = analyze(apply, [0.5 * jnp.eye(4)] * 20, jnp.ones((3, 4)))
+        >>> report.verdict, round(report.growth.forward.factor, 6)
+        ('vanishing', 0.5)
+    """
+    began = time.monotonic()
+    target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
+    network, target, used = _trace(target, output, precision)
+    with _arithmetic(used):
+        key = jax.random.key(seed)
+        flow = propagate(network, *target[1:], loss=loss, key=key)
+        layers, recurrences = [], []
+        with _progress(progress, len(network.layers)) as advance:
+            for place in network.layers:
+                limits = {"examples": examples, "max_dense": max_dense}
+                spectrum, note = layer_spectrum(network, flow, place, **limits)
+                layers.append(_layer(network, flow, place, spectrum, note, target))
+                recurrence = layer_recurrence(network, flow, place, **limits)
+                recurrences += [] if recurrence is None else [recurrence]
+                advance(place.name)
+        value = float(flow.loss)
+    growth = _growth(layers)
+    verdict, reasons = judge(layers, growth, recurrences, with_loss=loss is not None)
+    made = _made(used, seed, target, examples, time.monotonic() - began)
+    return Report(
+        layers=tuple(layers),
+        growth=growth,
+        recurrences=tuple(recurrences),
+        verdict=verdict,
+        reasons=reasons,
+        loss=value,
+        made=made,
+    )
+
+
+def _trace(target, output, precision):
+    """The network, the target in the precision used, and the name of that."""
+    if precision not in (None, "float64", "own"):
+        raise ValueError(f"precision must be 'float64', 'own' or None: {precision!r}")
+    narrow = any(
+        jnp.finfo(leaf.dtype).bits < 32 for leaf in _tree.floating_leaves(target.params)
+    )
+    wide = precision == "float64" or (
+        precision is None and not narrow and jax.default_backend() != "tpu"
+    )
+    if wide:
+        with _arithmetic("float64"):
+            raised = target._replace(
+                params=_to_float64(target.params),
+                state=_to_float64(target.state),
+                inputs=_to_float64(target.inputs),
+            )
+            try:
+                return _find(raised, output), raised, "float64"
+            except TypeError:
+                # A model that fixes its dtypes inside cannot be widened from outside.
+                if precision == "float64":
+                    raise
+    arrays = jax.tree.map(jnp.asarray, target[1:])
+    target = target._replace(params=arrays[0], state=arrays[1], inputs=arrays[2])
+    with _arithmetic("own"):
+        return _find(target, output), target, "own"
+
+
+def _find(target, output):
+    return find_layers(
+        target.apply, target.params, target.inputs, state=target.state, output=output
+    )
+
+
+def _to_float64(tree):
+    return jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(leaf, jnp.float64)
+            if _tree.is_floating(leaf)
+            else jnp.asarray(leaf)
+        ),
+        tree,
+    )
+
+
+@contextlib.contextmanager
+def _arithmetic(used):
+    with jax.enable_x64(used == "float64"), jax.default_matmul_precision("highest"):
+        yield
+
+
+@contextlib.contextmanager
+def _progress(wanted, total):
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not (wanted and console.is_terminal),
+    ) as bar:
+        task = bar.add_task("layers", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def _layer(network, flow, place, spectrum, note, target):
+    number = network.layers.index(place)
+    row = jax.tree.map(lambda column: np.asarray(column[number]), flow.signals)
+    sizes = dict(
+        zip(
+            network.program.param_names,
+            [leaf.shape for leaf in jax.tree.leaves(target.params)],
+            strict=True,
+        )
+    )
+    own = [
+        sizes[name][1:] if name in place.sliced_params else sizes[name]
+        for name in place.params
+    ]
+    return Layer(
+        forward_rms=float(row.forward_rms),
+        forward_mean=float(row.forward_mean),
+        zero_fraction=float(row.zero_fraction),
+        saturated_fraction=float(row.saturated_fraction),
+        dead_fraction=float(row.dead_fraction),
+        gradient_norm=row.gradient_norms,
+        gradient_rms=float(row.gradient_rms),
+        param_norm=float(row.param_norm),
+        param_gradient_norm=float(row.param_gradient_norm),
+        jacobian=spectrum,
+        name=place.name,
+        in_shape=place.in_shapes[0][1:] if len(place.in_shapes) == 1 else None,
+        out_shape=place.out_shape[1:],
+        params=place.params,
+        num_params=sum(map(math.prod, own)),
+        coupled=spectrum is not None and spectrum.coupled,
+        note=note,
+    )
+
+
+def _growth(layers):
+    trunk = _trunk(layers)
+    names = [layer.name for layer in trunk]
+    return GrowthPair(
+        forward=fit_growth([layer.forward_rms for layer in trunk], names),
+        backward=fit_growth(np.stack([layer.gradient_norm for layer in trunk]), names),
+    )
+
+
+def _trunk(layers):
+    """The longest run of layers with one output shape; all layers if that is short.
+
+    A stem or a head of another shape would bend the law of the layers between.
+    """
+    runs, start = [], 0
+    for end in range(1, len(layers) + 1):
+        if end == len(layers) or layers[end].out_shape != layers[start].out_shape:
+            runs.append(layers[start:end])
+            start = end
+    longest = max(runs, key=len)
+    return longest if len(longest) >= 3 else layers
+
+
+def _made(used, seed, target, examples, seconds):
+    device = jax.devices()[0]
+    return {
+        **{name: metadata.version(name) for name in ("gradstab", "jax", "flax")},
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "precision": used if used == "float64" else _own_dtypes(target.params),
+        "matmul_precision": "highest",
+        "seed": seed,
+        "batch": [list(leaf.shape) for leaf in jax.tree.leaves(target.inputs)],
+        "jacobian_examples": examples,
+        "command": " ".join(sys.argv),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _own_dtypes(params):
+    dtypes = {str(leaf.dtype) for leaf in _tree.floating_leaves(params)}
+    return " and ".join(sorted(dtypes)) or "no floating parameters"

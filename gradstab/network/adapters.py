@@ -1,0 +1,130 @@
+"""What a user hands in, as one function ``apply(params, state, *inputs)``."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+class Target(NamedTuple):
+    """A model ready to be traced.
+
+    Attributes:
+        apply: ``apply(params, state, *inputs) -> output``.
+        params: a pytree of arrays.
+        state: a pytree of arrays that are neither parameters nor inputs.
+        inputs: tuple of inputs.
+    """
+
+    apply: Callable[..., Any]
+    params: Any
+    state: Any
+    inputs: tuple
+
+
+def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
+    """Recognise a model by its kind and split it into function and arrays.
+
+    Args:
+        model: an `nnx.Module`; a pair (linen module, variables); a callable pytree with
+            array leaves, such as an Equinox module; or a function
+            ``apply(params, *inputs)``.
+        args: the inputs; for a function, its parameters first.
+        apply_kwargs: keyword arguments of the model.
+        batched: False if the model takes one example; it is then mapped over the
+            leading axis of the inputs.
+
+    Returns:
+        The target. The model is used in the mode it is in (train or eval), and is not
+        changed: updates of its state are dropped.
+
+    Raises:
+        TypeError: if ``model`` is none of these, or inputs are missing.
+    """
+    kwargs = apply_kwargs or {}
+    if isinstance(model, nnx.Module):
+        target = _from_nnx(model, args, kwargs)
+    elif _is_linen_pair(model):
+        module, variables = model
+        target = _from_linen(module, variables, args, kwargs)
+    elif callable(model) and any(map(_is_array, jax.tree.leaves(model))):
+        target = _from_callable_pytree(model, args, kwargs)
+    elif callable(model):
+        if not args:
+            raise TypeError(
+                "a function needs its parameters: analyze(apply, params, x)"
+            )
+        params, *inputs = args
+
+        def apply(params, state, *inputs):
+            return model(params, *inputs, **kwargs)
+
+        target = Target(apply, params, (), tuple(inputs))
+    else:
+        raise TypeError(
+            f"cannot analyse a {type(model).__name__}: give an nnx.Module, a pair "
+            "(linen module, variables), a callable pytree, or apply and its parameters"
+        )
+    if not target.inputs:
+        raise TypeError("no inputs: analyze(model, x) or analyze(apply, params, x)")
+    return target if batched else _over_examples(target)
+
+
+def _from_nnx(model, inputs, kwargs):
+    graphdef, params, state = nnx.split(model, nnx.Param, ...)
+
+    def apply(params, state, *inputs):
+        return nnx.merge(graphdef, params, state, copy=True)(*inputs, **kwargs)
+
+    return Target(apply, params, state, tuple(inputs))
+
+
+def _is_linen_pair(model):
+    linen = sys.modules.get("flax.linen")
+    pair = isinstance(model, tuple) and len(model) == 2
+    return pair and linen is not None and isinstance(model[0], linen.Module)
+
+
+def _from_linen(module, variables, inputs, kwargs):
+    state = {name: value for name, value in variables.items() if name != "params"}
+
+    def apply(params, state, *inputs):
+        result = module.apply({"params": params, **state}, *inputs, **kwargs)
+        return result[0] if kwargs.get("mutable") else result
+
+    return Target(apply, variables["params"], state, tuple(inputs))
+
+
+def _from_callable_pytree(model, inputs, kwargs):
+    leaves, tree = jax.tree.flatten(model)
+    which = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+    # The pytree keeps its structure, so that parameters keep their paths.
+    params = tree.unflatten([x if _is_array(x) else None for x in leaves])
+
+    def apply(params, state, *inputs):
+        filled = list(leaves)
+        for i, leaf in zip(which, jax.tree.leaves(params), strict=True):
+            filled[i] = leaf
+        return tree.unflatten(filled)(*inputs, **kwargs)
+
+    return Target(apply, params, (), tuple(inputs))
+
+
+def _over_examples(target):
+    def apply(params, state, *inputs):
+        axes = [jax.tree.map(_example_axis, x) for x in inputs]
+        one = jax.vmap(target.apply, in_axes=(None, None, *axes))
+        return one(params, state, *inputs)
+
+    return target._replace(apply=apply)
+
+
+def _example_axis(leaf):
+    return None if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
+
+
+def _is_array(leaf):
+    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")

@@ -1,0 +1,83 @@
+"""The report of an analysis."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from gradstab.records import Growth, Layer, Recurrence
+from gradstab.report import plots, store, table
+
+
+class GrowthPair(NamedTuple):
+    """How the signals grow along the layers, counted from the input.
+
+    Attributes:
+        forward: growth of the root mean square of the activations.
+        backward: growth of the gradient norms.
+    """
+
+    forward: Growth
+    backward: Growth
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the gradients of a model do, and how that was found.
+
+    Attributes:
+        layers: one record per layer, in depth order.
+        growth: laws of the forward and of the backward signal.
+        recurrences: one record per recurrent layer: its signals along time.
+        verdict: 'stable', 'critical', 'vanishing', 'exploding', 'broken' or 'unknown'.
+        reasons: the numbers behind the verdict, a sentence each.
+        loss: value of the loss; of the random projection if none was given.
+        made: how: versions, device, precision, seed, examples, command, seconds.
+    """
+
+    layers: tuple[Layer, ...]
+    growth: GrowthPair
+    recurrences: tuple[Recurrence, ...]
+    verdict: str
+    reasons: tuple[str, ...]
+    loss: float
+    made: dict[str, Any]
+
+    def layer(self, name, /) -> Layer:
+        """The layer of that name.
+
+        Raises:
+            KeyError: if there is none; the message lists the names.
+        """
+        found = {layer.name: layer for layer in self.layers}
+        if name not in found:
+            raise KeyError(
+                f"no layer named {name!r}; this network has: {', '.join(found)}. "
+                "Layers are named by the path of the parameters they own."
+            )
+        return found[name]
+
+    def show(self, console=None) -> None:
+        """Print verdict and tables.
+
+        Args:
+            console: a `rich.console.Console`; standard output by default.
+        """
+        table.show(self, console)
+
+    def plot(self):
+        """Draw signals and singular values against depth: a matplotlib figure."""
+        return plots.plot(self)
+
+    def save(self, path, /, *, overwrite=False) -> None:
+        """Write everything as JSON; `gradstab.load` reads it back.
+
+        Raises:
+            FileExistsError: if the file exists and ``overwrite`` is not set.
+        """
+        store.save(self, path, overwrite=overwrite)
+
+    def _repr_html_(self) -> str:
+        return table.html(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict}: {len(self.layers)} layers", *self.reasons]
+        return "\n  ".join(lines)
