@@ -225,9 +225,11 @@ def _growth(layers):
 
 
 def _trunk(layers):
-    """The longest run of layers with one output shape; all layers if that is short.
+    """The longest run of layers with one output shape.
 
-    A stem or a head of another shape would bend the law of the layers between.
+    A stem or a head of another shape would bend the law of the layers between. In a
+    network that narrows from layer to layer no run is long; then all layers are taken,
+    if they have one kind of shape: fan-in scaling keeps norms comparable over widths.
     """
     runs, start = [], 0
     for end in range(1, len(layers) + 1):
@@ -235,7 +237,8 @@ def _trunk(layers):
             runs.append(layers[start:end])
             start = end
     longest = max(runs, key=len)
-    return longest if len(longest) >= 3 else layers
+    same_rank = len({len(layer.out_shape) for layer in layers}) == 1
+    return layers if len(longest) < 3 and same_rank else longest
 
 
 def _made(used, seed, target, examples, seconds):

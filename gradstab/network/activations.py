@@ -28,6 +28,7 @@ _PIECEWISE = {
     *("rem", "nextafter", "reduce_precision", "stop_gradient"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
 }
+_RESHAPES = {"reshape", "broadcast_in_dim", "squeeze", "transpose"}
 _ELEMENTWISE = _LINEAR | _TRANSCENDENTAL | _PIECEWISE
 
 # Where the greatest slope of an activation is looked for: well past the knee of every
@@ -44,11 +45,13 @@ class Activation:
         eqns: its equations, in order.
         root: the variable that it is applied to.
         result: the variable that it yields.
+        greatest_slope: its largest absolute derivative within [-8, 8].
     """
 
     eqns: tuple
     root: _compat.Var
     result: _compat.Var
+    greatest_slope: float = math.nan
 
     def __call__(self, z):
         """The activation of every entry; ``z`` has the shape of the root."""
@@ -65,12 +68,11 @@ class Activation:
         """The derivative at every entry of ``z``."""
         return jax.jvp(self, (z,), (jnp.ones_like(z),))[1]
 
-    def greatest_slope(self):
-        """The largest absolute derivative within [-8, 8], on 512 points or more."""
+    def slope_bound(self, reach):
+        """The largest absolute derivative within [-reach, reach], on 512 points."""
         shape, dtype = _compat.shape_of(self.root), _compat.dtype_of(self.root)
-        size = math.prod(shape)
-        calls = -(-_GRID // size)
-        grid = jnp.linspace(-_REACH, _REACH, calls * size).astype(dtype)
+        calls = -(-_GRID // math.prod(shape))
+        grid = jnp.linspace(-reach, reach, calls * math.prod(shape)).astype(dtype)
         slopes = jax.lax.map(self.slopes, grid.reshape(calls, *shape))
         return jnp.max(jnp.abs(slopes))
 
@@ -94,13 +96,24 @@ _SATURATED = 0.05
 
 
 def find_activations(block, /) -> tuple[Activation, ...]:
-    """The nonlinear elementwise chains in a block, in order."""
-    roots = _roots(block)
+    """The nonlinear elementwise chains with a bounded slope in a block, in order.
+
+    What a normalisation does to means and variances is elementwise as well, and so is
+    the exponential of a softmax; but the former acts on statistics, not on units, and
+    the slope of the latter has no bound to be compared with: both are left out.
+    """
+    roots, statistics = _roots(block), _statistics(block)
     found = []
     for result in _ends(block, roots):
         eqns = _chain(block, roots[result], result)
+        if roots[result] in statistics:
+            continue
         if any(not _is_linear(eqn, roots) for eqn in eqns):
-            found.append(Activation(tuple(eqns), roots[result], result))
+            chain = Activation(tuple(eqns), roots[result], result)
+            with jax.ensure_compile_time_eval():
+                near, far = (float(chain.slope_bound(c * _REACH)) for c in (1, 2))
+            if far <= 1.5 * near:  # False for NaN, outside of a domain
+                found.append(dataclasses.replace(chain, greatest_slope=near))
     return tuple(found)
 
 
@@ -131,7 +144,7 @@ def saturation(block, activations, context, data, /) -> Saturation:
     saturated, dead, entries, units = jnp.zeros(()), jnp.zeros(()), 0, 0
     for activation in activations:
         slope = jnp.abs(activation.slopes(env[activation.root]))
-        floor = _SATURATED * activation.greatest_slope()
+        floor = _SATURATED * activation.greatest_slope
         saturated += jnp.sum(slope < floor)
         by_unit = slope.reshape(-1, slope.shape[-1]) if slope.ndim else slope[None]
         dead += jnp.sum(jnp.all(by_unit == 0, axis=0))
@@ -162,6 +175,20 @@ def _roots(block):
         )
         roots.update({v: start if continues else v for v in eqn.outvars})
     return roots
+
+
+def _statistics(block):
+    """Sums and extrema over axes, and what is computed from them entry by entry."""
+    made = {v for eqn in block.eqns for v in eqn.outvars} | set(block.in_vars)
+    found = set()
+    for eqn in block.eqns:
+        atoms = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
+        data = [v for v in atoms if v in made]
+        carried = _elementwise(eqn) or eqn.primitive.name in _RESHAPES
+        reduces = eqn.primitive.name.startswith("reduce_")
+        if reduces or (carried and data and all(v in found for v in data)):
+            found.update(eqn.outvars)
+    return found
 
 
 def _elementwise(eqn):

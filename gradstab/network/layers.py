@@ -247,14 +247,41 @@ def _merge(atoms, flow):
             merged += [_join(waiting)] if waiting else []
             merged.append(atom)
             waiting = []
+        elif merged and not waiting and _continues(merged[-1], atom, flow):
+            merged[-1] = _join([merged[-1], atom])
         elif _contracts(atom, flow):
             merged.append(_join([*waiting, atom]))
             waiting = []
-        elif merged and not isinstance(merged[-1], Stack) and not waiting:
-            merged[-1] = _join([merged[-1], atom])
         else:
             waiting.append(atom)
     return merged + ([_join(waiting)] if waiting else [])
+
+
+def _continues(layer, atom, flow):
+    """Whether the atom belongs to the layer before it."""
+    if isinstance(layer, Stack):
+        return False
+    return not _contracts(atom, flow) or any(map(_takes_projections, atom.eqns))
+
+
+def _takes_projections(eqn):
+    """Whether this is a recurrent scan whose inputs were projected before it.
+
+    Multiplying all time steps with the input weights at once, ahead of the scan, is a
+    way of computing a recurrent layer, not a layer of its own.
+    """
+    parts = _compat.scan_parts(eqn)
+    if parts is None:
+        return False
+    body = flatten_body(parts.body).jaxpr
+    fixed = parts.num_consts + parts.num_carry
+    carries, inputs = body.invars[parts.num_consts : fixed], body.invars[fixed:]
+    flow = flows.trace_flow(body.eqns, data=filter(_is_floating, inputs))
+    state = flows.trace_flow(body.eqns, data=filter(_is_floating, carries))
+    products = [e for e in body.eqns if _compat.contains(e, flows.CONTRACTIONS)]
+    return bool(products) and not any(
+        flow.is_data(v) and not state.is_data(v) for e in products for v in e.invars
+    )
 
 
 def _join(atoms):

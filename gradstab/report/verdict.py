@@ -27,9 +27,12 @@ def judge(layers, growth, recurrences, /, *, with_loss) -> tuple[str, tuple[str,
     findings += _judge_pair(growth.forward, growth.backward, "layer", "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
-        findings += _judge_pair(
+        backward, forward = _judge_pair(
             recurrence.forward, recurrence.backward, "time step", where
         )
+        # A state that settles from its start at zero follows a power for a while.
+        word = "stable" if forward[0] == "critical" else forward[0]
+        findings += [backward, (word, forward[1])]
     findings.sort(key=lambda finding: VERDICTS.index(finding[0]))
     known = [finding for finding in findings if finding[0] != "unknown"]
     verdict = known[0][0] if known else "unknown"
@@ -91,10 +94,10 @@ def _mild_word(growth):
 def _backward_sentence(growth, unit):
     if growth.law == "exponential":
         verb = "shrinks" if growth.rate > 0 else "grows"
+        factor, change = math.exp(-growth.rate), 1 / growth.change
         return (
-            f"the gradient {verb} by a factor {math.exp(-growth.rate):.4g} per {unit} "
-            f"on its way back ({_rate(growth, unit)}), {_factor(1 / growth.change)} over "
-            f"{_span(growth, unit)}"
+            f"the gradient {verb} by a factor {factor:.4g} per {unit} on its way back "
+            f"({_rate(growth, unit)}), {_factor(change)} over {_span(growth, unit)}"
         )
     return "the gradient" + _mild_sentence(growth, unit)
 
