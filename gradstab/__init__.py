@@ -7,9 +7,43 @@
 (2, 3)
 """
 
-from gradstab import clipping as clipping
-from gradstab import initializers as initializers
-from gradstab import training as training
-from gradstab.analysis import analyze as analyze
-from gradstab.report import Report as Report
-from gradstab.report import load as load
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradstab import clipping as clipping
+    from gradstab import data as data
+    from gradstab import initializers as initializers
+    from gradstab import models as models
+    from gradstab import training as training
+    from gradstab.analysis import analyze as analyze
+    from gradstab.calibration import lsuv as lsuv
+    from gradstab.gradcheck import GradCheck as GradCheck
+    from gradstab.gradcheck import Verdict as Verdict
+    from gradstab.gradcheck import check as check
+    from gradstab.report import Report as Report
+    from gradstab.report import load as load
+
+# Loaded when first used: `gradstab --help` need not wait for JAX.
+_ROOMS = ("clipping", "data", "initializers", "models", "training")
+_HOMES = {
+    "analyze": "gradstab.analysis",
+    "lsuv": "gradstab.calibration",
+    "GradCheck": "gradstab.gradcheck",
+    "Verdict": "gradstab.gradcheck",
+    "check": "gradstab.gradcheck",
+    "Report": "gradstab.report",
+    "load": "gradstab.report",
+}
+
+
+def __getattr__(name):
+    if name in _ROOMS:
+        return importlib.import_module(f"gradstab.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"gradstab has no {name!r}; it has: {', '.join(__dir__())}")
+
+
+def __dir__():
+    return sorted([*_ROOMS, *_HOMES])

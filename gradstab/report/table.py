@@ -95,7 +95,10 @@ def _recurrence(recurrence):
         table.add_column(column, justify="right", no_wrap=True)
     steps = len(recurrence.state_rms)
     spectra = dict(zip(recurrence.jacobian_steps, recurrence.jacobians, strict=True))
-    shown = sorted({0, steps - 1, *range(0, steps, max(1, steps // 10))})
+    known = sorted(spectra) or range(steps)
+    shown = [
+        known[int(i)] for i in np.unique(np.linspace(0, len(known) - 1, 11).round())
+    ]
     for step in shown:
         jacobian = spectra.get(step)
         table.add_row(
@@ -118,6 +121,8 @@ def _with_gap(layers):
 def _number(value):
     if value is None or np.isnan(value):
         return "-"
+    if value == 0:
+        return "0"
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 

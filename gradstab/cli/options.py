@@ -1,0 +1,215 @@
+"""The options of the command line: plain values, as they are kept in config.json."""
+
+import dataclasses
+import pathlib
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """The model; what is not given is as usual for its kind."""
+
+    model: str = "mlp"
+    """mlp, resnet, lstm, rnn or transformer."""
+    depth: int | None = None
+    """Hidden layers, blocks or recurrent layers."""
+    width: int | None = None
+    """Units of each."""
+    widths: tuple[int, ...] | None = None
+    """Units of each hidden layer of an mlp, instead of depth and width."""
+    activation: str | None = None
+    """identity, sigmoid, tanh, relu, leaky_relu, elu, selu, gelu, silu, softplus."""
+    slope: float | None = None
+    """Of leaky_relu."""
+    norm: str | None = None
+    """none, batch, layer, group or rms."""
+    norm_momentum: float | None = None
+    """Of batch normalisation: the share of the old running statistics."""
+    norm_output: bool | None = None
+    """Normalise the logits of an mlp too."""
+    num_groups: int | None = None
+    """Of group normalisation."""
+    init: str | None = None
+    """Initialiser of the weights, such as he_normal or mean_field:1.5."""
+    bias_init: str | None = None
+    """Initialiser of the biases."""
+    head_init: str | None = None
+    """Initialiser of the weights of the head."""
+    recurrent_init: str | None = None
+    """Initialiser of the recurrent weights, gate by gate."""
+    last_init: str | None = None
+    """Initialiser of the last layer of each residual branch; zeros is Fixup's."""
+    embed_init: str | None = None
+    """Initialiser of a transformer's embedding."""
+    forget_bias: float | None = None
+    """Of an lstm."""
+    use_bias: bool | None = None
+    """Whether layers have biases."""
+    dropout: float | None = None
+    """Share of activations that are dropped in training."""
+    skip: bool | None = None
+    """Identity connections around the layers of an mlp."""
+    aux_heads: tuple[int, ...] | None = None
+    """Hidden layers that get a head of their own, from 0."""
+    kernel_size: int | None = None
+    """Makes a resnet convolutional."""
+    preactivation: bool | None = None
+    """Normalise and activate before the weights of a residual branch, or after."""
+    residual_scale: float | None = None
+    """Factor of every residual branch."""
+    skip_init: bool | None = None
+    """A learnt factor of every residual branch that starts at zero."""
+    num_heads: int | None = None
+    """Attention heads of a transformer."""
+    mlp_width: int | None = None
+    """Hidden units of a transformer's MLPs."""
+    prenorm: bool | None = None
+    """Normalise before a transformer's sub-blocks, or after."""
+    causal: bool | None = None
+    """Whether a transformer sees only the past."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The data."""
+
+    data: str = "digits"
+    """digits, mnist, fashion-mnist, adding, copy-memory or temporal-order."""
+    data_dir: pathlib.Path | None = None
+    """Folder of the MNIST files; GRADSTAB_DATA_DIR by default."""
+    time_steps: int | None = None
+    """Length of a generated task, or pieces that an image is cut into."""
+    num_train: int | None = None
+    """Use the first so many training examples only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Where and how to run."""
+
+    seed: int = 0
+    """Of the model and of the order of the examples."""
+    platform: str | None = None
+    """cpu, gpu or tpu; what JAX finds by default."""
+    out: pathlib.Path | None = None
+    """Results folder; a new numbered one under results/ by default."""
+    overwrite: bool = False
+    """Replace the results in the folder."""
+    progress: bool = True
+    """Show a progress bar on a terminal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analyze(RunOptions, DataOptions, ModelOptions):
+    """Say what the gradients of a network do, layer by layer.
+
+    Without arguments: a 20-layer sigmoid network on real digits, as it is initialised.
+    """
+
+    target: tyro.conf.Positional[str | None] = None
+    """module:function that returns (apply, params, inputs[, loss]) or (model, inputs[,
+    loss]), to analyse that instead."""
+    checkpoint: pathlib.Path | None = None
+    """Folder of a training run: analyse its model, on its data."""
+    step: int | None = None
+    """Which checkpoint of the run; the last by default."""
+    batch_size: int = 64
+    """Examples that are sent through."""
+    examples: int = 16
+    """Examples whose Jacobians are decomposed."""
+    max_dense: int = 1024
+    """Leave out Jacobians whose smaller side is above this."""
+    mode: str = "train"
+    """train or eval: batch statistics of the batch, or the running ones; dropout."""
+    precision: str | None = None
+    """float64, or own for the model's own; float64 where possible by default."""
+    json: pathlib.Path | None = None
+    """Write the report to this file instead of a results folder."""
+    plot: pathlib.Path | None = None
+    """Draw the report to this file (.png, .svg, .pdf)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(RunOptions, DataOptions, ModelOptions):
+    """Train a network, with checkpoints that a killed run resumes from bitwise."""
+
+    steps: int | None = None
+    """Training steps; 1000 by default."""
+    epochs: int | None = None
+    """Passes over the training data, instead of steps."""
+    batch_size: int = 128
+    """Examples per step."""
+    optimizer: str = "sgd"
+    """sgd, momentum, adam or adamw."""
+    learning_rate: float = 0.01
+    """Constant learning rate."""
+    clip: str | None = None
+    """value, global-norm, layer-norm, block-rms, adaptive, percentile or zscore."""
+    clip_threshold: float | None = None
+    """Threshold of the clipping."""
+    l1: float = 0.0
+    """Weight of an L1 penalty on the weights."""
+    l2: float = 0.0
+    """Weight of an L2 penalty on the weights."""
+    skip_nonfinite: bool = False
+    """Leave out steps whose gradient is not finite."""
+    aux_weight: float = 0.3
+    """Weight of the loss of each auxiliary head."""
+    pretrain_steps: int = 0
+    """Steps of greedy layer-wise pre-training, for each hidden layer of an mlp."""
+    pretrain_corruption: float = 0.0
+    """Share of inputs that the autoencoders of the pre-training do not see."""
+    steps_per_dispatch: int | None = None
+    """Steps that are compiled into one call."""
+    validate_every: int | None = None
+    """Validate after so many steps; at the end by default."""
+    checkpoint_every: int | None = None
+    """Save after so many steps; at the end by default."""
+    keep: int | None = None
+    """How many of the newest checkpoints to keep; all by default."""
+    init_from: pathlib.Path | None = None
+    """Folder of a run whose last parameters to start from."""
+    resume: pathlib.Path | None = None
+    """Folder of a run to go on with, with the options it was started with."""
+    tensorboard: bool = False
+    """Write TensorBoard's files too."""
+
+
+def model_settings(options, /) -> dict:
+    """The options of the model that were given, but its kind."""
+    fields = dataclasses.fields(ModelOptions)
+    values = {field.name: getattr(options, field.name) for field in fields[1:]}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def as_json(options, /) -> dict:
+    """All options as JSON values."""
+    return {
+        name: str(value) if isinstance(value, pathlib.Path) else value
+        for name, value in dataclasses.asdict(options).items()
+    }
+
+
+def from_json(kind, values, /):
+    """Options from JSON values; names that this version does not have are refused.
+
+    Raises:
+        ValueError: for a name that is no option.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    strangers = sorted(set(values) - set(fields))
+    if strangers:
+        raise ValueError(
+            f"config.json has options that this version does not know: "
+            f"{', '.join(strangers)}"
+        )
+    return kind(**{name: _typed(fields[name], v) for name, v in values.items()})
+
+
+def _typed(field, value):
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and "Path" in str(field.type):
+        return pathlib.Path(value)
+    return value

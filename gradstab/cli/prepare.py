@@ -1,0 +1,127 @@
+"""From options to data, model and loss."""
+
+import functools
+import importlib.util
+import os
+import sys
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from gradstab import data as datasets
+from gradstab import models, training
+from gradstab.cli.options import model_settings
+
+
+class Task(NamedTuple):
+    """What is trained or analysed.
+
+    Attributes:
+        data: a `gradstab.data.Dataset`, in the view that the model takes.
+        model: an `nnx.Module`.
+        loss: ``loss(output, y) -> scalar``.
+    """
+
+    data: datasets.Dataset
+    model: nnx.Module
+    loss: Any
+
+
+_LOSSES = {
+    "classification": training.cross_entropy,
+    "sequence-classification": training.cross_entropy,
+    "regression": training.mean_squared_error,
+}
+
+
+def prepare(options, /, *, aux_weight=0.3) -> Task:
+    """Load the data, shape them for the model, and build it.
+
+    Args:
+        options: with the fields of `ModelOptions`, `DataOptions` and ``seed``.
+        aux_weight: weight of the loss of each auxiliary head.
+
+    Raises:
+        KeyError: for unknown names; the message lists the known ones.
+        ValueError: for options that do not fit together.
+        OSError: if a data file is missing or corrupt.
+    """
+    data = load_data(options)
+    settings = model_settings(options)
+    if data.task == "sequence-classification":
+        settings.setdefault("sequence_output", True)
+    model = models.build(
+        options.model,
+        in_shape=data.input_shape,
+        num_outputs=data.num_outputs,
+        seed=options.seed,
+        **settings,
+    )
+    loss = _LOSSES[data.task]
+    if options.aux_heads:
+        loss = training.with_auxiliary(loss, weight=aux_weight)
+    return Task(data, model, loss)
+
+
+def load_data(options, /) -> datasets.Dataset:
+    """The data in the view that the model takes: vectors, images or sequences."""
+    data = datasets.load(
+        options.data,
+        data_dir=options.data_dir,
+        time_steps=options.time_steps,
+        num_train=options.num_train,
+        seed=options.seed,
+    )
+    if data.image_shape is None or options.time_steps is not None:
+        return data
+    if options.model in ("lstm", "rnn", "transformer"):
+        return data.rows()
+    if options.model == "resnet" and options.kernel_size is not None:
+        return data.images()
+    return data
+
+
+def load_target(target, /) -> tuple:
+    """Call ``module:function`` and sort what it returns.
+
+    Args:
+        target: such as ``my_package.my_module:make``.
+
+    Returns:
+        ``(arguments of analyze, loss or None)``.
+
+    Raises:
+        ValueError: if there is no such module or function, or it returns something
+            else.
+    """
+    module, colon, function = target.partition(":")
+    if not colon:
+        raise ValueError(f"{target!r} is not of the form package.module:function")
+    sys.path.insert(0, os.getcwd())
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(f"there is no module {module!r} here or among the installed")
+    found = importlib.import_module(module)
+    if not hasattr(found, function):
+        raise ValueError(f"module {module!r} has no {function!r}")
+    made = getattr(found, function)()
+    if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
+        raise ValueError(
+            f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "
+            f"loss]); it returned {type(made).__name__}"
+        )
+    is_function = callable(made[0]) and not jax.tree.leaves(made[0])
+    takes = 3 if is_function and not isinstance(made[0], nnx.Module) else 2
+    *model, inputs = made[:takes]
+    loss = made[takes] if len(made) > takes else None
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    return (*model, *inputs), loss
+
+
+def on_targets(loss, y, /):
+    """The loss as a function of the output alone."""
+    return functools.partial(_on_targets, loss, y)
+
+
+def _on_targets(loss, y, output):
+    return loss(output, y)
