@@ -1,0 +1,5 @@
+"""Initialisation that looks at data."""
+
+from gradstab.calibration.lsuv import Calibration, lsuv
+
+__all__ = ["Calibration", "lsuv"]
