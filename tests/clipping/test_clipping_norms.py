@@ -226,6 +226,6 @@ def test_the_derivative_of_clipping_is_the_projection_on_the_sphere():
     _, slope = jax.jvp(lambda g: apply(clip, g), (g,), (v,))
     unit = g / 5
     np.testing.assert_allclose(slope, (v - unit * (unit @ v)) / 5, atol=1e-7)
-    # In reverse, as that is where the root's derivative at zero would be 0 times infinity.
+    # In reverse, where the root's derivative at zero would be 0 times infinity.
     at_zero = jax.grad(lambda g: apply(clip, g) @ v)(0 * g)
     np.testing.assert_array_equal(at_zero, v)
