@@ -160,6 +160,26 @@ def test_chaotic_layers_come_within_sampling_error_and_none_is_put_back():
     assert np.all(calibration.params / w > 2)
 
 
+def wavering(w, x):
+    """Weights whose scale has ripples of 3 %, too steep for the iteration to settle."""
+    log_norm = jnp.log(jnp.linalg.norm(w))
+    return x @ (w * (1 + 0.03 * jnp.cos(40 * log_norm)))
+
+
+def test_weights_that_scaling_helps_but_does_not_settle_keep_their_scale():
+    calibration = lsuv(wavering, kernels(1e-3, 1)[0], batch())
+    assert 0.01 < np.abs(calibration.after[0] - 1) < 0.07  # two ripples
+    assert "standard deviation" in dict(calibration.notes)[""]
+
+
+def test_data_whose_squares_overflow_are_calibrated():
+    def apply(w, x):
+        return x @ w
+
+    calibration = lsuv(apply, kernels(0.1, 1)[0], 1e25 * batch())
+    np.testing.assert_allclose(calibration.after, 1, atol=TOLERANCE)
+
+
 def test_a_reversed_scan_is_listed_in_the_order_of_depth():
     def apply(params, x):
         def layer(x, w):
@@ -252,7 +272,9 @@ LEFT_ALONE = {
     ),
     "a recurrence": (
         lambda p, x: jax.lax.scan(
-            lambda h, x_t: (jnp.tanh(h @ p["a"] + x_t), None), x @ p["b"], x[None]
+            lambda h, x_t: (jnp.tanh(h @ p["a"] + x_t), None),
+            jnp.zeros_like(x),
+            (x @ p["b"])[None],
         )[0],
         {"a": "every step of a scan"},
     ),
