@@ -1,0 +1,50 @@
+"""The gradient checker as an assertion, for test suites."""
+
+import warnings
+from collections.abc import Callable
+
+from gradstab.gradcheck import GradCheck, Verdict, check
+
+_INCONCLUSIVE = ("raise", "warn")
+
+
+def assert_grads(
+    f: Callable,
+    /,
+    *args,
+    rtol: float | None = None,
+    inconclusive: str = "raise",
+    **options,
+) -> GradCheck:
+    """Asserts that the derivatives of f at the arguments are right.
+
+    Args:
+        f: see `gradstab.gradcheck.check`.
+        *args: the point.
+        rtol: the relative error that must not go unnoticed.
+        inconclusive: what to do if such an error could have gone unnoticed: ``raise``,
+            or ``warn`` by a `UserWarning`.
+        **options: the other options of `check`.
+
+    Returns:
+        The check that was passed, or not failed.
+
+    Raises:
+        AssertionError: the verdict is FAIL, or INCONCLUSIVE unless that only warns.
+        ValueError: an unknown value of ``inconclusive``.
+
+    >>> import jax.numpy as jnp
+    >>> assert_grads(jnp.sin, jnp.arange(3.0)).verdict
+    <Verdict.PASS: 'PASS'>
+    """
+    if inconclusive not in _INCONCLUSIVE:
+        raise ValueError(
+            f"inconclusive is one of {_INCONCLUSIVE}, got {inconclusive!r}"
+        )
+    result = check(f, *args, rtol=rtol, **options)
+    if result.verdict is Verdict.PASS:
+        return result
+    if result.verdict is Verdict.INCONCLUSIVE and inconclusive == "warn":
+        warnings.warn(str(result), stacklevel=2)
+        return result
+    raise AssertionError(str(result))

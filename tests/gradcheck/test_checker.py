@@ -1,0 +1,142 @@
+"""What `check` takes, refuses, costs and says."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradstab.gradcheck import Verdict, check
+
+X = np.random.default_rng(0).standard_normal(8, np.float32)
+
+
+def test_only_floating_leaves_are_probed():
+    def f(batch, key):
+        kept = jax.random.bernoulli(key, 0.5, batch["x"].shape)
+        return jnp.where(kept, batch["x"], 0)[batch["index"]] * batch["count"]
+
+    batch = {"x": X, "index": jnp.arange(3), "count": 2, "none": None, "flag": True}
+    result = check(f, batch, jax.random.key(0))
+    assert result.verdict is Verdict.PASS
+    assert {g.leaf for g in result.findings} == {"args[0].x"}
+
+
+def test_all_floating_outputs_are_checked_together():
+    @jax.custom_jvp
+    def cube(x):
+        return x**3
+
+    cube.defjvp(lambda x, v: (x[0] ** 3, 3.1 * x[0] ** 2 * v[0]))
+    result = check(lambda x: {"sine": jnp.sin(x), "n": 3, "cube": cube(x)}, X)
+    assert result.verdict is Verdict.FAIL
+
+
+def test_both_modes_are_found_unless_there_is_no_jvp():
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, w: (w * jnp.cos(x),))
+    assert {g.mode for g in check(jnp.sin, X).findings} == {"forward", "reverse"}
+    for f in (rule, jax.jit(rule)):
+        result = check(f, X)
+        assert {g.mode for g in result.findings} == {"reverse"}
+        assert "custom_vjp, which has no JVP" in result.notes[0]
+
+
+def test_float32_arguments_and_constants_are_checked_in_float64():
+    scale = jnp.float32(3)
+    result = check(lambda x: jnp.sin(x * scale), X)
+    assert result.precision == "float64"
+    assert result.resolution < 1e-9
+    assert not result.notes
+    assert not jax.config.jax_enable_x64
+
+
+def test_a_function_that_rounds_inside_is_checked_in_its_own_dtype():
+    result = check(lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype), X)
+    assert result.precision == "float32"
+    assert result.rtol == 1e-2
+    assert "rounds to float32 inside" in result.notes[0]
+
+
+def test_a_function_that_does_not_trace_in_float64_is_checked_in_its_own_dtype():
+    def f(x):
+        if x.dtype != jnp.float32:
+            raise TypeError("this kernel takes float32")
+        return jnp.sin(x)
+
+    result = check(f, X)
+    assert result.verdict is Verdict.PASS
+    assert "this kernel takes float32" in result.notes[0]
+
+
+def test_a_bfloat16_function_is_never_passed_at_a_resolution_it_lacks():
+    result = check(lambda x: jnp.sin(x.astype(jnp.bfloat16)), X)
+    assert result.precision == "bfloat16"
+    assert result.verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_evaluations_do_not_depend_on_the_size():
+    small, large = (check(jnp.tanh, np.ones(n, np.float32)) for n in (2, 4096))
+    assert small.evaluations == large.evaluations < 500
+
+
+def test_the_probes_give_the_same_answer_when_taken_in_turns(monkeypatch):
+    whole = check(jnp.tanh, X)
+    monkeypatch.setattr("gradstab.gradcheck.probes._BYTES", 2**12)
+    parts = check(jnp.tanh, X)
+    assert parts.verdict is Verdict.PASS
+    # The same points and directions: only the order of sums can differ.
+    np.testing.assert_allclose(parts.resolution, whole.resolution, rtol=0.5)
+
+
+def test_the_resolution_asked_for_decides_what_passes():
+    assert check(jnp.tanh, X, rtol=1e-16).verdict is Verdict.INCONCLUSIVE
+
+
+def test_the_seed_draws_the_directions():
+    one, same, other = (check(jnp.square, X[:1], seed=s) for s in (1, 1, 2))
+    assert one == same
+    assert one.resolution != other.resolution
+
+
+def test_a_result_prints_in_fifteen_lines_whatever_the_number_of_leaves():
+    result = check(lambda *xs: sum(jnp.sin(x) for x in xs), *[X[:1]] * 6)
+    assert len(str(result).splitlines()) <= 15
+    assert "4 more findings" in str(result)
+
+
+def test_a_result_is_a_pytree_of_its_numbers():
+    result = check(jnp.tanh, X)
+    doubled = jax.tree.map(lambda a: 2 * a, result)
+    assert doubled.resolution == 2 * result.resolution
+    assert doubled.verdict is Verdict.PASS
+
+
+def test_a_small_function_is_checked_within_a_second_when_warm():
+    check(jnp.tanh, X)
+    start = time.process_time()  # of this process: the machine may be shared
+    check(jnp.tanh, X)
+    assert time.process_time() - start < 1
+
+
+def test_bad_input_is_refused_with_a_reason():
+    with pytest.raises(TypeError, match="expected a function"):
+        check(X, X)
+    with pytest.raises(TypeError, match="complex64"):
+        check(jnp.sin, X.astype(np.complex64))
+    with pytest.raises(ValueError, match=r"leaves are \[int\]"):
+        check(lambda n: n, 3)
+    with pytest.raises(ValueError, match="no floating array"):
+        check(lambda x: jnp.argmax(x), X)
+    with pytest.raises(ValueError, match="got 'forward'"):
+        check(jnp.sin, X, modes="forward")
+    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+        check(jnp.sin, X, rtol=2)
+
+
+def test_a_rule_of_the_wrong_shape_is_an_error_not_a_skipped_mode():
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, w: (w[:1],))
+    with pytest.raises(ValueError, match="bwd rule produced an output"):
+        check(rule, X)
