@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -44,10 +45,9 @@ def main(arguments: Sequence[str] | None = None, /) -> int:
 def _is_message(error):
     """Whether the error says what the user can mend, and not that a program is wrong.
 
-    That is so if gradstab itself raised it, or a file could not be used.
+    That is so if a ``raise`` in gradstab made it, or a file could not be used.
     """
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    path = pathlib.Path(trace.tb_frame.f_code.co_filename)
-    return isinstance(error, OSError) or _PACKAGE in path.parents
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = _PACKAGE in pathlib.Path(last.filename).parents
+    raised = (last.line or "").startswith("raise ")
+    return isinstance(error, OSError) or (ours and raised)

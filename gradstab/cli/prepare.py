@@ -2,11 +2,11 @@
 
 import functools
 import importlib.util
+import inspect
 import os
 import sys
 from typing import Any, NamedTuple
 
-import jax
 from flax import nnx
 
 from gradstab import data as datasets
@@ -99,7 +99,7 @@ def load_target(target, /) -> tuple:
     if not colon:
         raise ValueError(f"{target!r} is not of the form package.module:function")
     sys.path.insert(0, os.getcwd())
-    if importlib.util.find_spec(module) is None:
+    if not _exists(module):
         raise ValueError(f"there is no module {module!r} here or among the installed")
     found = importlib.import_module(module)
     if not hasattr(found, function):
@@ -110,12 +110,17 @@ def load_target(target, /) -> tuple:
             f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "
             f"loss]); it returned {type(made).__name__}"
         )
-    is_function = callable(made[0]) and not jax.tree.leaves(made[0])
-    takes = 3 if is_function and not isinstance(made[0], nnx.Module) else 2
+    # A function comes with its parameters; a model holds them.
+    takes = 3 if inspect.isfunction(made[0]) else 2
     *model, inputs = made[:takes]
     loss = made[takes] if len(made) > takes else None
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     return (*model, *inputs), loss
+
+
+def _exists(module):
+    parent = module.rpartition(".")[0]
+    return (not parent or _exists(parent)) and bool(importlib.util.find_spec(module))
 
 
 def on_targets(loss, y, /):

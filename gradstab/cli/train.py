@@ -1,6 +1,7 @@
 """``gradstab train``."""
 
 import dataclasses
+import json
 
 import numpy as np
 from rich.console import Console
@@ -44,7 +45,9 @@ def run(options, /) -> int:
     except training.NonFiniteLossError as error:
         console.print(f"stopped: {error}", style="red", soft_wrap=True)
         return 1
-    _show(console, result)
+    summary = _summary(result)
+    (folder / "result.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _show(console, summary)
     return 0
 
 
@@ -109,15 +112,24 @@ def _optimizer(options):
     )
 
 
-def _show(console, result):
-    share = float(clipping.clip_fraction(result.state.opt_state))
-    console.print(f"steps: {result.num_steps}, of which clipped: {share:.2%}")
-    validation = {
-        name.removeprefix("val_"): values[np.isfinite(values)][-1]
-        for name, values in result.history.items()
-        if name.startswith("val_") and np.isfinite(values).any()
+def _summary(result):
+    """The numbers at the end of a run; the validation's are its last."""
+    history = result.history
+    return {
+        "steps": result.num_steps,
+        "clipped": float(clipping.clip_fraction(result.state.opt_state)),
+        "validation": {
+            name.removeprefix("val_"): float(values[np.isfinite(values)][-1])
+            for name, values in history.items()
+            if name.startswith("val_") and np.isfinite(values).any()
+        },
+        "test": {name: float(value) for name, value in result.test.items()},
     }
-    for part, numbers in (("validation", validation), ("test", result.test)):
-        if numbers:
-            pairs = (f"{name} {x:.4f}" for name, x in numbers.items())
+
+
+def _show(console, summary):
+    console.print(f"steps: {summary['steps']}, clipped: {summary['clipped']:.2%}")
+    for part in ("validation", "test"):
+        if summary[part]:
+            pairs = (f"{name} {value:.4f}" for name, value in summary[part].items())
             console.print(f"{part}: {', '.join(pairs)}")
