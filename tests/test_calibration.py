@@ -47,9 +47,11 @@ def deviations(params, x, activation):
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
 
 
-@pytest.mark.parametrize("stddev", [1e-3, 3.0])
-@pytest.mark.parametrize("activation", ACTIVATIONS.values(), ids=ACTIVATIONS.keys())
-def test_every_product_has_unit_variance_afterwards(activation, stddev):
+@pytest.mark.parametrize(
+    ("name", "stddev"), [("tanh", 3.0), ("relu", 1e-3), ("sigmoid", 0.1)]
+)
+def test_every_product_has_unit_variance_afterwards(name, stddev):
+    activation = ACTIVATIONS[name]
     params, x = with_biases(kernels(stddev)), batch()
     calibration = lsuv(network(activation), params, x)
     by_hand = deviations(calibration.params, x, activation)
