@@ -1,0 +1,101 @@
+"""The training loop on the host: dispatch, and meanwhile read what the last one did."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from gradstab.training import checkpoints as ckpt
+from gradstab.training.batches import Batches
+from gradstab.training.interruption import Interruption
+from gradstab.training.metrics_log import MetricsLog
+from gradstab.training.nonfinite import nonfinite_loss_error
+from gradstab.training.schedule import Schedule
+from gradstab.training.step import State
+
+
+class Dispatch(NamedTuple):
+    """Steps that the device was asked for."""
+
+    first: int  # steps taken before
+    stop: int  # steps to have been taken after
+    batches: Batches
+    records: dict[str, jax.Array]  # what they measure, perhaps not computed yet
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """The tools of a run; see `fit`."""
+
+    graphdef: nnx.GraphDef
+    steps: Callable  # from `make_steps`
+    batches: Callable[[int, int], Batches]
+    schedule: Schedule
+    loss: Callable
+    validation: Callable[[State], dict[str, float]]
+    log: MetricsLog
+    checkpoints: ocp.CheckpointManager | None
+    advance: Callable[[int, float], Any]
+    interruption: Interruption
+
+    def run(self, state: State, /) -> State:
+        """Take the steps that are left.
+
+        Raises:
+            NonFiniteLossError: a step could not be taken; its ``state`` is saved.
+            KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
+        """
+        step, pending = int(state.step), None
+        while step < self.schedule.num_steps and not self.interruption:
+            stop = self.schedule.stop(step)
+            try:
+                batches = self.batches(step, stop)
+            except (Exception, KeyboardInterrupt):  # the data's fault: lose no step
+                self._pause(state, pending)
+                raise
+            state, records = self.steps(state, *batches, stop)
+            if pending is not None:
+                self._read(state, pending)  # of the dispatch before; the device is busy
+            pending = Dispatch(step, stop, batches, records)
+            saves = self.schedule.saves(step, stop)
+            validates = self.schedule.validates(step, stop)
+            if saves or validates:
+                self._pause(state, pending, validates=validates, saves=saves)
+                pending = None
+            step = stop
+        self._pause(state, pending)
+        self.interruption.raise_if_pressed()
+        return state
+
+    def _pause(self, state, pending, *, validates=False, saves=True):
+        """Read, validate, save: a step's line is written before its checkpoint."""
+        if pending is not None:
+            self._read(state, pending, self.validation if validates else None)
+        if saves:
+            self._save(state)
+
+    def _read(self, state, dispatch, validation=None):
+        val = validation(state) if validation else {}
+        num, loss = self.log.write(dispatch.first, dispatch.records, val)
+        self.advance(dispatch.first + num, loss)
+        if dispatch.first + num < dispatch.stop:
+            kept = self._save(state)
+            x, y, plan = dispatch.batches
+            batch = x[plan[num]], y[plan[num]]
+            raise nonfinite_loss_error(
+                self.graphdef,
+                self.loss,
+                state,
+                *batch,
+                value=float(dispatch.records["loss"][num]),
+                kept=kept,
+            )
+
+    def _save(self, state) -> str:
+        if self.checkpoints is None:
+            return "Nothing was saved: the run has no directory."
+        ckpt.save(self.checkpoints, state)
+        return f"The state before it is saved in {self.checkpoints.directory}."

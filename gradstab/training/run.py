@@ -1,0 +1,265 @@
+"""Train a model."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gradstab.training import checkpoints as ckpt
+from gradstab.training import results
+from gradstab.training.batches import batches_from, splits
+from gradstab.training.evaluation import make_evaluation
+from gradstab.training.interruption import deferred_interrupts
+from gradstab.training.loop import Loop
+from gradstab.training.losses import cross_entropy
+from gradstab.training.metrics_log import MetricsLog
+from gradstab.training.nonfinite import NonFiniteLossError
+from gradstab.training.progress import progress_bar
+from gradstab.training.schedule import make_schedule
+from gradstab.training.step import (
+    State,
+    as_model,
+    graphdefs,
+    initial_state,
+    make_steps,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run left.
+
+    Attributes:
+        model: the trained model, in evaluation mode.
+        state: its parameters, other arrays, optimiser state and step.
+        history: one array ``(steps,)`` per name: ``step`` (from 1), ``loss``, the
+            metrics and ``update_norm`` of every step, what `gradstab.clipping.recorded`
+            saw, ``time`` in seconds, and ``val_loss`` etc., which are NaN at steps
+            without a validation.
+        test: loss and metrics on the test set; empty without one.
+        num_steps: steps taken.
+        directory: the run's folder, or None.
+    """
+
+    model: nnx.Module
+    state: State
+    history: dict[str, np.ndarray]
+    test: dict[str, float]
+    num_steps: int
+    directory: pathlib.Path | None
+
+
+def fit(
+    model,
+    data,
+    /,
+    *,
+    optimizer,
+    num_steps: int,
+    batch_size: int | None = None,
+    loss: Callable = cross_entropy,
+    metrics: dict[str, Callable] | None = None,
+    seed: int = 0,
+    steps_per_dispatch: int | None = None,
+    validate_every: int | None = None,
+    directory=None,
+    checkpoint_every: int | None = None,
+    keep: int | None = 3,
+    resume: bool = False,
+    overwrite: bool = False,
+    init_from=None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    config: dict | None = None,
+) -> Run:
+    r"""Train a model; survive being killed; stop at the first step that is not finite.
+
+    One step is :math:`\theta \leftarrow \theta + u(\nabla_\theta L(f_\theta(x), y))`
+    with the optimiser's update :math:`u`. Several steps make one dispatch: a compiled
+    loop over batches that are gathered on the device, whose metrics are read while the
+    next one runs. Validation, checkpoints and the response to Ctrl-C come between
+    dispatches.
+
+    The result depends on ``model``, ``data``, ``seed`` and the settings of the step
+    alone: a run that was killed at any moment and is resumed with the same arguments
+    ends with bitwise the same state.
+
+    Args:
+        model: an `flax.nnx.Module`, called as ``model(x)``. It is not changed.
+        data: a `gradstab.data.Dataset`, or any record with ``x_train`` and ``y_train``
+            (and ``x_val``, ``x_test``, ...); a pair of arrays; or an iterable of
+            batches ``(x, y)``, begun again when it ends. A resumed run draws and drops
+            the batches of the steps already taken.
+        optimizer: an optax transformation.
+        num_steps: steps in all, those before a resumption included.
+        batch_size: of arrays; every epoch is a new permutation. An iterable has its
+            own.
+        loss: ``loss(output, y)``, a scalar; see `cross_entropy`,
+            `mean_squared_error`, `with_auxiliary`.
+        metrics: functions like the loss, by name, measured at every step; `accuracy` if
+            None and the targets are integers.
+        seed: of the order of the examples. The model has random keys of its own.
+        steps_per_dispatch: more of them cost less per step and react later. If None, as
+            in the run to resume; else 50, or fewer where checkpoints, validations or
+            the end of the run come sooner.
+        validate_every: validate at the first end of a dispatch at or after each
+            multiple of it, and at the end; None for the end only.
+        directory: the run's folder, for ``config.json``, ``metrics.jsonl`` (one line
+            per step) and ``checkpoints``; None to write nothing.
+        checkpoint_every: save likewise.
+        keep: how many of the newest checkpoints to keep; None for all.
+        resume: go on from the last checkpoint in the folder, or from the start if
+            it has none yet.
+        overwrite: delete an earlier run in the folder.
+        init_from: folder of another run, whose last checkpoint gives the parameters to
+            start with; nothing else is taken from it.
+        progress: show a progress bar, if the output is a terminal.
+        tensorboard: also write TensorBoard's files.
+        config: more settings to keep in ``config.json``.
+
+    Returns:
+        A `Run`.
+
+    Raises:
+        NonFiniteLossError: the loss or the update of a step was not finite. The state
+            from before that step is saved, and is in the ``run`` of the error.
+        FileExistsError: the folder is in use, and neither ``resume`` nor ``overwrite``.
+        ValueError: settings that contradict each other or those of the resumed run.
+        TypeError: data that are none of the above.
+        KeyboardInterrupt: after Ctrl-C, once the dispatch has ended and its state is
+            saved.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from gradstab.training import mean_squared_error
+        >>> x = jnp.linspace(-1, 1, 64)[:, None]
+        >>> model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+        >>> run = fit(model, (x, 3 * x + 1), loss=mean_squared_error,
+        ...           optimizer=optax.sgd(0.3), num_steps=100, batch_size=16)
+        >>> jax.tree.map(lambda a: round(a.item(), 3), run.state.params)
+        {'bias': 1.0, 'kernel': 3.0}
+    """
+    examples = splits(data)
+    folder = _folder(directory, resume, overwrite, checkpoint_every, tensorboard)
+    before = _settings_before(folder)
+    schedule = make_schedule(
+        num_steps,
+        steps_per_dispatch or before.get("steps_per_dispatch"),
+        validate_every=validate_every,
+        checkpoint_every=checkpoint_every,
+    )
+    settings = dataclasses.asdict(schedule) | {
+        "batch_size": batch_size,
+        "num_examples": examples.num_train,
+        "seed": seed,
+        "keep": keep,
+        "init_from": None if init_from is None else str(init_from),
+        "model": type(model).__qualname__,
+        "loss": getattr(loss, "__qualname__", repr(loss)),
+    }
+    _expect_same_run(folder, before, settings)
+    state = _starting_state(model, optimizer, folder, init_from, num_steps)
+    start = int(state.step)
+    batches = batches_from(
+        examples.train,
+        batch_size=batch_size,
+        seed=seed,
+        steps_per_dispatch=schedule.steps_per_dispatch,
+        first_step=start,
+    )
+    rows = []
+    if folder is not None:
+        rows = results.truncate_metrics(folder, start)
+        content = {"settings": settings, "config": config or {}}
+        results.write_config(folder, content | results.environment())
+
+    in_training, in_evaluation = graphdefs(model)
+    evaluation = make_evaluation(in_evaluation, loss=loss, metrics=metrics)
+    with contextlib.ExitStack() as stack:
+        log = MetricsLog(folder, rows, tensorboard)
+        stack.enter_context(contextlib.closing(log))
+        loop = Loop(
+            graphdef=in_training,
+            steps=make_steps(in_training, optimizer, loss=loss, metrics=metrics),
+            batches=batches,
+            schedule=schedule,
+            loss=loss,
+            validation=_on(examples.val, evaluation),
+            log=log,
+            checkpoints=folder and stack.enter_context(ckpt.manager(folder, keep=keep)),
+            advance=stack.enter_context(progress_bar(progress, start, num_steps)),
+            interruption=stack.enter_context(deferred_interrupts()),
+        )
+
+        def finished(state, test):
+            model = as_model(in_evaluation, state)
+            return Run(model, state, log.history(), test, int(state.step), folder)
+
+        try:
+            state = loop.run(state)
+        except NonFiniteLossError as error:
+            error.run = finished(error.state, {})
+            raise
+        return finished(state, _on(examples.test, evaluation)(state))
+
+
+def _folder(directory, resume, overwrite, checkpoint_every, tensorboard):
+    if directory is not None:
+        return results.open_folder(directory, resume=resume, overwrite=overwrite)
+    if resume or overwrite or checkpoint_every or tensorboard:
+        raise ValueError(
+            "resume, overwrite, checkpoint_every and tensorboard need directory=, the "
+            "folder of the run."
+        )
+    return None
+
+
+def _settings_before(folder):
+    content = None if folder is None else results.read_config(folder)
+    return content["settings"] if content else {}
+
+
+def _expect_same_run(folder, before, settings):
+    names = (
+        "steps_per_dispatch",
+        "batch_size",
+        "num_examples",
+        "seed",
+        "model",
+        "loss",
+    )
+    changed = [name for name in names if before and before[name] != settings[name]]
+    if changed:
+        listed = ", ".join(
+            f"{name}={before[name]!r} (now {settings[name]!r})" for name in changed
+        )
+        raise ValueError(
+            f"the run in {folder} was made with {listed}. A run is resumed with the "
+            "settings it had; to go on with others start a new one with init_from=."
+        )
+
+
+def _starting_state(model, optimizer, folder, init_from, num_steps):
+    state = initial_state(model, optimizer)
+    if init_from is not None:
+        state = ckpt.restore_params(init_from, state)
+    if folder is not None and ckpt.latest(folder) is not None:
+        state = ckpt.restore_state(folder, state)
+    if int(state.step) > num_steps:
+        raise ValueError(
+            f"the run in {folder} has taken {int(state.step)} steps, more than "
+            f"num_steps={num_steps}; num_steps counts all steps of a run."
+        )
+    return state
+
+
+def _on(pair, evaluation):
+    """The evaluation on one part of the data, as a function of the state."""
+    if pair is None:
+        return lambda state: {}
+    x, y = jax.device_put(pair)
+    return lambda state: evaluation(state.params, state.model_state, x, y)
