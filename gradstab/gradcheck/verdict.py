@@ -157,14 +157,12 @@ def _compare(rule, probes, dtype, rtol):
     def visible(seen):  # the relative error that would show as this much
         return seen / (SIGHT * least) if least > 0 else np.inf
 
-    # Below this, neither rule nor truth changes f by more than its rounding.
-    faint = 8 * float(jnp.finfo(dtype).eps) * typical
     # What is as large as twice the bar is out of the noise. An error that was seen, and
     # is small enough to be accepted, is not claimed to be absent.
     resolution, accepted = visible(2 * bar), visible(max(error, bar) + bar)
     if accepted <= rtol:
         resolution, state = accepted, AGREES
-    elif error <= bar or max(size, root_mean_square(rule)) <= faint:
+    elif error <= bar:
         state = blind or (HIDDEN if size > bar else VANISHES)
     elif finite and error <= _LUCK * _kink(probes) + bar:
         state = KINK

@@ -1,5 +1,6 @@
 """What `check` takes, refuses, costs and says."""
 
+import dataclasses
 import time
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck import Verdict, check, checker
 
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 
@@ -98,6 +99,27 @@ def test_the_seed_draws_the_directions():
     one, same, other = (check(jnp.square, X[:1], seed=s) for s in (1, 1, 2))
     assert one == same
     assert one.resolution != other.resolution
+
+
+def test_nothing_is_accused_that_a_second_look_does_not_confirm(monkeypatch):
+    verdicts = iter(["differs", "agrees"])
+
+    def judge(*args, **kwargs):
+        state = next(verdicts)
+        return [dataclasses.replace(g, state=state) for g in _judge(*args, **kwargs)]
+
+    _judge = checker.judge
+    monkeypatch.setattr(checker, "judge", judge)
+    result = check(jnp.tanh, X)
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "and not along another" in result.reason
+
+
+def test_rounding_a_large_argument_is_no_noise_if_the_vjp_is_right():
+    result = check(jnp.sin, 1e6 + X)
+    # Without its help, 1e6 * 2e-16 over steps of 0.05 leaves 5e-9, and the bars 1e-6.
+    assert result.resolution < 1e-9
+    assert check(jnp.sin, 1e6 + X, modes=("forward",)).resolution > 1e-9
 
 
 def test_a_result_prints_in_fifteen_lines_whatever_the_number_of_leaves():

@@ -56,6 +56,13 @@ def test_a_kink_out_of_reach_of_the_small_steps_does_no_harm():
     assert best.bar < 1e-9
 
 
+def test_a_narrow_bar_that_finer_steps_contradict_is_not_believed():
+    # Constant beyond 0.1, with little noise there: both replicates agree, wrongly.
+    table = quotients(lambda h: np.where(h > 0.1, 1.0, 0.0), noise=1e-6)
+    best = estimate(table, NONE, STEPS)
+    assert rms(best.value) <= best.bar < 0.01
+
+
 @pytest.mark.parametrize("power", [-0.5, -1.0])
 def test_a_slope_without_bound_is_never_resolved(power):
     h = GRID * np.ones(72)  # no jitter: the replicates are exactly a factor two apart
