@@ -72,6 +72,7 @@ def test_runs_of_equal_shapes_are_stacks_in_the_order_of_the_widths():
 def test_a_single_hidden_layer_has_no_blocks():
     model = mlp(widths=(8,))
     assert len(model.blocks) == 0
+    assert model.run_lengths == ()
     chex.assert_trees_all_close(model(X), model.head(model.input(X)), atol=20 * EPS)
 
 
