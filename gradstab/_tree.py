@@ -1,5 +1,7 @@
 """Norms, products and names of pytrees of arrays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +14,17 @@ def num_entries(tree, /) -> int:
 def is_floating(leaf, /) -> bool:
     """Whether the leaf is a real or complex floating array."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def is_key(leaf, /) -> bool:
+    """Whether the leaf is a typed PRNG key."""
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def widest(*dtypes):
+    """The dtype to which all of these promote, also where promotion is strict."""
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes)
 
 
 def floating_leaves(tree, /) -> list:
@@ -45,7 +58,7 @@ def safe_norm(tree, /, *, axes=None) -> jax.Array:
     leaves = floating_leaves(tree)
     if not leaves:
         return jnp.zeros((), jnp.float32)
-    wide = jnp.promote_types(jnp.float32, jnp.result_type(*map(_real_dtype, leaves)))
+    wide = widest(jnp.float32, *map(_real_dtype, leaves))
     magnitudes = [jnp.abs(leaf).astype(wide) for leaf in leaves]
     largest = _reduce(jnp.maximum, [jnp.max(m, axis=axes) for m in magnitudes])
     scale = power_of_two_near(largest)

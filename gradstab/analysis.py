@@ -1,6 +1,7 @@
 """From a model and a batch to a report."""
 
 import contextlib
+import dataclasses
 import math
 import platform
 import sys
@@ -18,7 +19,12 @@ from gradstab.network import find_layers, propagate
 from gradstab.network.adapters import as_target
 from gradstab.records import Layer
 from gradstab.report import GrowthPair, Report, judge
-from gradstab.spectra import fit_growth, layer_recurrence, layer_spectrum
+from gradstab.spectra import (
+    coupled_layers,
+    fit_growth,
+    layer_recurrences,
+    layer_spectrum,
+)
 
 
 def analyze(
@@ -84,24 +90,31 @@ def analyze(
         ('vanishing', 0.5)
     """
     began = time.monotonic()
+    if examples < 1:
+        raise ValueError(f"examples must be at least 1, got {examples}")
     target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
-    network, target, used = _trace(target, output, precision)
-    with _arithmetic(used):
+    network, target, wide = _trace(target, output, loss, precision)
+    with _arithmetic(wide):
         key = jax.random.key(seed)
         flow = propagate(network, *target[1:], loss=loss, key=key)
         layers, recurrences = [], []
         with _progress(progress, len(network.layers)) as advance:
-            for place in network.layers:
-                limits = {"examples": examples, "max_dense": max_dense}
-                spectrum, note = layer_spectrum(network, flow, place, **limits)
-                layers.append(_layer(network, flow, place, spectrum, note, target))
-                recurrence = layer_recurrence(network, flow, place, **limits)
-                recurrences += [] if recurrence is None else [recurrence]
+            sizes = _sizes(network, target.params)
+            limits = {"examples": examples, "max_dense": max_dense}
+            coupled = coupled_layers(network, flow)
+            for place, row, mixed in zip(
+                network.layers, _rows(flow.signals), coupled, strict=True
+            ):
+                spectrum, note = layer_spectrum(
+                    network, flow, place, coupled=mixed, **limits
+                )
+                layers.append(_layer(place, row, spectrum, mixed, note, sizes))
+                recurrences += layer_recurrences(network, flow, place, **limits)
                 advance(place.name)
         value = float(flow.loss)
     growth = _growth(layers)
-    verdict, reasons = judge(layers, growth, recurrences, with_loss=loss is not None)
-    made = _made(used, seed, target, examples, time.monotonic() - began)
+    verdict, reasons = judge(layers, growth, recurrences)
+    made = _made(_dtypes(network, target.params), seed, target, examples)
     return Report(
         layers=tuple(layers),
         growth=growth,
@@ -109,59 +122,64 @@ def analyze(
         verdict=verdict,
         reasons=reasons,
         loss=value,
-        made=made,
+        made={**made, "seconds": round(time.monotonic() - began, 3)},
     )
 
 
-def _trace(target, output, precision):
-    """The network, the target in the precision used, and the name of that."""
+def _trace(target, output, loss, precision):
+    """The network, the target in the precision used, and whether that is float64."""
     if precision not in (None, "float64", "own"):
         raise ValueError(f"precision must be 'float64', 'own' or None: {precision!r}")
     narrow = any(
-        jnp.finfo(leaf.dtype).bits < 32 for leaf in _tree.floating_leaves(target.params)
+        jnp.finfo(jnp.result_type(leaf)).bits < 32
+        for leaf in _tree.floating_leaves(target.params)
     )
     wide = precision == "float64" or (
         precision is None and not narrow and jax.default_backend() != "tpu"
     )
     if wide:
-        with _arithmetic("float64"):
-            raised = target._replace(
-                params=_to_float64(target.params),
-                state=_to_float64(target.state),
-                inputs=_to_float64(target.inputs),
-            )
+        with _arithmetic(True):
+            raised = target._replace(**_arrays(target, _to_float64))
             try:
-                return _find(raised, output), raised, "float64"
-            except TypeError:
+                return _find(raised, output, loss), raised, True
+            except (TypeError, jax.dtypes.TypePromotionError):
                 # A model that fixes its dtypes inside cannot be widened from outside.
                 if precision == "float64":
                     raise
-    arrays = jax.tree.map(jnp.asarray, target[1:])
-    target = target._replace(params=arrays[0], state=arrays[1], inputs=arrays[2])
-    with _arithmetic("own"):
-        return _find(target, output), target, "own"
+    target = target._replace(**_arrays(target, jnp.asarray))
+    with _arithmetic(False):
+        return _find(target, output, loss), target, False
 
 
-def _find(target, output):
-    return find_layers(
+def _find(target, output, loss):
+    network = find_layers(
         target.apply, target.params, target.inputs, state=target.state, output=output
     )
+    if loss is not None:
+        # A loss can fix dtypes as well: better known now than in the middle.
+        jax.eval_shape(loss, network.program.output_shapes)
+    return network
 
 
-def _to_float64(tree):
-    return jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(leaf, jnp.float64)
-            if _tree.is_floating(leaf)
-            else jnp.asarray(leaf)
-        ),
-        tree,
-    )
+def _arrays(target, convert):
+    def leaf(x):
+        if _tree.is_key(x):
+            return jax.random.clone(x)  # to look at a model is no use of its key
+        return convert(x)
+
+    fields = ("params", "state", "inputs")
+    return {name: jax.tree.map(leaf, getattr(target, name)) for name in fields}
+
+
+def _to_float64(leaf):
+    return jnp.asarray(leaf, jnp.float64 if _tree.is_floating(leaf) else None)
 
 
 @contextlib.contextmanager
-def _arithmetic(used):
-    with jax.enable_x64(used == "float64"), jax.default_matmul_precision("highest"):
+def _arithmetic(wide):
+    # The user's own arithmetic may be in float64 as well: that is left as it is.
+    in_float64 = jax.enable_x64(True) if wide else contextlib.nullcontext()
+    with in_float64, jax.default_matmul_precision("highest"):
         yield
 
 
@@ -180,37 +198,35 @@ def _progress(wanted, total):
         yield lambda name: bar.update(task, advance=1, description=name)
 
 
-def _layer(network, flow, place, spectrum, note, target):
-    number = network.layers.index(place)
-    row = jax.tree.map(lambda column: np.asarray(column[number]), flow.signals)
-    sizes = dict(
-        zip(
-            network.program.param_names,
-            [leaf.shape for leaf in jax.tree.leaves(target.params)],
-            strict=True,
-        )
-    )
+def _rows(signals):
+    """The signals of one layer after the other."""
+    names = [field.name for field in dataclasses.fields(signals)]
+    columns = {n: np.asarray(getattr(signals, n)) for n in names if n != "names"}
+    for number in range(len(signals.names)):
+        yield {name: column[number] for name, column in columns.items()}
+
+
+def _sizes(network, params):
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+    return dict(zip(network.program.param_names, shapes, strict=True))
+
+
+def _layer(place, row, spectrum, coupled, note, sizes):
+    norms = row.pop("gradient_norms")
     own = [
         sizes[name][1:] if name in place.sliced_params else sizes[name]
         for name in place.params
     ]
     return Layer(
-        forward_rms=float(row.forward_rms),
-        forward_mean=float(row.forward_mean),
-        zero_fraction=float(row.zero_fraction),
-        saturated_fraction=float(row.saturated_fraction),
-        dead_fraction=float(row.dead_fraction),
-        gradient_norm=row.gradient_norms,
-        gradient_rms=float(row.gradient_rms),
-        param_norm=float(row.param_norm),
-        param_gradient_norm=float(row.param_gradient_norm),
+        **{name: float(value) for name, value in row.items()},
+        gradient_norm=norms,
         jacobian=spectrum,
         name=place.name,
         in_shape=place.in_shapes[0][1:] if len(place.in_shapes) == 1 else None,
         out_shape=place.out_shape[1:],
         params=place.params,
         num_params=sum(map(math.prod, own)),
-        coupled=spectrum is not None and spectrum.coupled,
+        coupled=coupled,
         note=note,
     )
 
@@ -241,22 +257,22 @@ def _trunk(layers):
     return layers if len(longest) < 3 and same_rank else longest
 
 
-def _made(used, seed, target, examples, seconds):
+def _made(dtypes, seed, target, examples):
     device = jax.devices()[0]
     return {
         **{name: metadata.version(name) for name in ("gradstab", "jax", "flax")},
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
-        "precision": used if used == "float64" else _own_dtypes(target.params),
+        "precision": " and ".join(dtypes),
         "matmul_precision": "highest",
         "seed": seed,
-        "batch": [list(leaf.shape) for leaf in jax.tree.leaves(target.inputs)],
+        "batch": tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(target.inputs)),
         "jacobian_examples": examples,
         "command": " ".join(sys.argv),
-        "seconds": round(seconds, 3),
     }
 
 
-def _own_dtypes(params):
-    dtypes = {str(leaf.dtype) for leaf in _tree.floating_leaves(params)}
-    return " and ".join(sorted(dtypes)) or "no floating parameters"
+def _dtypes(network, params):
+    """The dtypes of the parameters and of the data that pass between layers."""
+    found = {str(jnp.result_type(leaf)) for leaf in _tree.floating_leaves(params)}
+    return sorted(found | set(network.dtypes))

@@ -38,7 +38,7 @@ class Signals:
         forward_mean: (layers,) their mean.
         zero_fraction: (layers,) fraction of them that are exactly zero.
         saturated_fraction: (layers,) fraction of the entries of the layer's
-            activations whose slope is below 5 % of the greatest slope; NaN without
+            activations whose slope is at most 5 % of the greatest slope; NaN without
             activations.
         dead_fraction: (layers,) fraction of their units whose slope is exactly zero
             for all examples; NaN without activations.

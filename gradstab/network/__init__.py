@@ -1,11 +1,13 @@
 """Any model as a program of layers, and the signals that flow through them."""
 
 from gradstab.network.activations import Activation, find_activations
-from gradstab.network.layers import Block, Place
+from gradstab.network.blocks import Block, Context
+from gradstab.network.compiled import compiled
+from gradstab.network.places import Place
 from gradstab.network.recurrence import (
     RecurrentScan,
     Trajectory,
-    find_recurrent_scan,
+    find_recurrent_scans,
     follow_state,
 )
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
@@ -14,15 +16,17 @@ from gradstab.network.signals import Propagation, locate_nonfinite, propagate
 __all__ = [
     "Activation",
     "Block",
+    "Context",
     "Network",
     "Place",
     "Propagation",
     "RecurrentScan",
     "Replay",
     "Trajectory",
+    "compiled",
     "find_activations",
     "find_layers",
-    "find_recurrent_scan",
+    "find_recurrent_scans",
     "follow_state",
     "layer_slice",
     "locate_nonfinite",

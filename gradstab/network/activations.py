@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradstab import _compat
 from gradstab.network.program import evaluate
@@ -66,22 +67,26 @@ class Activation:
 
     def slopes(self, z):
         """The derivative at every entry of ``z``."""
-        return jax.jvp(self, (z,), (jnp.ones_like(z),))[1]
+        # Backward: a user's own function may have a rule for that direction only.
+        out, pull = jax.vjp(self, z)
+        return pull(jnp.ones_like(out))[0]
 
-    def slope_bound(self, reach):
+    def slope_bounds(self, *reaches):
         """The largest absolute derivative within [-reach, reach], on 512 points."""
         shape, dtype = _compat.shape_of(self.root), _compat.dtype_of(self.root)
         calls = -(-_GRID // math.prod(shape))
-        grid = jnp.linspace(-reach, reach, calls * math.prod(shape)).astype(dtype)
-        slopes = jax.lax.map(self.slopes, grid.reshape(calls, *shape))
-        return jnp.max(jnp.abs(slopes))
+        grid = np.linspace(-1, 1, calls * math.prod(shape)).reshape(calls, *shape)
+        every = np.concatenate([reach * grid for reach in reaches])
+        slopes = jax.vmap(self.slopes)(jnp.asarray(every, dtype))
+        sizes = np.abs(np.asarray(slopes, np.float64))
+        return [float(np.max(part)) for part in np.split(sizes, len(reaches))]
 
 
 class Saturation(NamedTuple):
     """How much of a block's activations passes no gradient; scalars in [0, 1].
 
     Attributes:
-        saturated: fraction of entries whose slope is below 5 % of the greatest one.
+        saturated: fraction of entries whose slope is at most 5 % of the greatest one.
         dead: fraction of units (indices of the last axis) whose slope is exactly zero
             for every example and position.
     """
@@ -111,7 +116,7 @@ def find_activations(block, /) -> tuple[Activation, ...]:
         if any(not _is_linear(eqn, roots) for eqn in eqns):
             chain = Activation(tuple(eqns), roots[result], result)
             with jax.ensure_compile_time_eval():
-                near, far = (float(chain.slope_bound(c * _REACH)) for c in (1, 2))
+                near, far = chain.slope_bounds(_REACH, 2 * _REACH)
             if far <= 1.5 * near:  # False for NaN, outside of a domain
                 found.append(dataclasses.replace(chain, greatest_slope=near))
     return tuple(found)
@@ -123,7 +128,7 @@ def saturation(block, activations, context, data, /) -> Saturation:
     Args:
         block: the block.
         activations: from `find_activations`.
-        context: values of its context variables.
+        context: its `Context`.
         data: tuple of the data that enter.
 
     Returns:
@@ -131,26 +136,29 @@ def saturation(block, activations, context, data, /) -> Saturation:
         evaluation of the block.
     """
     if not activations:
-        nan = jnp.full((), jnp.nan)
+        nan = jnp.full((), jnp.nan, jnp.float32)
         return Saturation(nan, nan)
-    env = dict(zip(block.context_vars, context, strict=True))
-    env.update(zip(block.in_vars, data, strict=True))
+    env = block.environment(context, data)
     for eqn in block.eqns:
         operands = [
             atom.val if isinstance(atom, _compat.Literal) else env[atom]
             for atom in eqn.invars
         ]
         env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
-    saturated, dead, entries, units = jnp.zeros(()), jnp.zeros(()), 0, 0
+    saturated, dead, entries, units = [], [], 0, 0
     for activation in activations:
         slope = jnp.abs(activation.slopes(env[activation.root]))
         floor = _SATURATED * activation.greatest_slope
-        saturated += jnp.sum(slope < floor)
+        saturated.append(jnp.sum(slope <= floor))
         by_unit = slope.reshape(-1, slope.shape[-1]) if slope.ndim else slope[None]
-        dead += jnp.sum(jnp.all(by_unit == 0, axis=0))
+        dead.append(jnp.sum(jnp.all(by_unit == 0, axis=0)))
         entries += slope.size
         units += by_unit.shape[-1]
-    return Saturation(saturated / entries, dead / units)
+    return Saturation(_fraction(saturated, entries), _fraction(dead, units))
+
+
+def _fraction(counts, total):
+    return jnp.sum(jnp.stack(counts)).astype(jnp.float32) / total
 
 
 def _roots(block):

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+
+from gradstab import _tree
 
 
 class Target(NamedTuple):
@@ -123,7 +124,7 @@ def _over_examples(target):
 
 
 def _example_axis(leaf):
-    return None if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
+    return None if _tree.is_key(leaf) else 0
 
 
 def _is_array(leaf):

@@ -92,13 +92,13 @@ def trace_flow(eqns, /, *, data=(), dependent=(), owners=None) -> Flow:
     return Flow(frozenset(data), frozenset(dependent), owners)
 
 
-def needed_equations(eqns, out_var, /) -> list:
-    """The equations that the output depends on, in order."""
+def needed_equations(eqns, out_var, flow: Flow, /) -> list:
+    """The equations through which data reach the output, in order."""
     needed, kept = {out_var}, []
     for eqn in reversed(eqns):
         if any(v in needed for v in eqn.outvars):
             kept.append(eqn)
-            needed.update(v for v in eqn.invars if not isinstance(v, _compat.Literal))
+            needed.update(v for v in eqn.invars if flow.is_data(v))
     return kept[::-1]
 
 
@@ -113,13 +113,11 @@ def atoms(eqns, flow: Flow, in_vars, out_var, /) -> list[Atom]:
 
     Returns:
         Atoms in depth order; the out variable of each is the in variable of the next.
-        Cost: linear in the number of equations.
+        None if the output is no data. Cost: linear in the number of equations.
     """
-    eqns = [
-        eqn
-        for eqn in needed_equations(eqns, out_var)
-        if any(flow.is_data(v) for v in eqn.outvars)
-    ]
+    if not flow.is_data(out_var):
+        return []
+    eqns = needed_equations(eqns, out_var, flow)
     last_use = {out_var: len(eqns)}
     for i, eqn in enumerate(eqns):
         last_use.update({v: i for v in eqn.invars if flow.is_data(v) and v != out_var})

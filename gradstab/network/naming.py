@@ -19,15 +19,14 @@ def base_names(contracted, owned, /) -> list[str]:
     """
     homes = [c or o for c, o in zip(contracted, owned, strict=True)]
     narrow = [_module(paths) or "+".join(_top_level(paths)) for paths in homes]
+    uses = collections.Counter(narrow)
     narrow = [
         # A list of arrays has no modules; there the arrays' own paths are the names.
-        paths[0] if narrow.count(name) > 1 and len(paths) == 1 else name
+        paths[0] if uses[name] > 1 and len(paths) == 1 else name
         for name, paths in zip(narrow, homes, strict=True)
     ]
-    return [
-        _outermost(name, narrow[:i] + narrow[i + 1 :]) or "(no parameters)"
-        for i, name in enumerate(narrow)
-    ]
+    inside = collections.Counter(p for name in narrow for p in _prefixes(name))
+    return [_outermost(name, inside) or "(no parameters)" for name in narrow]
 
 
 def layer_name(base, step, stack_paths, /) -> str:
@@ -70,14 +69,14 @@ def distinct(names, /) -> list[str]:
     return result
 
 
-def _outermost(name, others):
-    """The shortest prefix of the name that is not a part of any of the others."""
+def _outermost(name, inside):
+    """The shortest prefix of the name that holds no other block."""
+    return next((p for p in _prefixes(name) if inside[p] == 1), name)
+
+
+def _prefixes(name):
     parts = name.split(".")
-    for end in range(1, len(parts)):
-        prefix = ".".join(parts[:end])
-        if not any(_within(other, prefix) for other in others):
-            return prefix
-    return name
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _within(name, module):

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from gradstab import _compat, _tree
 
@@ -45,6 +46,15 @@ class Program:
         return self.closed.jaxpr.invars[len(self.param_names) + self.num_state :]
 
     @property
+    def output_shapes(self):
+        """Shape and dtype of all that the function returns, in its structure."""
+        shapes = [
+            jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
+            for v in self.closed.jaxpr.outvars
+        ]
+        return jax.tree.unflatten(self.out_tree, shapes)
+
+    @property
     def out_var(self):
         """The variable of the differentiated output."""
         return self.closed.jaxpr.outvars[self.out_index]
@@ -65,7 +75,8 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
         The program. Cost: one trace, no arithmetic.
 
     Raises:
-        ValueError: if the output has no floating leaf, or several and no ``output``.
+        ValueError: if the output has no floating leaf, or several and no ``output``; if
+            ``output`` selects something else than one of them.
     """
     leaves, tree = jax.tree.flatten((params, state, inputs))
     seen = {}
@@ -80,7 +91,7 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
     flat = jax.make_jaxpr(lambda *values: _evaluate_inlined(traced, values))(*leaves)
     return Program(
         closed=flat,
-        param_names=tuple(_strip_value(name) for name in _tree.paths(params)),
+        param_names=tuple(_tree.paths(params, is_leaf=_is_variable)),
         num_state=len(jax.tree.leaves(state)),
         out_tree=seen["tree"],
         out_index=seen["index"],
@@ -105,22 +116,22 @@ def _invars(closed):
     return closed.jaxpr.invars
 
 
-def _strip_value(name):
-    # Flax NNX wraps each leaf in a Variable, whose array sits under 'value'.
-    return name.removesuffix(".value")
+def _is_variable(node):
+    # Flax NNX wraps each array in a Variable: a node with an attribute and no name.
+    return isinstance(node, nnx.Variable) and len(jax.tree.leaves(node)) == 1
 
 
 def _differentiated(result, flat, output):
+    floating = [i for i, leaf in enumerate(flat) if _tree.is_floating(leaf)]
     if output is not None:
         chosen = output(result)
-        matches = [i for i, leaf in enumerate(flat) if leaf is chosen]
+        matches = [i for i in floating if flat[i] is chosen]
         if not matches:
             raise ValueError(
-                "output= must return one array of what the model returns, unchanged; "
-                f"got {jnp.shape(chosen)} {jnp.result_type(chosen)}"
+                "output= must return one floating array of what the model returns, "
+                f"unchanged; got {_described(chosen)}"
             )
         return matches[0]
-    floating = [i for i, leaf in enumerate(flat) if _tree.is_floating(leaf)]
     if len(floating) != 1:
         shapes = ", ".join(str(jnp.shape(flat[i])) for i in floating) or "none"
         raise ValueError(
@@ -128,6 +139,12 @@ def _differentiated(result, flat, output):
             "say which one to differentiate, e.g. output=lambda result: result[0]"
         )
     return floating[0]
+
+
+def _described(tree):
+    leaves = jax.tree.leaves(tree)
+    shapes = ", ".join(f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in leaves)
+    return f"{type(tree).__name__} of {shapes or 'no arrays'}"
 
 
 def _evaluate_inlined(closed, values):

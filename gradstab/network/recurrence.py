@@ -1,7 +1,8 @@
 """Recurrent scans inside a layer: the state after each step and its gradient.
 
 A scan is recurrent if data enter at every step. Its state is the floating part of its
-carry, all parts together: (c, h) of an LSTM is one state of twice the width.
+carry that has an example axis, all parts together: (c, h) of an LSTM is one state of
+twice the width.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
-from gradstab.network.layers import Block
+from gradstab.network.blocks import Block, Context
 from gradstab.network.program import evaluate, flatten_body
 
 
@@ -37,15 +38,16 @@ class RecurrentScan:
         """One step: the state after it.
 
         Args:
-            others: the step's other operands: constants, the rest of the carry, inputs.
+            others: the step's other operands, from `Trajectory.operands`.
             state: tuple of arrays, the state before.
         """
-        consts, rest, xs = others
-        carry = list(rest)
+        consts, carry, xs = others
+        carry = list(carry)
         for position, value in zip(self.state, state, strict=True):
             carry[position] = value
-        results = _body(self, [*consts, *carry, *xs])
-        return tuple(results[position] for position in self.state)
+        env = _body(self, [*consts, *carry, *xs])
+        outvars = self.body.jaxpr.outvars
+        return tuple(_read(env, outvars[position]) for position in self.state)
 
 
 class Trajectory(NamedTuple):
@@ -55,69 +57,87 @@ class Trajectory(NamedTuple):
         before: tuple of (steps, ...) states that enter each step.
         after: tuple of (steps, ...) states that leave it.
         gradients: tuple of (steps, ...) d loss / d state after it.
-        others: per step the step's other operands, see `RecurrentScan.step`; constants
-            without a step axis.
+        consts: the scan's constants, without a step axis.
+        carries: list of (steps, ...) carries that enter each step, state included.
+        xs: list of (steps, ...) inputs of each step.
     """
 
-    before: tuple
-    after: tuple
-    gradients: tuple
-    others: tuple
+    before: Any
+    after: Any
+    gradients: Any
+    consts: Any
+    carries: Any
+    xs: Any
+
+    def operands(self, step, /):
+        """Constants, carry and inputs of one step, for `RecurrentScan.step`."""
+        carries = [array[step] for array in self.carries]
+        return self.consts, carries, [array[step] for array in self.xs]
 
 
-def find_recurrent_scan(block, /) -> RecurrentScan | None:
-    """The first recurrent scan of a block, or None."""
-    data = set(block.in_vars)
+def find_recurrent_scans(block, num_examples, /) -> tuple[RecurrentScan, ...]:
+    """The recurrent scans of a block, in the order of evaluation.
+
+    Args:
+        block: the block.
+        num_examples: length of the example axis, by which a state is known.
+    """
+    found = []
+    # Without data that enter, what moves is the integers that pick rows.
+    data = set(block.in_vars or filter(_is_integer, block.varying_vars))
     for eqn in block.eqns:
         moving = [not isinstance(v, _compat.Literal) and v in data for v in eqn.invars]
         if not any(moving):
             continue
         data.update(eqn.outvars)
         parts = _compat.scan_parts(eqn)
-        if parts is None:
+        if parts is None or not any(moving[parts.num_consts + parts.num_carry :]):
             continue
-        first, last = parts.num_consts, parts.num_consts + parts.num_carry
-        floating = [
-            i - first
-            for i in range(first, last)
-            if jnp.issubdtype(_compat.dtype_of(eqn.outvars[i - first]), jnp.inexact)
-        ]
-        if floating and any(moving[last:]):
+        state = tuple(
+            position
+            for position, v in enumerate(eqn.outvars[: parts.num_carry])
+            if jnp.issubdtype(_compat.dtype_of(v), jnp.inexact)
+            and _compat.shape_of(v)[:1] == (num_examples,)
+        )
+        if state:
             body = flatten_body(parts.body)
-            return RecurrentScan(block, eqn, parts, body, tuple(floating))
-    return None
+            found.append(RecurrentScan(block, eqn, parts, body, state))
+    return tuple(found)
 
 
-def follow_state(scan: RecurrentScan, context, data, cotangent, /) -> Trajectory:
+def follow_state(scan: RecurrentScan, context: Context, data, cotangent, /):
     """Run a block and send a gradient back through the time steps of its scan.
 
     Args:
-        scan: from `find_recurrent_scan`.
-        context: values of the block's context variables.
+        scan: from `find_recurrent_scans`.
+        context: the block's context.
         data: tuple of the data that enter the block.
         cotangent: d loss / d (data that leave the block).
 
     Returns:
-        The states and their gradients. Cost: one gradient of the block.
+        A `Trajectory`: the states and their gradients. The parts of a state are taken
+        for independent: d loss / d c of an LSTM holds h of the same step fixed. Cost:
+        one gradient of the block.
     """
-    shapes = [_compat.shape_of(scan.eqn.outvars[i]) for i in scan.state]
-    dtypes = [_compat.dtype_of(scan.eqn.outvars[i]) for i in scan.state]
+    variables = [scan.eqn.outvars[i] for i in scan.state]
     taps = [
-        jnp.zeros((scan.parts.length, *shape), dtype)
-        for shape, dtype in zip(shapes, dtypes, strict=True)
+        jnp.zeros((scan.parts.length, *_compat.shape_of(v)), _compat.dtype_of(v))
+        for v in variables
     ]
-    _, pull, (before, after, others) = jax.vjp(
+    _, pull, (consts, moving) = jax.vjp(
         lambda taps: _run(scan, context, data, taps), taps, has_aux=True
     )
     (gradients,) = pull(cotangent)
-    return Trajectory(before, after, tuple(gradients), others)
+    moving = (*moving, tuple(gradients))
+    if scan.parts.reverse:
+        moving = jax.tree.map(lambda array: array[::-1], moving)
+    before, after, carries, xs, gradients = moving
+    return Trajectory(before, after, gradients, consts, carries, xs)
 
 
 def _run(scan, context, data, taps):
-    block = scan.block
-    env = dict(zip(block.context_vars, context, strict=True))
-    env.update(zip(block.in_vars, data, strict=True))
-    seen = ((), (), ())
+    block, seen = scan.block, (None, ())
+    env = block.environment(context, data)
     for eqn in block.eqns:
         operands = [_read(env, atom) for atom in eqn.invars]
         if eqn is scan.eqn:
@@ -145,8 +165,7 @@ def _run_scan(scan, operands, taps):
     carry, (ys, before, after, carries) = jax.lax.scan(
         step, carry, (xs, taps), length=parts.length, reverse=parts.reverse
     )
-    seen = (before, after, (consts, carries, xs))
-    return [*carry, *ys], seen
+    return [*carry, *ys], (consts, (before, after, carries, xs))
 
 
 def _tapped_body(scan, operands, taps):
@@ -154,31 +173,44 @@ def _tapped_body(scan, operands, taps):
 
     The parts of a state can depend on each other (h on c), and outputs on both. A tap
     on one part must reach the outputs but not the other parts. So the state is found
-    first; then what follows from it is found again, with the tapped state given.
+    first; then what follows from it is found again, with the tapped state given. What
+    does not follow from it is not: drawing random numbers again would reuse their key.
     """
     outvars = scan.body.jaxpr.outvars
-    untapped = _body(scan, operands)
-    given = {
-        outvars[position]: untapped[position] + tap
-        for position, tap in zip(scan.state, taps, strict=True)
-    }
-    env = dict(_compat.constants(scan.body))
-    env.update(zip(scan.body.jaxpr.invars, operands, strict=True))
+    made = {v for eqn in scan.body.jaxpr.eqns for v in eqn.outvars}
+    env = _body(scan, operands)
+    results, given = {}, {}
+    for position, tap in zip(scan.state, taps, strict=True):
+        variable = outvars[position]
+        results[position] = _read(env, variable) + tap
+        # A part that only hands an input on is no part of what this step computes.
+        if not isinstance(variable, _compat.Literal) and variable in made:
+            given.setdefault(variable, results[position])
     env.update(given)
+    changed = set(given)
     for eqn in scan.body.jaxpr.eqns:
-        results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
-        env.update(zip(eqn.outvars, results, strict=True))
-        env.update(given)
-    return [_read(env, atom) for atom in outvars]
+        if any(not isinstance(v, _compat.Literal) and v in changed for v in eqn.invars):
+            found = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, found, strict=True))
+            env.update(given)
+            changed.update(eqn.outvars)
+    return [
+        results[i] if i in results else _read(env, v) for i, v in enumerate(outvars)
+    ]
 
 
 def _body(scan, operands):
+    """The values of all variables of the body."""
     env = dict(_compat.constants(scan.body))
     env.update(zip(scan.body.jaxpr.invars, operands, strict=True))
-    run = _compat.program_function(
-        list(env), scan.body.jaxpr.outvars, scan.body.jaxpr.eqns
-    )
-    return run(*env.values())
+    for eqn in scan.body.jaxpr.eqns:
+        results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
+        env.update(zip(eqn.outvars, results, strict=True))
+    return env
+
+
+def _is_integer(variable):
+    return jnp.issubdtype(_compat.dtype_of(variable), jnp.integer)
 
 
 def _read(env, atom):

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstab import _compat
-from gradstab.network import layers as plans
+from gradstab import _compat, _tree
+from gradstab.network.blocks import Block, Context, Stack
+from gradstab.network.layers import all_blocks, find_plan
+from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
+from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
 
 
 class Replay(NamedTuple):
@@ -19,7 +22,7 @@ class Replay(NamedTuple):
         entering: for each block the tuple of data that enter it; for a block of a
             scan those of all its layers, stacked along a new leading axis.
         activations: the data that leave each block, stacked likewise.
-        contexts: for each block the values of its context variables, likewise.
+        contexts: for each block the values of its context variables.
     """
 
     output: Any
@@ -37,17 +40,27 @@ class Network:
         blocks: the functions that they compute; equal layers of a scan share one.
         program: the flat program.
         plan: blocks and scans in depth order.
+        recurrences: for each block its recurrent scans.
+        num_examples: length of the example axis.
     """
 
-    layers: tuple[plans.Place, ...]
-    blocks: tuple[plans.Block, ...]
+    layers: tuple[Place, ...]
+    blocks: tuple[Block, ...]
     program: Program
     plan: tuple
+    recurrences: tuple[tuple[RecurrentScan, ...], ...]
+    num_examples: int
 
     @property
     def names(self) -> tuple[str, ...]:
         """The layers' names, in depth order."""
         return tuple(place.name for place in self.layers)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes of the data that enter and leave the layers."""
+        data = [v for block in self.blocks for v in (*block.in_vars, block.out_var)]
+        return tuple(dict.fromkeys(str(_compat.dtype_of(v)) for v in data))
 
     def replay(self, params, state, inputs, taps=None) -> Replay:
         """Evaluate the model and keep what passes between its layers.
@@ -61,15 +74,13 @@ class Network:
 
         Returns:
             Output, data and contexts. Survives jit, grad and vmap. Memory: two copies
-            of all activations, one of the parameters of every scan.
+            of all activations, one of the parameters that a scan slices.
         """
         leaves = jax.tree.leaves((params, state, inputs))
         closed = self.program.closed
         env = dict(_compat.constants(closed))
         env.update(zip(closed.jaxpr.invars, leaves, strict=True))
-        stacks = {
-            id(item.eqn): item for item in self.plan if isinstance(item, plans.Stack)
-        }
+        stacks = {id(item.eqn): item for item in self.plan if isinstance(item, Stack)}
         tap_of = dict(zip(self.blocks, taps or [None] * len(self.blocks), strict=True))
         record: dict = {}
         _run(self.program.eqns, env, self.blocks, tap_of, stacks, record)
@@ -116,8 +127,9 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
         The network. Cost: one trace.
 
     Raises:
-        ValueError: if the output has several floating arrays and ``output`` is not
-            given, or does not depend on the inputs.
+        ValueError: if the inputs do not share a leading axis; if the output has several
+            floating arrays and ``output`` is not given, or does not depend on the
+            inputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -135,26 +147,48 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
             "write (x,) for one input"
         )
 
+    num_examples = _num_examples(inputs)
+
     def with_state(params, state, *inputs):
         return apply(params, *inputs)
 
     function = with_state if state is None else apply
     held = () if state is None else state
     program = trace_program(function, params, held, inputs, output=output)
-    plan = plans.find_plan(program)
+    plan = find_plan(program)
+    blocks = tuple(all_blocks(plan))
     return Network(
-        layers=plans.find_places(plan, program),
-        blocks=tuple(plans.all_blocks(plan)),
+        layers=find_places(plan, program),
+        blocks=blocks,
         program=program,
         plan=tuple(plan),
+        recurrences=tuple(find_recurrent_scans(b, num_examples) for b in blocks),
+        num_examples=num_examples,
     )
 
 
-def layer_slice(per_block, place, /):
+def _num_examples(inputs):
+    """The length of the leading axis that all inputs share; keys have none."""
+    shapes = [
+        jnp.shape(leaf) for leaf in jax.tree.leaves(inputs) if not _tree.is_key(leaf)
+    ]
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            "every input must have the examples, at least one, on its leading axis; "
+            f"got shapes {', '.join(map(str, shapes)) or 'of nothing'}. Options of a "
+            "model go in apply_kwargs="
+        )
+    return lengths.pop()
+
+
+def layer_slice(per_block, place, /) -> Any:
     """The part of one layer in a list with one entry (array or pytree) per block."""
     entry = per_block[place.block]
     if place.index is None:
         return entry
+    if isinstance(entry, Context):
+        return Context([array[place.index] for array in entry.varying], entry.shared)
     return jax.tree.map(lambda array: array[place.index], entry)
 
 
@@ -163,8 +197,10 @@ def _read(env, atom):
 
 
 def _seen(env, block):
-    entering = tuple(env[v] for v in block.in_vars)
-    return entering, env[block.out_var], [env[v] for v in block.context_vars]
+    context = Context(
+        [env[v] for v in block.varying_vars], [env[v] for v in block.shared_vars]
+    )
+    return tuple(env[v] for v in block.in_vars), env[block.out_var], context
 
 
 def _run(eqns, env, blocks, tap_of, stacks, record):
@@ -187,29 +223,39 @@ def _run(eqns, env, blocks, tap_of, stacks, record):
 def _run_stack(stack, operands, tap_of, record):
     parts, invars = stack.parts, stack.body.jaxpr.invars
     first, last = parts.num_consts, parts.num_consts + parts.num_carry
-    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
-    taps = [tap_of[block] for block in stack.blocks]
+    shared = dict(_compat.constants(stack.body))
+    shared.update(zip(invars[:first], operands[:first], strict=True))
+    carry, xs = operands[first:last], operands[last:]
+    taps = _in_order([tap_of[block] for block in stack.blocks], parts)
 
     def step(carry, slices):
         xs, taps = slices
-        env = dict(_compat.constants(stack.body))
-        env.update(zip(invars, [*consts, *carry, *xs], strict=True))
+        env = dict(shared)
+        env.update(zip(invars[first:], [*carry, *xs], strict=True))
         tapped = dict(zip(stack.blocks, taps, strict=True))
         _run(stack.body.jaxpr.eqns, env, stack.blocks, tapped, {}, {})
         results = [_read(env, atom) for atom in stack.body.jaxpr.outvars]
         seen = [_seen(env, block) for block in stack.blocks]
-        return results[: parts.num_carry], (results[parts.num_carry :], seen)
+        varying = [(data, out, context.varying) for data, out, context in seen]
+        return results[: parts.num_carry], (results[parts.num_carry :], varying)
 
     carry, (ys, seen) = jax.lax.scan(
         step, carry, (xs, taps), length=parts.length, reverse=parts.reverse
     )
-    if parts.reverse:  # layers in depth order, not in the order of the slices
-        seen = jax.tree.map(lambda array: array[::-1], seen)
-    record.update(zip(stack.blocks, seen, strict=True))
+    for block, (data, out, varying) in zip(
+        stack.blocks, _in_order(seen, parts), strict=True
+    ):
+        context = Context(varying, [shared[v] for v in block.shared_vars])
+        record[block] = (data, out, context)
     return [*carry, *ys]
 
 
+def _in_order(tree, parts):
+    """From the order of the layers to that of a scan's slices, and back."""
+    return jax.tree.map(lambda array: array[::-1], tree) if parts.reverse else tree
+
+
 def _tap_shapes(item):
-    if isinstance(item, plans.Stack):
+    if isinstance(item, Stack):
         return [(b, (b.length, *_compat.shape_of(b.out_var))) for b in item.blocks]
     return [(item, _compat.shape_of(item.out_var))]

@@ -1,6 +1,8 @@
 """Forward and backward signals of every layer, in one compiled pass."""
 
+import collections
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -8,6 +10,8 @@ import jax.numpy as jnp
 
 from gradstab import _tree
 from gradstab.network.activations import find_activations, saturation
+from gradstab.network.blocks import Context
+from gradstab.network.compiled import compiled
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
 from gradstab.records import Signals
 
@@ -50,15 +54,16 @@ def propagate(
         a scan. Memory: two arrays per activation.
     """
     key = jax.random.key(0) if key is None else key
-    return _propagate(network, loss, params, state, inputs, key)
+    run = compiled(network, _propagate, loss)
+    return run(params, state, inputs, key)
 
 
 def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
     """Name the first layer with a NaN or an infinity.
 
     Looked for in this order: parameters from the input on; data that leave a layer,
-    from the input on; gradients at a layer's output, from the loss back to the input;
-    gradients of parameters, likewise.
+    from the input on; from the loss back to the input, the first layer whose output has
+    a finite gradient, but whose parameters or input have not.
 
     Args:
         apply: ``apply(params, *inputs)``.
@@ -69,97 +74,135 @@ def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
 
     Returns:
         ``(name of the layer, 'parameters' | 'forward' | 'backward')``; None if all
-        numbers are finite. If every layer's data are finite but the loss is not, the
-        name is ``'loss'``.
+        numbers are finite. If the layers' data are finite but the loss or its gradient
+        is not, the name is ``'loss'``.
     """
     network = find_layers(apply, params, inputs, output=output)
     result = propagate(network, params, (), inputs, loss=loss)
-    leaves = dict(
-        zip(network.program.param_names, jax.tree.leaves(params), strict=True)
-    )
+    values = _by_name(network, params)
     for place in network.layers:
-        if not bool(_tree.all_finite([_owned(leaves, place, n) for n in place.params])):
+        if not _finite([_owned(values, place, name) for name in place.params]):
             return place.name, "parameters"
     for place in network.layers:
-        if not bool(_tree.all_finite(layer_slice(result.replay.activations, place))):
+        if not _finite(layer_slice(result.replay.activations, place)):
             return place.name, "forward"
-    if not bool(jnp.isfinite(result.loss)):
+    if not _finite(result.loss):
         return "loss", "forward"
-    leaves = dict(
-        zip(
-            network.program.param_names,
-            jax.tree.leaves(result.param_gradients),
-            strict=True,
-        )
+    return _first_backward(network, result)
+
+
+def _first_backward(network, result):
+    slopes = _by_name(network, result.param_gradients)
+    uses = collections.Counter(
+        name
+        for place in network.layers
+        for name in place.params
+        if name not in place.sliced_params
     )
+    following = "loss"
     for place in reversed(network.layers):
-        finite = _tree.all_finite(layer_slice(result.gradients, place))
-        own = [_owned(leaves, place, name) for name in place.params]
-        if not (bool(finite) and bool(_tree.all_finite(own))):
+        if not _finite(layer_slice(result.gradients, place)):
+            return following, "backward"
+        # The gradient of what several layers share does not tell which of them it was.
+        own = [name for name in place.params if uses[name] <= 1]
+        if not _finite([_owned(slopes, place, name) for name in own]):
             return place.name, "backward"
-    return None
+        following = place.name
+    return None if _finite(list(slopes.values())) else (following, "backward")
+
+
+def _finite(tree):
+    return bool(_tree.all_finite(tree))
+
+
+def _by_name(network, params):
+    return dict(zip(network.program.param_names, jax.tree.leaves(params), strict=True))
 
 
 def _owned(leaves, place, name):
     leaf = leaves[name]
-    return leaf[place.index] if name in place.sliced_params else leaf
+    return leaf[place.slice] if name in place.sliced_params else leaf
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _propagate(network, loss, params, state, inputs, key):
-    def total(params, taps):
-        replay = network.replay(params, state, inputs, taps)
+    leaves, tree = jax.tree.flatten(params)
+    # Integers among the parameters have no gradient.
+    which = [i for i, leaf in enumerate(leaves) if _tree.is_floating(leaf)]
+
+    def total(floating, taps):
+        filled = tree.unflatten(_put(leaves, which, floating))
+        replay = network.replay(filled, state, inputs, taps)
         return _loss(network, replay.output, loss, key), replay
 
-    gradient = jax.value_and_grad(total, argnums=(0, 1), has_aux=True, allow_int=True)
-    (value, replay), (of_params, of_taps) = gradient(params, network.zero_taps())
-    num_examples = jax.tree.leaves(inputs)[0].shape[0]
-    columns = _signals(network, params, of_params, replay, of_taps, num_examples)
+    gradient = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
+    floating = [leaves[i] for i in which]
+    (value, replay), (found, of_taps) = gradient(floating, network.zero_taps())
+    of_leaves = _put(map(jnp.zeros_like, leaves), which, found)
+    columns = _signals(network, leaves, of_leaves, replay, of_taps)
     rows = [layer_slice(columns, place) for place in network.layers]
-    table = jax.tree.map(lambda *entries: jnp.stack(entries), *rows)
+    table: dict = {name: _column([row[name] for row in rows]) for name in rows[0]}
     if loss is None:
         unknown = jnp.full_like(table["param_gradient_norm"], jnp.nan)
         table["param_gradient_norm"] = unknown
     signals = Signals(**table, names=network.names)
-    return Propagation(signals, replay, of_taps, of_params, value)
+    return Propagation(signals, replay, of_taps, tree.unflatten(of_leaves), value)
 
 
-def _signals(network, params, of_params, replay, of_taps, num_examples):
+def _put(leaves, positions, values):
+    """The leaves with new values at these positions."""
+    filled = list(leaves)
+    for position, value in zip(positions, values, strict=True):
+        filled[position] = value
+    return filled
+
+
+def _column(entries):
+    """One entry per layer, in the widest of their dtypes."""
+    wide = _tree.widest(*(entry.dtype for entry in entries))
+    return jnp.stack([entry.astype(wide) for entry in entries])
+
+
+def _signals(network, leaves, of_leaves, replay, of_taps):
     """For each block a dictionary of its signals, stacked over the layers of a scan."""
-    params, of_params = jax.tree.leaves(params), jax.tree.leaves(of_params)
     columns = []
+    in_scan = {place.block for place in network.layers if place.index is not None}
     for number, block in enumerate(network.blocks):
         owned = sorted(block.owned)
         axes = [0 if leaf in block.sliced else None for leaf in owned]
-        function = functools.partial(_layer_signals, block, num_examples)
-        in_scan = any(p.block == number and p.index is not None for p in network.layers)
-        if in_scan:
-            function = jax.vmap(function, in_axes=(0, 0, 0, 0, axes, axes))
+        function = functools.partial(_layer_signals, block, network.num_examples)
+        if number in in_scan:
+            context = Context(varying=0, shared=None)
+            function = jax.vmap(function, in_axes=(0, 0, context, 0, axes, axes))
         column = function(
             replay.entering[number],
             replay.activations[number],
             replay.contexts[number],
             of_taps[number],
-            [params[leaf] for leaf in owned],
-            [of_params[leaf] for leaf in owned],
+            [_in_depth_order(block, leaves, leaf) for leaf in owned],
+            [_in_depth_order(block, of_leaves, leaf) for leaf in owned],
         )
         columns.append(column)
     return columns
 
 
+def _in_depth_order(block, leaves, leaf):
+    flipped = block.reverse and leaf in block.sliced
+    return leaves[leaf][::-1] if flipped else leaves[leaf]
+
+
 def _layer_signals(block, num_examples, entering, out, context, gradient, own, of_own):
     activations = find_activations(block)
     lost = saturation(block, activations, context, entering)
-    by_example = out.ndim > 0 and out.shape[0] == num_examples
+    wide = _tree.widest(out.dtype, jnp.float32)
     norms = (
         jax.vmap(_tree.safe_norm)(gradient)
-        if by_example
-        else jnp.full((num_examples,), jnp.nan, jnp.float32)
+        if out.shape[:1] == (num_examples,)
+        else jnp.full((num_examples,), jnp.nan, wide)
     )
-    scale = jnp.sqrt(jnp.asarray(max(out.size, 1), jnp.float32))
+    scale = math.sqrt(max(out.size, 1))
     return {
         "forward_rms": _tree.safe_norm(out) / scale,
-        "forward_mean": jnp.mean(out),
+        "forward_mean": jnp.mean(out.astype(wide)),
         "zero_fraction": jnp.mean((out == 0).astype(jnp.float32)),
         "saturated_fraction": lost.saturated,
         "dead_fraction": lost.dead,
@@ -180,7 +223,11 @@ def _loss(network, output, loss, key):
             )
         return value
     out = jax.tree.leaves(output)[network.program.out_index]
-    v = jax.random.normal(key, out.shape, out.dtype)
-    flat = v.reshape(v.shape[0], -1)
-    unit = flat / jnp.linalg.norm(flat, axis=1, keepdims=True)
-    return jnp.sum(out.reshape(flat.shape) * unit)
+    if out.shape[:1] != (network.num_examples,):
+        raise ValueError(
+            f"the output has shape {out.shape}, without the {network.num_examples} "
+            "examples on its leading axis; give the loss that makes use of it"
+        )
+    v = jax.random.normal(key, out.shape, out.dtype).reshape(out.shape[0], -1)
+    norms = jax.vmap(_tree.safe_norm)(v).astype(out.dtype)
+    return jnp.sum(out.reshape(v.shape) * (v / norms[:, None]))

@@ -1,7 +1,6 @@
 """The report of an analysis and its views."""
 
-from gradstab.report.report import GrowthPair, Report
-from gradstab.report.store import load
+from gradstab.report.report import GrowthPair, Report, load
 from gradstab.report.verdict import judge
 
 __all__ = ["GrowthPair", "Report", "judge", "load"]

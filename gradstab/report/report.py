@@ -81,3 +81,19 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.verdict}: {len(self.layers)} layers", *self.reasons]
         return "\n  ".join(lines)
+
+
+def load(path, /) -> Report:
+    """Read a report that `Report.save` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no report, damaged, or of another schema.
+    """
+    found = store.read(path)
+    fields = [field.name for field in dataclasses.fields(Report)]
+    missing = [name for name in fields if name not in found]
+    if missing:
+        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}")
+    report = Report(**{name: found[name] for name in fields})
+    return dataclasses.replace(report, growth=GrowthPair(*report.growth))

@@ -1,4 +1,8 @@
-"""Reports as JSON files: everything, with the version of the schema."""
+"""Reports as JSON files: everything, with the version of the schema.
+
+An array is ``{"array": [...], "shape": [...], "dtype": "..."}`` with the strings NaN,
+Infinity and -Infinity among its entries; a single such number ``{"number": "NaN"}``.
+"""
 
 import dataclasses
 import json
@@ -12,6 +16,8 @@ import numpy as np
 from gradstab import records
 
 SCHEMA = 1
+# What a file without them cannot be.
+_NEEDED = {"schema", "layers", "made"}
 _RECORDS = {
     cls.__name__: cls
     for cls in (
@@ -22,8 +28,8 @@ _RECORDS = {
         records.Spectrum,
     )
 }
-# JSON has no numbers for these.
-_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# JSON has no numbers for these; Python's `float` reads them back.
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def save(report, path, /, *, overwrite=False) -> None:
@@ -37,30 +43,34 @@ def save(report, path, /, *, overwrite=False) -> None:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(encode_report(report), indent=1) + "\n")
+    text = json.dumps(encode_report(report), indent=1, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def load(path, /):
-    """Read a report that `Report.save` wrote.
+def read(path, /) -> dict[str, Any]:
+    """The fields of a report that `save` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no report, or of a newer schema.
+        ValueError: if the file is no report, damaged, or of a newer schema.
     """
     path = pathlib.Path(path)
     try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(data, dict) or "schema" not in data or "layers" not in data:
+    if not isinstance(data, dict) or not data.keys() >= _NEEDED:
         raise ValueError(f"{path} is not a report of gradstab")
-    if data["schema"] > SCHEMA:
+    if data["schema"] != SCHEMA:
         raise ValueError(
-            f"{path} has schema {data['schema']}, this gradstab reads up to {SCHEMA}; "
-            f"it was written by gradstab {data['made'].get('gradstab')}: upgrade"
+            f"{path} has schema {data['schema']}, this gradstab reads {SCHEMA}; it was "
+            f"written by gradstab {data['made'].get('gradstab')}: use that version"
         )
-    return decode_report(data)
+    try:
+        return {name: _decode(value) for name, value in data.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
 def encode_report(report, /) -> dict[str, Any]:
@@ -70,15 +80,6 @@ def encode_report(report, /) -> dict[str, Any]:
         for field in dataclasses.fields(report)
     }
     return {"schema": SCHEMA, **fields}
-
-
-def decode_report(data, /):
-    """The report that `encode_report` encoded."""
-    from gradstab.report.report import GrowthPair, Report
-
-    fields = {f.name: _decode(data[f.name]) for f in dataclasses.fields(Report)}
-    fields["growth"] = GrowthPair(*fields["growth"])
-    return Report(**fields)
 
 
 def _encode(value):
@@ -92,24 +93,19 @@ def _encode(value):
         return [_encode(item) for item in value]
     if hasattr(value, "dtype"):
         array = np.asarray(value)
-        return {
-            "array": _encode(array.ravel().tolist()),
-            "shape": list(array.shape),
-            "dtype": str(array.dtype),
-        }
+        items = [_SPECIAL.get(str(x), x) for x in array.ravel().tolist()]
+        return {"array": items, "shape": list(array.shape), "dtype": str(array.dtype)}
     if isinstance(value, float) and not math.isfinite(value):
-        return next(
-            name
-            for name, special in _SPECIAL.items()
-            if special == value or (math.isnan(special) and math.isnan(value))
-        )
+        return {"number": _SPECIAL[str(value)]}
     return value
 
 
 def _decode(value):
     if isinstance(value, dict) and "array" in value and "dtype" in value:
-        items = np.array(_decode(value["array"]), value["dtype"])
-        return items.reshape(value["shape"])
+        items = [float(x) if isinstance(x, str) else x for x in value["array"]]
+        return np.array(items, value["dtype"]).reshape(value["shape"])
+    if isinstance(value, dict) and value.keys() == {"number"}:
+        return float(value["number"])
     if isinstance(value, dict) and value.get("record") in _RECORDS:
         cls = _RECORDS[value["record"]]
         return cls(**{f.name: _decode(value[f.name]) for f in dataclasses.fields(cls)})
@@ -117,4 +113,4 @@ def _decode(value):
         return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
-    return _SPECIAL.get(value, value) if isinstance(value, str) else value
+    return value

@@ -6,7 +6,7 @@ import math
 VERDICTS = ("broken", "exploding", "vanishing", "critical", "stable", "unknown")
 
 
-def judge(layers, growth, recurrences, /, *, with_loss) -> tuple[str, tuple[str, ...]]:
+def judge(layers, growth, recurrences, /) -> tuple[str, tuple[str, ...]]:
     """One word for the whole network.
 
     The backward signal decides: an exponential law is vanishing or exploding, a power
@@ -18,12 +18,11 @@ def judge(layers, growth, recurrences, /, *, with_loss) -> tuple[str, tuple[str,
         layers: records of the layers, in depth order.
         growth: forward and backward growth.
         recurrences: records of the recurrent layers.
-        with_loss: whether gradients are those of a loss.
 
     Returns:
         The verdict and the reasons for it, the deciding ones first.
     """
-    findings = _broken(layers, with_loss)
+    findings = _broken(layers)
     findings += _judge_pair(growth.forward, growth.backward, "layer", "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
@@ -39,7 +38,7 @@ def judge(layers, growth, recurrences, /, *, with_loss) -> tuple[str, tuple[str,
     return verdict, tuple(sentence for _, sentence in findings)
 
 
-def _broken(layers, with_loss):
+def _broken(layers):
     found = []
     for layer in layers:
         if not math.isfinite(layer.forward_rms):
@@ -49,7 +48,7 @@ def _broken(layers, with_loss):
         if math.isnan(layer.gradient_rms) or math.isinf(layer.gradient_rms):
             found.append(("broken", f"{layer.name}: its gradient is not finite"))
             break
-    silent = _silent(layers) if with_loss else []
+    silent = _silent(layers)
     if silent:
         some = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
         found.append(("broken", f"no gradient reaches {len(silent)} layers: {some}"))
@@ -94,7 +93,8 @@ def _mild_word(growth):
 def _backward_sentence(growth, unit):
     if growth.law == "exponential":
         verb = "shrinks" if growth.rate > 0 else "grows"
-        factor, change = math.exp(-growth.rate), 1 / growth.change
+        factor = math.exp(-growth.rate)
+        change = 1 / growth.change if growth.change else math.inf
         return (
             f"the gradient {verb} by a factor {factor:.4g} per {unit} on its way back "
             f"({_rate(growth, unit)}), {_factor(change)} over {_span(growth, unit)}"

@@ -13,12 +13,11 @@ from gradstab.spectra.linear_map import LinearMap
 _CHUNK = 128
 
 
-def dense_jacobian(linear_map: LinearMap, /, *, dtype, num_examples=None) -> jax.Array:
+def dense_jacobian(linear_map: LinearMap, /, *, num_examples=None) -> jax.Array:
     """The Jacobians written out, by products with the basis vectors.
 
     Args:
         linear_map: from `jacobian_map`.
-        dtype: of the data.
         num_examples: keep the first ones only.
 
     Returns:
@@ -33,7 +32,7 @@ def dense_jacobian(linear_map: LinearMap, /, *, dtype, num_examples=None) -> jax
     keep = linear_map.num if num_examples is None else num_examples
 
     def along(index):
-        unit = (jnp.arange(size) == index).astype(dtype)
+        unit = (jnp.arange(size) == index).astype(jnp.float32)
         return product(jnp.broadcast_to(unit, (linear_map.num, size)))[:keep]
 
     rows = jax.lax.map(along, jnp.arange(size), batch_size=min(_CHUNK, size))

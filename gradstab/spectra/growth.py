@@ -32,7 +32,7 @@ def fit_growth(norms, names=(), /) -> Growth:
     The law with the least squared residual is taken. It is ``constant`` unless the
     fitted change from the first to the last layer exceeds both a factor of 1.5 and
     three standard errors (in short networks more: as many as Student's distribution
-    asks for at the same 0.27 %, 19 with four layers and 3.4 with twenty).
+    asks for at the same 0.27 %: 19 with four layers and 3.5 with twenty).
 
     Args:
         norms: (layers,) or (layers, examples), layers counted from the input. Examples
@@ -40,8 +40,9 @@ def fit_growth(norms, names=(), /) -> Growth:
         names: the layers, for the record.
 
     Returns:
-        The growth. Layers whose norm is zero or not finite are left out; with fewer
-        than three others the law is ``unknown``.
+        The growth. Examples whose norm is zero or not finite in some layer are left
+        out; if that leaves none, such layers are. With fewer than three layers the law
+        is ``unknown``.
 
     Examples:
         >>> growth = fit_growth([1.5**layer for layer in range(1, 21)])
@@ -50,12 +51,16 @@ def fit_growth(norms, names=(), /) -> Growth:
     """
     norms = np.asarray(norms, np.float64)
     norms = norms.reshape(len(norms), -1)
-    usable = np.all(np.isfinite(norms) & (norms > 0), axis=1)
-    layer = 1.0 + np.flatnonzero(usable)
-    names = tuple(name for name, keep in zip(names, usable, strict=bool(names)) if keep)
+    usable = np.isfinite(norms) & (norms > 0)
+    whole = usable.all(axis=0)
+    if not whole.any():
+        whole = usable.any(axis=0)
+    norms, kept = norms[:, whole], np.logical_and(usable[:, whole].all(1), whole.any())
+    layer = 1.0 + np.flatnonzero(kept)
+    names = tuple(name for name, keep in zip(names, kept, strict=bool(names)) if keep)
     if len(layer) < 3:
         return Growth(math.nan, math.nan, math.nan, law="unknown", layers=names)
-    levels = np.mean(np.log(norms[usable]), axis=1)
+    levels = np.mean(np.log(norms[kept]), axis=1)
     fits = {law: _fit(g(layer), levels) for law, g in LAWS.items()}
     law = min(fits, key=lambda name: fits[name][2])
     rate, error, _ = fits[law]

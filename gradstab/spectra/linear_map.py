@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gradstab import _tree
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearMap:
@@ -16,6 +18,7 @@ class LinearMap:
         matvec: ``(num, n_in) -> (num, n_out)``: one tangent per example forward; None
             if the function has a rule for the backward direction only.
         rmatvec: ``(num, n_out) -> (num, n_in)``: one cotangent per example backward.
+            Both take vectors of any real dtype.
         num: examples; 1 if the function mixes them, when the one Jacobian is joint.
         shape: (n_out, n_in) of each Jacobian.
     """
@@ -49,20 +52,27 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
 
     x = pack(data)
     out, pull = jax.vjp(packed, x)
-    matvec = jax.linearize(packed, x)[1] if forward else None
-    shape = (out.shape[1], x.shape[1])
-    return LinearMap(matvec, lambda w: pull(w)[0], num, shape)
+    push = jax.linearize(packed, x)[1] if forward else None
+    return LinearMap(
+        matvec=None if push is None else lambda v: push(v.astype(x.dtype)),
+        rmatvec=lambda w: pull(w.astype(out.dtype))[0],
+        num=num,
+        shape=(out.shape[1], x.shape[1]),
+    )
 
 
 def _packing(data, num):
     sizes = [math.prod(a.shape) // num for a in data]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    wide = _tree.widest(*(a.dtype for a in data))
 
     def pack(arrays):
-        return jnp.concatenate([a.reshape(num, -1) for a in arrays], axis=1)
+        rows = [a.reshape(num, -1).astype(wide) for a in arrays]
+        return jnp.concatenate(rows, axis=1)
 
     def unpack(x):
         parts = jnp.split(x, ends[:-1], axis=1)
-        return [p.reshape(a.shape) for p, a in zip(parts, data, strict=True)]
+        pairs = zip(parts, data, strict=True)
+        return [part.reshape(a.shape).astype(a.dtype) for part, a in pairs]
 
     return pack, unpack

@@ -1,0 +1,118 @@
+"""A room imports only rooms on lower floors."""
+
+import ast
+import pathlib
+
+import gradstab
+
+ROOT = pathlib.Path(gradstab.__file__).parent
+FLOORS = (
+    ("_compat", "_tree"),
+    ("records", "initializers", "clipping", "data"),
+    ("models", "network"),
+    ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),
+    ("analysis", "calibration", "training"),
+    ("remedies",),
+    ("testing", "cli"),
+    ("__init__", "__main__"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def _room(path):
+    """The room of a file: its package, or its own name on the top level."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _imports(source):
+    """Dotted names of the modules of gradstab that a source imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the floor"
+            # Of `from gradstab import x`, x is the room.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "gradstab")
+
+
+def _upward(room, source):
+    """The rooms on the same or a higher floor that a source imports."""
+    rooms = {name.split(".")[1] for name in _imports(source) if "." in name}
+    return {r for r in rooms - {room} if r in FLOOR and FLOOR[r] >= FLOOR[room]}
+
+
+def _sources():
+    return [(path, path.read_text()) for path in sorted(ROOT.rglob("*.py"))]
+
+
+def test_every_file_has_its_floor():
+    assert {_room(path) for path, _ in _sources()} <= FLOOR.keys()
+
+
+def test_no_room_imports_its_own_floor_or_a_higher_one():
+    wrong = {
+        str(path.relative_to(ROOT)): upward
+        for path, source in _sources()
+        if (upward := _upward(_room(path), source))
+    }
+    assert not wrong
+
+
+def test_models_and_analysers_know_nothing_of_each_other():
+    analysers = {"network", "spectra", "report", "analysis", "gradcheck"}
+    for path, source in _sources():
+        rooms = {name.split(".")[1] for name in _imports(source) if "." in name}
+        if _room(path) == "models":
+            assert not rooms & analysers, path
+        if _room(path) in analysers:
+            assert "models" not in rooms, path
+
+
+def test_an_import_of_a_higher_floor_is_seen():
+    """The check itself: it must see each way of writing an import."""
+    for source in (
+        "from gradstab.analysis import analyze",
+        "from gradstab import analysis",
+        "import gradstab.analysis",
+        "def f():\n    from gradstab import analysis as a",
+    ):
+        assert _upward("network", source) == {"analysis"}
+    assert not _upward("analysis", "from gradstab.network import find_layers")
+
+
+def test_no_file_is_longer_than_four_hundred_lines():
+    long = {path.name for path, source in _sources() if source.count("\n") > 400}
+    assert not long
+
+
+def _modules():
+    """Each file's dotted name and what it imports at the top, rooms apart."""
+    for path, source in _sources():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(("gradstab", *parts)).removesuffix(".__init__")
+        yield name, set(_imports(source))
+
+
+def test_files_inside_a_room_import_each_other_without_cycles():
+    graph = {}
+    known = {name for name, _ in _modules()}
+    for name, imported in _modules():
+        targets = {t if t in known else t.rpartition(".")[0] for t in imported}
+        graph[name] = {t for t in targets if t in known and t.count(".") >= 2}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"cycle: {' -> '.join([*path, name])}"
+        if name in done:
+            return
+        path.append(name)
+        for target in graph[name]:
+            visit(target)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
