@@ -56,12 +56,18 @@ def _broken(layers):
 
 
 def _silent(layers):
-    """Layers whose gradient is exactly zero though that of the next one is not tiny."""
+    """Layers that get no gradient at all, though what comes next is not tiny.
+
+    Either none arrives at their output, or none gets from there to their parameters:
+    they are cut off, and did not just underflow.
+    """
     names, following = [], 1.0
     for layer in reversed(layers):
-        if layer.gradient_rms == 0 and following > 1e-30:
+        # Without a loss the gradient of the parameters is unknown: NaN.
+        untaught = layer.num_params > 0 and layer.param_gradient_norm == 0
+        if (layer.gradient_rms == 0 or untaught) and following > 1e-30:
             names.append(layer.name)
-        else:
+        if layer.gradient_rms > 0:
             following = layer.gradient_rms
     return names[::-1]
 
