@@ -1,0 +1,36 @@
+"""Theory of wide random networks, computed for any activation and never tabulated.
+
+>>> import jax
+>>> from gradstab import theory
+>>> field = theory.mean_field(jax.nn.relu, sigma_w=2**0.5)
+>>> field.phase, field.gradient_rate < 1e-12
+('critical', True)
+"""
+
+from gradstab.theory.batch_norm import batch_norm_gain
+from gradstab.theory.depth_scales import (
+    CriticalPoint,
+    critical_sigma_w,
+    depth_scale,
+    half_stable_point,
+)
+from gradstab.theory.finite_width import LogLaw, relu_log_law
+from gradstab.theory.mean_field import MeanField, mean_field
+from gradstab.theory.residual import Residual, residual
+from gradstab.theory.spectral_density import SingularValues, singular_values
+
+__all__ = [
+    "CriticalPoint",
+    "LogLaw",
+    "MeanField",
+    "Residual",
+    "SingularValues",
+    "batch_norm_gain",
+    "critical_sigma_w",
+    "depth_scale",
+    "half_stable_point",
+    "mean_field",
+    "relu_log_law",
+    "residual",
+    "singular_values",
+]

@@ -1,0 +1,128 @@
+r"""Where the length map and the correlation map of a wide network come to rest."""
+
+import numpy as np
+from scipy import optimize
+
+# In the ordered and the chaotic phase alike, a length map with V(0) = 0 that has no
+# fixed point above the first number falls to zero, and one that stays above the
+# diagonal up to the second grows without bound.
+_SMALL, _LARGE = 1e-7, 1e10
+
+# V(q) = q within the first counts as a fixed point where the iteration starts, so that
+# a line of them (relu at criticality) is one. The second is for a map that touches the
+# diagonal and turns back: nothing passes such a point in fewer than 1e4 layers.
+_ROUNDING, _TOUCH = 1e-11, 1e-8
+
+# Fixed points and touching points closer to one another than this factor merge.
+_STEP = 2**0.125
+
+# Variances that stand for the limits at zero and at infinity.
+NEAR_ZERO, NEAR_INFINITY = 1e-12, 1e24
+
+
+def root(f, low, high, /) -> float:
+    """The zero of ``f`` between two points of opposite sign, to 1e-14."""
+    found = optimize.root_scalar(
+        f, bracket=sorted((low, high)), method="brentq", xtol=1e-14, rtol=1e-14
+    )
+    return float(found.root)
+
+
+def least(f, *ends) -> tuple[float, float]:
+    """Where ``f`` is least between two points, and its value there."""
+    x, value, *_ = optimize.fminbound(f, *sorted(ends), xtol=1e-9, full_output=True)
+    return float(x), float(value)
+
+
+def length_map(averages, sigma_w, sigma_b, q, /) -> float:
+    r""":math:`V(q) = \sigma_w^2 E\,\phi(\sqrt q z)^2 + \sigma_b^2`."""
+    if np.isinf(q):
+        return float("inf")
+    return sigma_w**2 * averages.moments(q).square + sigma_b**2
+
+
+def length_map_of_inputs(sigma_w, sigma_b, mean_square=1.0, /) -> float:
+    """Variance of the first pre-activations, from the mean square of the inputs."""
+    return sigma_w**2 * mean_square + sigma_b**2
+
+
+def length_limit(averages, sigma_w, sigma_b, start, /) -> float:
+    """The fixed point of the length map that lies next on the way from ``start``.
+
+    That is the limit of the iteration wherever the map rises with q, as it does for
+    every activation that grows in absolute value away from zero.
+
+    Returns:
+        The fixed point; 0 or infinity where there is none on the way.
+    """
+
+    def excess(q):
+        return length_map(averages, sigma_w, sigma_b, q) / q - 1
+
+    start = start or length_map(averages, sigma_w, sigma_b, 0.0)
+    if start < 1e-30:
+        return 0.0
+    first = excess(start)
+    if not abs(first) > _ROUNDING:
+        return float(start)
+    step = _STEP if first > 0 else 1 / _STEP
+    anchor = behind = start
+    here = start * step
+    before, now = first, excess(here)
+    bottom = length_map(averages, sigma_w, sigma_b, 0.0)
+    bound = min(_SMALL, start / 2, bottom / 4 if bottom > 1e-30 else _SMALL)
+    while bound < here < max(_LARGE, 2 * start):
+        if now * first < 0 and abs(now) > _ROUNDING:
+            log_q = root(lambda x: excess(np.exp(x)), *np.log((anchor, here)))
+            return float(np.exp(log_q))
+        if np.isinf(now):
+            return float("inf")
+        ahead = here * step
+        after = excess(ahead)
+        if abs(now) <= min(abs(before), abs(after)):
+            touched = _touch(excess, behind, ahead)
+            if touched is not None:
+                return touched
+        anchor = here if now * first > 0 else anchor
+        behind, here, before, now = here, ahead, now, after
+    return 0.0 if first < 0 else float("inf")
+
+
+def _touch(excess, *ends):
+    """The point between the ends at which the map comes within 1e-8 of the diagonal."""
+    log_q, distance = least(lambda x: abs(excess(np.exp(x))), *np.log(ends))
+    if distance > _TOUCH or excess(ends[0]) * excess(ends[1]) < 0:
+        return None
+    inside = abs(np.log(ends) - log_q).min() > 1e-3
+    return float(np.exp(log_q)) if inside else None
+
+
+def correlation_limit(averages, sigma_w, sigma_b, q_star, /) -> tuple[float, float]:
+    r"""The attracting fixed point of the correlation map, and the map's slope there.
+
+    .. math:: C(c) = (\sigma_w^2 E\,\phi(u)\phi(v) + \sigma_b^2) / V(q^*)
+
+    On [0, 1] the map is a power series without negative terms (Mehler), so it is
+    convex: c = 1 attracts if the slope there is at most one, and otherwise exactly one
+    fixed point lies below.
+    """
+    q = min(max(q_star, NEAR_ZERO), NEAR_INFINITY)
+    length = length_map(averages, sigma_w, sigma_b, q)
+    if length == 0:
+        return 1.0, 0.0
+    if not np.isfinite(length):
+        return float("nan"), float("nan")
+    scale = sigma_w**2 / length * (q if not 0 < q_star < np.inf else q_star)
+
+    def excess(log_gap):
+        gap = np.exp(log_gap)
+        return sigma_w**2 * averages.pair(q, q, gap).half_gap / (length * gap) - 1
+
+    at_one = scale * averages.moments(q).slope_square
+    if at_one <= 1 + 1e-9 or excess(np.log(1e-10)) <= 0:
+        return 1.0, at_one
+    if abs(excess(0.0)) < 1e-12:
+        gap = 1.0
+    else:
+        gap = float(np.exp(root(excess, np.log(1e-10), 0.0)))
+    return 1.0 - gap, scale * averages.pair(q, q, gap).slopes
