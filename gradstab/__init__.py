@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gradstab.gradcheck import check as check
     from gradstab.report import Report as Report
     from gradstab.report import load as load
+    from gradstab.theory import MeanField as MeanField
+    from gradstab.theory import mean_field as mean_field
 
 # Loaded when first used: `gradstab --help` need not wait for JAX.
 _ROOMS = ("clipping", "data", "initializers", "models", "training")
@@ -34,6 +36,8 @@ _HOMES = {
     "check": "gradstab.gradcheck",
     "Report": "gradstab.report",
     "load": "gradstab.report",
+    "MeanField": "gradstab.theory",
+    "mean_field": "gradstab.theory",
 }
 
 
