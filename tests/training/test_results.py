@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import pathlib
 
 import pytest
 
@@ -17,6 +18,15 @@ def test_programs_that_ask_at_once_get_different_folders(tmp_path):
             pool.map(lambda _: results.new_results_folder(tmp_path, "train"), range(24))
         )
     assert {f.name for f in folders} == {f"train-{n}" for n in range(8, 32)}
+
+
+def test_a_folder_that_appears_after_the_look_around_is_not_taken(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "train-1").mkdir()
+    (tmp_path / "train-2").mkdir()
+    monkeypatch.setattr(pathlib.Path, "iterdir", lambda self: iter(()))
+    assert results.new_results_folder(tmp_path, "train").name == "train-3"
 
 
 def test_a_new_folder_may_be_trained_in(tmp_path):
