@@ -21,6 +21,11 @@ def is_key(leaf, /) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
+def fresh_keys(tree, /):
+    """The tree with its PRNG keys cloned, to repeat what was drawn with them."""
+    return jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, tree)
+
+
 def widest(*dtypes):
     """The dtype to which all of these promote, also where promotion is strict."""
     with jax.numpy_dtype_promotion("standard"):

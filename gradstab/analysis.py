@@ -162,13 +162,9 @@ def _find(target, output, loss):
 
 
 def _arrays(target, convert):
-    def leaf(x):
-        if _tree.is_key(x):
-            return jax.random.clone(x)  # to look at a model is no use of its key
-        return convert(x)
-
-    fields = ("params", "state", "inputs")
-    return {name: jax.tree.map(leaf, getattr(target, name)) for name in fields}
+    # To look at a model is no use of its keys.
+    fields = {name: getattr(target, name) for name in ("params", "state", "inputs")}
+    return jax.tree.map(convert, _tree.fresh_keys(fields))
 
 
 def _to_float64(leaf):

@@ -51,6 +51,10 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
     elif _is_linen_pair(model):
         module, variables = model
         target = _from_linen(module, variables, args, kwargs)
+    elif _is_linen(model):
+        raise TypeError(
+            "a linen module needs its variables: give the pair (module, variables)"
+        )
     elif callable(model) and any(map(_is_array, jax.tree.leaves(model))):
         target = _from_callable_pytree(model, args, kwargs)
     elif callable(model):
@@ -83,10 +87,13 @@ def _from_nnx(model, inputs, kwargs):
     return Target(apply, params, state, tuple(inputs))
 
 
-def _is_linen_pair(model):
+def _is_linen(model):
     linen = sys.modules.get("flax.linen")
-    pair = isinstance(model, tuple) and len(model) == 2
-    return pair and linen is not None and isinstance(model[0], linen.Module)
+    return linen is not None and isinstance(model, linen.Module)
+
+
+def _is_linen_pair(model):
+    return isinstance(model, tuple) and len(model) == 2 and _is_linen(model[0])
 
 
 def _from_linen(module, variables, inputs, kwargs):
@@ -96,7 +103,7 @@ def _from_linen(module, variables, inputs, kwargs):
         result = module.apply({"params": params, **state}, *inputs, **kwargs)
         return result[0] if kwargs.get("mutable") else result
 
-    return Target(apply, variables["params"], state, tuple(inputs))
+    return Target(apply, variables.get("params", {}), state, tuple(inputs))
 
 
 def _from_callable_pytree(model, inputs, kwargs):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-from gradstab import _compat
+from gradstab import _compat, _tree
 from gradstab.network import flow as flows
 
 
@@ -61,6 +61,7 @@ class Block:
 
     def environment(self, context: Context, data, /) -> dict:
         """The values of all variables that enter the block."""
+        context = _tree.fresh_keys(context)  # what is drawn here was drawn before
         env = dict(zip(self.varying_vars, context.varying, strict=True))
         env.update(zip(self.shared_vars, context.shared, strict=True))
         env.update(zip(self.in_vars, data, strict=True))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstab import _compat
+from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context
 from gradstab.network.program import evaluate, flatten_body
 
@@ -202,6 +202,7 @@ def _tapped_body(scan, operands, taps):
 def _body(scan, operands):
     """The values of all variables of the body."""
     env = dict(_compat.constants(scan.body))
+    operands = _tree.fresh_keys(operands)  # steps are run again, with equal draws
     env.update(zip(scan.body.jaxpr.invars, operands, strict=True))
     for eqn in scan.body.jaxpr.eqns:
         results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstab import _tree
+from gradstab import _compat, _tree
 from gradstab.network.activations import find_activations, saturation
 from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
@@ -53,9 +53,9 @@ def propagate(
         reductions, in one compiled program whose size does not grow with the depth of
         a scan. Memory: two arrays per activation.
     """
-    key = jax.random.key(0) if key is None else key
+    cotangent = _random_cotangent(network, key) if loss is None else None
     run = compiled(network, _propagate, loss)
-    return run(params, state, inputs, key)
+    return run(params, state, inputs, cotangent)
 
 
 def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
@@ -124,7 +124,7 @@ def _owned(leaves, place, name):
     return leaf[place.slice] if name in place.sliced_params else leaf
 
 
-def _propagate(network, loss, params, state, inputs, key):
+def _propagate(network, loss, params, state, inputs, cotangent):
     leaves, tree = jax.tree.flatten(params)
     # Integers among the parameters have no gradient.
     which = [i for i, leaf in enumerate(leaves) if _tree.is_floating(leaf)]
@@ -132,7 +132,7 @@ def _propagate(network, loss, params, state, inputs, key):
     def total(floating, taps):
         filled = tree.unflatten(_put(leaves, which, floating))
         replay = network.replay(filled, state, inputs, taps)
-        return _loss(network, replay.output, loss, key), replay
+        return _loss(network, replay.output, loss, cotangent), replay
 
     gradient = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
     floating = [leaves[i] for i in which]
@@ -213,21 +213,30 @@ def _layer_signals(block, num_examples, entering, out, context, gradient, own, o
     }
 
 
-def _loss(network, output, loss, key):
-    if loss is not None:
-        value = loss(output)
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"loss(output) must return a scalar, got shape {jnp.shape(value)}; "
-                "take the mean or the sum over the examples"
-            )
-        return value
-    out = jax.tree.leaves(output)[network.program.out_index]
-    if out.shape[:1] != (network.num_examples,):
+def _loss(network, output, loss, cotangent):
+    if loss is None:
+        out = jax.tree.leaves(output)[network.program.out_index]
+        return jnp.sum(out * cotangent)
+    value = loss(output)
+    if jnp.shape(value) != ():
         raise ValueError(
-            f"the output has shape {out.shape}, without the {network.num_examples} "
+            f"loss(output) must return a scalar, got shape {jnp.shape(value)}; "
+            "take the mean or the sum over the examples"
+        )
+    return value
+
+
+def _random_cotangent(network, key):
+    """A vector of norm one per example, shaped like the differentiated output."""
+    out = network.program.out_var
+    shape, dtype = _compat.shape_of(out), _compat.dtype_of(out)
+    if shape[:1] != (network.num_examples,):
+        raise ValueError(
+            f"the output has shape {shape}, without the {network.num_examples} "
             "examples on its leading axis; give the loss that makes use of it"
         )
-    v = jax.random.normal(key, out.shape, out.dtype).reshape(out.shape[0], -1)
-    norms = jax.vmap(_tree.safe_norm)(v).astype(out.dtype)
-    return jnp.sum(out.reshape(v.shape) * (v / norms[:, None]))
+    # Drawn outside of the compiled program, where it would double the time of it.
+    key = jax.random.key(0) if key is None else key
+    rows = jax.random.normal(key, shape, dtype).reshape(shape[0], -1)
+    norms = jax.vmap(_tree.safe_norm)(rows).astype(dtype)
+    return (rows / norms[:, None]).reshape(shape)

@@ -19,7 +19,7 @@ def plot(report, /):
     signals, spectra, lost = figure.subplots(1, 3)
     _curve(signals, depth, report, "forward_rms", "forward rms")
     gradients = [np.median(layer.gradient_norm) for layer in report.layers]
-    signals.semilogy(depth, gradients, marker=".", label="gradient norm")
+    _log(signals, depth, gradients, "gradient norm")
     _curve(signals, depth, report, "param_gradient_norm", "gradient of parameters")
     signals.set(xlabel="layer", title=report.verdict)
     signals.legend(fontsize="small")
@@ -33,8 +33,13 @@ def plot(report, /):
 
 
 def _curve(axes, depth, report, field, label):
-    values = [getattr(layer, field) for layer in report.layers]
-    axes.semilogy(depth, values, marker=".", label=label)
+    _log(axes, depth, [getattr(layer, field) for layer in report.layers], label)
+
+
+def _log(axes, depth, values, label):
+    """A curve on a logarithmic axis, with gaps where there is no logarithm."""
+    values = np.asarray(values, float)
+    axes.semilogy(depth, np.where(values > 0, values, np.nan), marker=".", label=label)
 
 
 def _spectra(axes, depth, report):
@@ -46,9 +51,9 @@ def _spectra(axes, depth, report):
     if rows:
         x = [position for position, _ in rows]
         values = [np.mean(jacobian.values, axis=0) for _, jacobian in rows]
-        axes.semilogy(x, [v[0] for v in values], marker=".", label="largest")
-        axes.semilogy(x, [np.median(v) for v in values], marker=".", label="median")
-        axes.semilogy(x, [v[-1] for v in values], marker=".", label="smallest")
+        _log(axes, x, [v[0] for v in values], "largest")
+        _log(axes, x, [np.median(v) for v in values], "median")
+        _log(axes, x, [v[-1] for v in values], "smallest")
         axes.axhline(1.0, color="grey", linewidth=0.5)
         axes.legend(fontsize="small")
     axes.set(xlabel="layer", title="singular values of the layer Jacobians")

@@ -20,12 +20,13 @@ COLOURS = {
 # Deep networks: the ends tell the story, the JSON file holds the rest.
 _MOST_ROWS = 64
 
+# Heads no wider than the numbers, so that eight columns fit into sixty characters.
 _COLUMNS = (
     "forward\nrms",
-    "satur-\nated",
+    "satu-\nrated",
     "dead\nunits",
-    "gradient\nnorm",
-    "gradient\nof param.",
+    "grad.\nnorm",
+    "param.\ngrad.",
     "largest\nsv",
     "rms\nsv",
 )
@@ -34,9 +35,12 @@ _COLUMNS = (
 def show(report, console=None, /) -> None:
     """Print verdict and tables to a rich console (standard output by default)."""
     console = console or Console()
-    console.print(_layers(report))
+    # A narrow screen needs every character for the numbers.
+    console.print(_layers(report, padding=(0, 0, 0, int(console.width >= 80))))
     for recurrence in report.recurrences:
+        console.print()
         console.print(_recurrence(recurrence))
+    console.print()
     notes = {layer.note: layer.name for layer in reversed(report.layers) if layer.note}
     for note, name in notes.items():
         console.print(Text(f"{name}: {note}", style="dim"))
@@ -54,14 +58,15 @@ def html(report, /) -> str:
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
-def _layers(report):
+def _layers(report, *, padding):
     table = Table(
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=padding,
+        show_edge=False,
         title=f"{len(report.layers)} layers, {report.made.get('precision', '')}",
         caption="sv: singular values of the layer's Jacobian",
     )
-    table.add_column("layer", no_wrap=True, min_width=12)
+    table.add_column("layer", overflow="fold")
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for row in _with_gap(report.layers):
@@ -74,7 +79,7 @@ def _layers(report):
 def _layer_row(layer):
     jacobian = layer.jacobian
     return (
-        layer.name + (" *" if layer.coupled else ""),
+        Text(layer.name + (" *" if layer.coupled else "")),
         _number(layer.forward_rms),
         _percent(layer.saturated_fraction),
         _percent(layer.dead_fraction),
@@ -88,7 +93,8 @@ def _layer_row(layer):
 def _recurrence(recurrence):
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{recurrence.name} along time, state of {recurrence.state_size}",
+        show_edge=False,
+        title=Text(f"{recurrence.name} along time, state of {recurrence.state_size}"),
     )
     table.add_column("step")
     for column in ("state rms", "gradient", "largest sv", "rms sv"):
@@ -123,7 +129,9 @@ def _number(value):
         return "-"
     if value == 0:
         return "0"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+    if 1e3 <= abs(value) < 1e4:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.1e}"
 
 
 def _percent(value):

@@ -5,15 +5,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab import models
-from gradstab.network import find_activations, find_layers, propagate
+from gradstab.network import Context, find_activations, find_layers
+from gradstab.network.activations import saturation
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
-def _signals(activation, z):
-    """Signals of one layer whose pre-activations are ``z``."""
+def _saturation(activation, z):
+    """Saturation of one layer whose pre-activations are ``z``."""
     network = find_layers(lambda w, x: activation(x @ w), jnp.eye(z.shape[1]), (z,))
-    return propagate(network, jnp.eye(z.shape[1]), (), (z,), loss=jnp.sum).signals
+    (block,) = network.blocks
+    context = Context([jnp.eye(z.shape[1])], [])
+    return saturation(block, find_activations(block), context, (z,))
 
 
 def _chains(apply, params, x):
@@ -50,22 +56,22 @@ CASES = {
 
 @pytest.mark.parametrize(("activation", "z", "expected"), CASES.values(), ids=CASES)
 def test_the_saturated_fraction_is_counted_by_slope(activation, z, expected):
-    found = _signals(activation, jnp.array(z, jnp.float32)[None])
-    assert float(found.saturated_fraction[0]) == expected
+    found = _saturation(activation, jnp.array(z, jnp.float32)[None])
+    assert float(found.saturated) == expected
 
 
 def test_a_unit_is_dead_if_no_example_moves_it():
     z = jnp.array([[-1.0, -1.0, 1.0, 1.0], [-2.0, 2.0, 2.0, -2.0]])
-    assert float(_signals(jax.nn.relu, z).dead_fraction[0]) == 0.25
+    assert float(_saturation(jax.nn.relu, z).dead) == 0.25
     # Saturated is not dead: the slope of a sigmoid is never zero in float32 here.
-    assert float(_signals(jax.nn.sigmoid, 10 * z).dead_fraction[0]) == 0.0
-    assert float(_signals(jax.nn.sigmoid, 10 * z).saturated_fraction[0]) == 1.0
+    assert float(_saturation(jax.nn.sigmoid, 10 * z).dead) == 0.0
+    assert float(_saturation(jax.nn.sigmoid, 10 * z).saturated) == 1.0
 
 
 def test_a_layer_without_an_activation_has_no_fractions():
-    found = _signals(lambda z: z, jnp.ones((1, 2)))
-    assert np.isnan(found.saturated_fraction[0])
-    assert np.isnan(found.dead_fraction[0])
+    found = _saturation(lambda z: z, jnp.ones((1, 2)))
+    assert np.isnan(found.saturated)
+    assert np.isnan(found.dead)
 
 
 @pytest.mark.parametrize("name", models.ACTIVATIONS)

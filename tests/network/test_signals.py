@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import find_layers, layer_slice, propagate
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 DEPTH, WIDTH, EXAMPLES = 4, 5, 6
 
