@@ -1,0 +1,248 @@
+r"""The growth exponents of a deep product of Jacobians.
+
+The singular values of :math:`J_L \cdots J_1` spread over more orders of magnitude than
+any dtype resolves, so the product is never formed. Each sweep carries an orthonormal
+basis through the layers, :math:`J_l Q_{l-1} = Q_l R_l`; the singular values of the
+product are those of :math:`R_L \cdots R_1`, whose rows are graded. One sweep from a
+random basis is not enough: rounding leaks from the large directions into the small
+ones. A sweep forward, one backward through the transposed layers from the basis where
+it ended, and one forward again bring the basis to the singular vectors, where the leak
+does no harm.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from gradstab.records import record
+from gradstab.spectra.golub_kahan import roundoff, two_way
+from gradstab.spectra.linear_map import LinearMap
+
+# Columns pushed through a linear map at once.
+_CHUNK = 128
+
+# A direction that keeps less than this many units of roundoff of the layer's typical
+# gain is rounding: that of a rank-one matrix in float32 is 1 to 3 of them.
+_NOISE = 8
+
+# The logarithms of the singular values are found in windows of this width, from a piece
+# of the triangular product that overlaps with its neighbours by the margin: wide enough
+# for exp(-2 margin) to be 1e-7, and narrow enough, together, for float64 to resolve.
+_CORE = 10.0
+_MARGIN = 8.0
+
+# The exponent of a zero row: below that of anything, and sums of it are still int64.
+_NOTHING = -(2**40)
+
+
+@record
+class Exponents:
+    """Growth exponents of products of Jacobians.
+
+    Attributes:
+        values: (num, k) ln(singular value of the product) / layers, in descending
+            order; -inf for directions that do not get through, NaN where a Jacobian is
+            not finite.
+        change: (num, k) by how much the last sweep changed them.
+    """
+
+    values: np.ndarray
+    change: np.ndarray
+
+
+def exponents(
+    layers: Sequence,
+    /,
+    *,
+    top_k: int | None = None,
+    tol: float = 1e-6,
+    max_sweeps: int = 9,
+) -> Exponents:
+    r"""All growth exponents of :math:`J_L \cdots J_1`, or the largest ones.
+
+    .. math:: \lambda_i = \frac{1}{L} \ln \sigma_i(J_L \cdots J_1)
+
+    Args:
+        layers: the Jacobians from the input on: each an array
+            ``(num, n_out, n_in)`` or a `LinearMap`, one width fitting the next.
+        top_k: how many; all ``min(n_0, n_L)`` by default, and at most so many.
+        tol: stop after the third sweep, or a later one, that changed nothing by more.
+        max_sweeps: stop after so many in any case. Also stops when the change no longer
+            falls: what is left is rounding in the maps.
+
+    Returns:
+        The exponents. Arrays are taken to float64; a `LinearMap` rounds as its function
+        does. A direction that a layer shrinks below the roundoff of its dtype against
+        the layer's typical gain counts as lost. Cost: :math:`O(L n m^2)` per sweep and
+        example beside the products, with m the smallest width, or
+        ``2 * top_k + 8`` if that is less.
+
+    Raises:
+        ValueError: if there are no layers, or their shapes do not fit.
+
+    References:
+        Stewart (1997), On graded QR decompositions of products of matrices; Benettin et
+        al. (1980), Lyapunov characteristic exponents, for one sweep.
+
+    Examples:
+        >>> layer = np.diag([3.0, 1.0, 1e-3, 0.0])[None]
+        >>> exponents([layer] * 50).values.round(6)
+        array([[ 1.098612,  0.      , -6.907755,      -inf]])
+    """
+    widths = _widths(layers)
+    most = min(widths[0], widths[-1])
+    num_values = most if top_k is None else min(top_k, most)
+    block = min(*widths, most if top_k is None else 2 * top_k + 8)
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _iterate(layers, widths[0], block, num_values, tol, max_sweeps)
+
+
+def _iterate(layers, width, block, num_values, tol, max_sweeps):
+    num = _shape(layers[0])[0]
+    # Random, so that no singular vector is missing from it; always the same, as it has
+    # no influence on the result beyond rounding.
+    start = np.random.default_rng(0).standard_normal((num, width, block))
+    basis = np.linalg.qr(start)[0]
+    values = np.full((num, num_values), np.nan)
+    change = np.full_like(values, np.inf)
+    for sweep in range(max_sweeps):
+        basis, product = _sweep(layers, basis, backward=sweep % 2 == 1)
+        before, last = values, np.max(change, initial=0, where=~np.isnan(change))
+        logs = np.stack(
+            [_ln_singular_values(*one) for one in zip(*product, strict=True)]
+        )
+        values = _padded(logs, num_values) / len(layers)
+        change = _change(values, before)
+        now = np.max(change, initial=0, where=~np.isnan(change))
+        if sweep >= 2 and (now <= tol or now >= last):
+            break
+    return Exponents(values, change)
+
+
+def _change(values, before):
+    same = values == before  # infinities too, whose difference is not defined
+    return np.abs(np.where(same, 0, values) - np.where(same, 0, before))
+
+
+def _sweep(layers, basis, backward):
+    """The basis carried through all layers, and the product of the R.
+
+    The product is ``mantissa * 2.0**exponent[..., None]``, row by row: (num, m, m)
+    upper triangular with rows of size near 1, and (num, m) integers.
+    """
+    num, _, m = basis.shape
+    mantissa = np.broadcast_to(np.eye(m), (num, m, m))
+    exponent = np.zeros((num, m), np.int64)
+    for layer in reversed(layers) if backward else layers:
+        image = _product(layer, basis, backward)
+        finite = np.all(np.isfinite(image), axis=(1, 2))
+        basis, r = np.linalg.qr(np.where(finite[:, None, None], image, 0))
+        r = _without_noise(r, _roundoff(layer))
+        r[np.logical_not(finite)] = np.nan
+        mantissa, exponent = _times(r, mantissa, exponent)
+    return basis, (mantissa, exponent)
+
+
+def _without_noise(r, roundoff):
+    """R with the rows of lost directions set to zero."""
+    diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
+    typical = np.sqrt(np.sum(np.square(r / _largest(r)), axis=(1, 2)) / r.shape[-1])
+    lost = diagonal <= _NOISE * roundoff * typical[:, None] * _largest(r)[:, :, 0]
+    return np.where(lost[:, :, None], 0, r)
+
+
+def _largest(r):
+    largest = np.max(np.abs(r), axis=(1, 2), keepdims=True)
+    return np.where(largest > 0, largest, 1)
+
+
+def _times(r, mantissa, exponent):
+    """The product of R and an upper triangular matrix whose rows are scaled."""
+    # No row that enters row i of the product is above the largest one from i on.
+    over = np.maximum.accumulate(exponent[:, ::-1], axis=1)[:, ::-1]
+    shift = np.maximum(exponent[:, None, :] - over[:, :, None], -4000)
+    weights = np.triu(np.ldexp(r, np.minimum(shift, 0).astype(np.int32)))
+    rows = weights @ mantissa
+    _, size = np.frexp(np.max(np.abs(rows), axis=2))
+    alive = np.any(rows != 0, axis=2)
+    exponent = np.where(alive, over + size, _NOTHING)
+    return np.ldexp(rows, -size[:, :, None]), exponent
+
+
+def _ln_singular_values(mantissa, exponent):
+    """Ln of the nonzero singular values of a graded triangular matrix, descending."""
+    if not np.isfinite(mantissa).all():
+        return np.full(len(exponent), np.nan)
+    alive = np.diagonal(mantissa) != 0
+    mantissa, exponent = mantissa[np.ix_(alive, alive)], exponent[alive]
+    logs = np.log(np.abs(np.diagonal(mantissa))) + exponent * math.log(2)
+    # Never rising: where a window begins and ends.
+    levels = -np.maximum.accumulate(logs[::-1])[::-1]
+    values = np.full(len(alive), -np.inf)
+    start = 0
+    while start < len(levels):
+        stop = np.searchsorted(levels, levels[start] + _CORE, "right")
+        low = np.searchsorted(levels, levels[start] - _MARGIN, "left")
+        high = np.searchsorted(levels, levels[stop - 1] + _MARGIN, "right")
+        shift = np.max(exponent[low:high])
+        drop = np.maximum(exponent[low:high] - shift, -4000).astype(np.int32)
+        piece = np.ldexp(mantissa[low:high, low:high], drop[:, None])
+        found = np.linalg.svd(piece, compute_uv=False)[start - low : stop - low]
+        with np.errstate(divide="ignore"):
+            values[start:stop] = np.log(found) + shift * math.log(2)
+        start = stop
+    return -np.sort(-values)
+
+
+def _padded(logs, num_values):
+    """The largest ones; -inf beyond the smallest width of the network."""
+    missing = max(num_values - logs.shape[1], 0)
+    lost = np.where(np.isnan(logs[:, :1]), np.nan, -np.inf)
+    logs = np.concatenate([logs, np.repeat(lost, missing, axis=1)], axis=1)
+    return logs[:, :num_values]
+
+
+def _product(layer, basis, backward):
+    """J or its transpose times the columns of the basis: (num, n, m) in float64."""
+    if not isinstance(layer, LinearMap):
+        matrix = np.asarray(layer, np.float64)
+        return (np.swapaxes(matrix, 1, 2) if backward else matrix) @ basis
+    product = jax.vmap(two_way(layer)[backward], in_axes=2, out_axes=2)
+    pieces = np.split(basis, range(_CHUNK, basis.shape[2], _CHUNK), axis=2)
+    images = [np.asarray(product(jnp.asarray(p)), np.float64) for p in pieces]
+    return np.concatenate(images, axis=2)
+
+
+def _roundoff(layer):
+    if isinstance(layer, LinearMap):
+        return roundoff(layer)
+    return float(jnp.finfo(layer.dtype).eps) / 2
+
+
+def _shape(layer):
+    if isinstance(layer, LinearMap):
+        return (layer.num, *layer.shape)
+    return layer.shape
+
+
+def _widths(layers):
+    """The widths of the data between the layers: one more than there are layers."""
+    if not layers:
+        raise ValueError("no layers given: a product needs at least one Jacobian.")
+    shapes = [_shape(layer) for layer in layers]
+    for place, shape in enumerate(shapes):
+        if len(shape) != 3 or shape[0] != shapes[0][0]:
+            raise ValueError(
+                f"layer {place} has shape {shape}; expected (num, n_out, n_in) with "
+                f"num={shapes[0][0]} as in layer 0. Give one Jacobian per example."
+            )
+        if place and shape[2] != shapes[place - 1][1]:
+            raise ValueError(
+                f"layer {place} takes {shape[2]} numbers, but layer {place - 1} gives "
+                f"{shapes[place - 1][1]}. List the layers from the input on."
+            )
+    return [shapes[0][2], *(shape[1] for shape in shapes)]
