@@ -57,8 +57,13 @@ def nonfinite_loss_error(
         where = "update" if gradient_is_finite() else "backward"
     found = None
     if where != "update":
+        # The first array: logits come before those of auxiliary heads.
         found = network.locate_nonfinite(
-            apply, state.params, (x,), lambda o: loss(o, y)
+            apply,
+            state.params,
+            (x,),
+            lambda o: loss(o, y),
+            output=lambda o: jax.tree.leaves(o)[0],
         )
     layer = found[0] if found else None
     step = int(state.step) + 1
