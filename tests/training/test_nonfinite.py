@@ -26,6 +26,18 @@ class TwoLayers(nnx.Module):
         return self.second(self.activation(self.first(x)))
 
 
+class WithAuxiliaryHead(TwoLayers):
+    """The same with a second head on the first layer, as in deep supervision."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.auxiliary = nnx.Linear(2, 1, rngs=rngs)
+
+    def __call__(self, x):
+        h = self.first(x)
+        return self.second(jnp.tanh(h)), (self.auxiliary(h),)
+
+
 def root_of_square(x):
     """The absolute value, with 0 times infinity for the slope at 0."""
     return jnp.sqrt(jnp.square(x))
@@ -185,3 +197,10 @@ def test_a_model_with_dropout_and_statistics_is_searched_as_well(network, optimi
         {"optimizer": optimizer, "num_steps": 4, "progress": False},
     )
     assert (error.step, error.layer, error.where) == (2, "first", "forward")
+
+
+def test_a_model_with_auxiliary_heads_is_searched_as_well(settings):
+    loss = training.with_auxiliary(training.mean_squared_error)
+    data = batches(20, x_bad=np.inf)
+    error = stop(WithAuxiliaryHead(nnx.Rngs(0)), data, settings, loss=loss)
+    assert (error.step, error.layer, error.where) == (STEP, "first", "forward")
