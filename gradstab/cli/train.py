@@ -86,7 +86,8 @@ def _folder(options):
 
 
 def _pretrained(task, options, folder):
-    if not options.pretrain_steps or training.latest(folder) is not None:
+    begun = options.resume is not None and training.latest(folder) is not None
+    if not options.pretrain_steps or begun:
         return task.model
     return training.pretrain(
         task.model,
