@@ -1,6 +1,5 @@
 """From a model and a batch to a report."""
 
-import contextlib
 import dataclasses
 import math
 import platform
@@ -11,20 +10,15 @@ from importlib import metadata
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from gradstab import _tree
-from gradstab.network import find_layers, propagate
+from gradstab.analysis.progress import progress_bar
+from gradstab.analysis.subject import arithmetic, find_subject
+from gradstab.analysis.trunk import trunk_growth
+from gradstab.network import propagate
 from gradstab.network.adapters import as_target
 from gradstab.records import Layer
-from gradstab.report import GrowthPair, Report, judge
-from gradstab.spectra import (
-    coupled_layers,
-    fit_growth,
-    layer_recurrences,
-    layer_spectrum,
-)
+from gradstab.report import Report, judge
+from gradstab.spectra import coupled_layers, layer_recurrences, layer_spectrum
 
 
 def analyze(
@@ -93,13 +87,14 @@ def analyze(
     if examples < 1:
         raise ValueError(f"examples must be at least 1, got {examples}")
     target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
-    network, target, wide = _trace(target, output, loss, precision)
-    with _arithmetic(wide):
+    subject = find_subject(target, output=output, loss=loss, precision=precision)
+    network = subject.network
+    with arithmetic(subject.wide):
         key = jax.random.key(seed)
-        flow = propagate(network, *target[1:], loss=loss, key=key)
+        flow = propagate(network, *subject.arrays, loss=loss, key=key)
         layers, recurrences = [], []
-        with _progress(progress, len(network.layers)) as advance:
-            sizes = _sizes(network, target.params)
+        with progress_bar(progress, len(network.layers)) as advance:
+            sizes = _sizes(subject)
             limits = {"examples": examples, "max_dense": max_dense}
             coupled = coupled_layers(network, flow)
             for place, row, mixed in zip(
@@ -112,9 +107,9 @@ def analyze(
                 recurrences += layer_recurrences(network, flow, place, **limits)
                 advance(place.name)
         value = float(flow.loss)
-    growth = _growth(layers)
+    growth = trunk_growth(layers)
     verdict, reasons = judge(layers, growth, recurrences)
-    made = _made(_dtypes(network, target.params), seed, target, examples)
+    made = _made(subject, seed, examples)
     return Report(
         layers=tuple(layers),
         growth=growth,
@@ -126,74 +121,6 @@ def analyze(
     )
 
 
-def _trace(target, output, loss, precision):
-    """The network, the target in the precision used, and whether that is float64."""
-    if precision not in (None, "float64", "own"):
-        raise ValueError(f"precision must be 'float64', 'own' or None: {precision!r}")
-    narrow = any(
-        jnp.finfo(jnp.result_type(leaf)).bits < 32
-        for leaf in _tree.floating_leaves(target.params)
-    )
-    wide = precision == "float64" or (
-        precision is None and not narrow and jax.default_backend() != "tpu"
-    )
-    if wide:
-        with _arithmetic(True):
-            raised = target._replace(**_arrays(target, _to_float64))
-            try:
-                return _find(raised, output, loss), raised, True
-            except (TypeError, jax.dtypes.TypePromotionError):
-                # A model that fixes its dtypes inside cannot be widened from outside.
-                if precision == "float64":
-                    raise
-    target = target._replace(**_arrays(target, jnp.asarray))
-    with _arithmetic(False):
-        return _find(target, output, loss), target, False
-
-
-def _find(target, output, loss):
-    network = find_layers(
-        target.apply, target.params, target.inputs, state=target.state, output=output
-    )
-    if loss is not None:
-        # A loss can fix dtypes as well: better known now than in the middle.
-        jax.eval_shape(loss, network.program.output_shapes)
-    return network
-
-
-def _arrays(target, convert):
-    # To look at a model is no use of its keys.
-    fields = {name: getattr(target, name) for name in ("params", "state", "inputs")}
-    return jax.tree.map(convert, _tree.fresh_keys(fields))
-
-
-def _to_float64(leaf):
-    return jnp.asarray(leaf, jnp.float64 if _tree.is_floating(leaf) else None)
-
-
-@contextlib.contextmanager
-def _arithmetic(wide):
-    # The user's own arithmetic may be in float64 as well: that is left as it is.
-    in_float64 = jax.enable_x64(True) if wide else contextlib.nullcontext()
-    with in_float64, jax.default_matmul_precision("highest"):
-        yield
-
-
-@contextlib.contextmanager
-def _progress(wanted, total):
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not (wanted and console.is_terminal),
-    ) as bar:
-        task = bar.add_task("layers", total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)
-
-
 def _rows(signals):
     """The signals of one layer after the other."""
     names = [field.name for field in dataclasses.fields(signals)]
@@ -202,9 +129,9 @@ def _rows(signals):
         yield {name: column[number] for name, column in columns.items()}
 
 
-def _sizes(network, params):
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    return dict(zip(network.program.param_names, shapes, strict=True))
+def _sizes(subject):
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(subject.target.params)]
+    return dict(zip(subject.network.program.param_names, shapes, strict=True))
 
 
 def _layer(place, row, spectrum, coupled, note, sizes):
@@ -227,48 +154,18 @@ def _layer(place, row, spectrum, coupled, note, sizes):
     )
 
 
-def _growth(layers):
-    trunk = _trunk(layers)
-    names = [layer.name for layer in trunk]
-    return GrowthPair(
-        forward=fit_growth([layer.forward_rms for layer in trunk], names),
-        backward=fit_growth(np.stack([layer.gradient_norm for layer in trunk]), names),
-    )
-
-
-def _trunk(layers):
-    """The longest run of layers with one output shape.
-
-    A stem or a head of another shape would bend the law of the layers between. In a
-    network that narrows from layer to layer no run is long; then all layers are taken,
-    if they have one kind of shape: fan-in scaling keeps norms comparable over widths.
-    """
-    runs, start = [], 0
-    for end in range(1, len(layers) + 1):
-        if end == len(layers) or layers[end].out_shape != layers[start].out_shape:
-            runs.append(layers[start:end])
-            start = end
-    longest = max(runs, key=len)
-    same_rank = len({len(layer.out_shape) for layer in layers}) == 1
-    return layers if len(longest) < 3 and same_rank else longest
-
-
-def _made(dtypes, seed, target, examples):
+def _made(subject, seed, examples):
     device = jax.devices()[0]
     return {
         **{name: metadata.version(name) for name in ("gradstab", "jax", "flax")},
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
-        "precision": " and ".join(dtypes),
+        "precision": " and ".join(subject.dtypes),
         "matmul_precision": "highest",
         "seed": seed,
-        "batch": tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(target.inputs)),
+        "batch": tuple(
+            jnp.shape(leaf) for leaf in jax.tree.leaves(subject.target.inputs)
+        ),
         "jacobian_examples": examples,
         "command": " ".join(sys.argv),
     }
-
-
-def _dtypes(network, params):
-    """The dtypes of the parameters and of the data that pass between layers."""
-    found = {str(jnp.result_type(leaf)) for leaf in _tree.floating_leaves(params)}
-    return sorted(found | set(network.dtypes))

@@ -1,0 +1,5 @@
+"""From a model and a batch to a report."""
+
+from gradstab.analysis.analyze import analyze
+
+__all__ = ["analyze"]

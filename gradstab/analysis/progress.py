@@ -1,0 +1,28 @@
+"""A progress bar on standard error, or in a notebook."""
+
+import contextlib
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+
+@contextlib.contextmanager
+def progress_bar(wanted, total, /):
+    """Yields ``advance(name)``: one more part is done, and which one it was.
+
+    Args:
+        wanted: whether to show it, where somebody can see it.
+        total: how many parts there are.
+    """
+    console = Console(stderr=True)
+    seen = console.is_terminal or console.is_jupyter
+    with Progress(
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not (wanted and seen),
+    ) as bar:
+        task = bar.add_task("layers", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
