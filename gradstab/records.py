@@ -133,25 +133,65 @@ class Growth:
     Layers are counted from the input in both directions, so a gradient that shrinks on
     its way back to the input has a positive rate.
 
+    An exponential or a constant may begin with a transient, whose steps die out like
+    exp(-l / settling); a power and an exponential of the root count their layers from
+    ``-offset``: ``a (l + offset)^rate``.
+
     Attributes:
         rate: scalar, natural logarithm of a norm.
-        error: scalar, its standard error.
-        change: scalar, the factor by which the norm changes from the first layer of
-            the fit to the last.
+        error: scalar, its standard error; of a constant that of the rate per layer.
+        change: scalar, the factor by which the fitted norm changes from the first layer
+            of the fit to the last.
+        offset: scalar, layers.
+        settling: scalar, layers; 0 without a transient.
         law: which law.
         layers: the layers that were fitted, in depth order.
+        depth: how many they are.
     """
 
     rate: float
     error: float
     change: float
-    law: str = static()
+    offset: float = 0.0
+    settling: float = 0.0
+    law: str = static(kw_only=True)
     layers: tuple[str, ...] = static(default=())
+    depth: int = static(default=0)
 
     @property
     def factor(self) -> float:
         """``exp(rate)``: per layer if the law is exponential."""
         return math.exp(self.rate)
+
+    @property
+    def depth_scale(self) -> float:
+        """Layers over which an exponential changes e-fold; infinite for other laws."""
+        if self.law != "exponential" or self.rate == 0:
+            return math.inf
+        return 1 / abs(self.rate)
+
+
+@record
+class Range:
+    """Where a signal leaves the range of a dtype.
+
+    Attributes:
+        depth: layers (or time steps) from where the signal starts, the input or the
+            loss, to the first one out of range; infinite if it never gets there.
+        dtype: name of the dtype.
+        direction: 'forward' or 'backward'.
+        end: 'underflow' below the smallest normal number, 'overflow' above the largest
+            one; empty if the depth is infinite.
+        layer: the first layer out of range; empty if none of the network is.
+        extrapolated: whether the depth is beyond the network, by its law of growth.
+    """
+
+    depth: float
+    dtype: str = static()
+    direction: str = static()
+    end: str = static()
+    layer: str = static()
+    extrapolated: bool = static(default=False)
 
 
 @record

@@ -115,7 +115,10 @@ def test_a_layer_of_fan_in_100_scales_the_variance_by_100_times_its_own(
 
 def test_identity_weights_are_stable_and_a_leaky_factor_is_not(x):
     assert as_scan(1.0, x).verdict == "stable"
-    assert as_scan(0.97, x).verdict == "vanishing"  # 0.97^19 = 0.56 < 1 / 1.5
+    assert as_scan(0.94, x).verdict == "vanishing"  # e-fold in 16 of 20 layers
+    report = as_scan(0.97, x)  # e-fold in 33 layers: 0.56 is left after twenty
+    assert report.growth.backward.law == "exponential"
+    assert report.verdict == "critical"
 
 
 def test_a_critical_tanh_network_is_critical_and_not_vanishing():

@@ -2,36 +2,57 @@
 
 import math
 
+from gradstab.report.ranges import ranges, ranges_along_time
+
 # From the worst to the best.
 VERDICTS = ("broken", "exploding", "vanishing", "critical", "stable", "unknown")
 
 
-def judge(layers, growth, recurrences, /) -> tuple[str, tuple[str, ...]]:
-    """One word for the whole network.
+def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str, ...]]:
+    r"""One word for the whole network.
 
-    The backward signal decides: an exponential law is vanishing or exploding, a power
-    or an exponential of the root is critical, a constant is stable. A forward signal
-    that grows or decays exponentially is exploding or vanishing as well. Recurrent
-    layers are judged along time by the same rules; the worst word is the verdict.
+    The law decides, and how deep the network is. With an exponential law a signal
+    changes e-fold every :math:`1 / |r|` layers: the depth scale of norms, twice that of
+    squared norms. A network deeper than that is vanishing or exploding: its gradient
+    from the loss back, its signal from the input on. (Schoenholz et al. train networks
+    of up to six depth scales of the squared norm, :math:`3 / |r|` layers.) One that is
+    less deep cannot be told from a critical network by what reaches its end: it is
+    critical, as is one whose signal follows a power or an exponential of the root. One
+    whose signals keep their size, after a transient if there is one, is stable.
+
+    A signal that leaves the range of the model's dtype inside the network is vanishing
+    or exploding whatever its law.
+
+    Recurrent layers are judged along time by the same rules, except that a state that
+    settles from its start at zero follows a power for a while: it is stable. The worst
+    word is the verdict.
 
     Args:
         layers: records of the layers, in depth order.
         growth: forward and backward growth.
         recurrences: records of the recurrent layers.
+        dtypes: names of the dtypes in which the model itself computes, which need not
+            be those of its analysis.
 
     Returns:
         The verdict and the reasons for it, the deciding ones first.
+
+    References:
+        Schoenholz et al. (2017), Deep information propagation, section 4; Yang and
+        Schoenholz (2017), Mean field residual networks: on the edge of chaos.
     """
     findings = _broken(layers)
     findings += _judge_pair(growth.forward, growth.backward, "layer", "")
+    if layers:
+        findings += _out_of_range(ranges(layers, growth, dtypes=dtypes), "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
-        backward, forward = _judge_pair(
-            recurrence.forward, recurrence.backward, "time step", where
-        )
-        # A state that settles from its start at zero follows a power for a while.
-        word = "stable" if forward[0] == "critical" else forward[0]
-        findings += [backward, (word, forward[1])]
+        pair = recurrence.forward, recurrence.backward
+        backward, forward = _judge_pair(*pair, "time step", where)
+        mild = recurrence.forward.law in ("power", "exp-sqrt")
+        findings += [backward, ("stable", forward[1]) if mild else forward]
+        found = ranges_along_time(recurrence, dtypes=dtypes)
+        findings += _out_of_range(found, f"{where}step ")
     findings.sort(key=lambda finding: VERDICTS.index(finding[0]))
     known = [finding for finding in findings if finding[0] != "unknown"]
     verdict = known[0][0] if known else "unknown"
@@ -72,72 +93,75 @@ def _silent(layers):
     return names[::-1]
 
 
-def _judge_pair(forward, backward, unit, where):
+def _out_of_range(found, where):
+    """Signals that leave a dtype's range inside the network.
+
+    One that starts out of it needs another scale of the loss, not another network.
+    """
+    nouns = {"forward": "the signal", "backward": "the gradient"}
+    sides = {
+        "underflow": ("vanishing", "falls below the smallest normal number"),
+        "overflow": ("exploding", "rises above the largest number"),
+    }
     return [
-        (_backward_word(backward), where + _backward_sentence(backward, unit)),
-        (_forward_word(forward), where + _forward_sentence(forward, unit)),
+        (
+            sides[r.end][0],
+            f"{where}{r.layer}: {nouns[r.direction]} {sides[r.end][1]} of {r.dtype}",
+        )
+        for r in found
+        if r.layer and r.depth > 1
     ]
 
 
-def _backward_word(growth):
-    if growth.law == "exponential":
-        return "vanishing" if growth.rate > 0 else "exploding"
-    return _mild_word(growth)
+def _judge_pair(forward, backward, unit, where):
+    back = "the gradient", "on its way back", -1
+    on = "the signal", "on its way forward", 1
+    return [
+        (_word(backward, -1), where + _sentence(backward, unit, *back)),
+        (_word(forward, 1), where + _sentence(forward, unit, *on)),
+    ]
 
 
-def _forward_word(growth):
-    if growth.law == "exponential":
-        return "exploding" if growth.rate > 0 else "vanishing"
-    return _mild_word(growth)
+def _word(growth, sign):
+    if growth.law == "exponential" and growth.depth_scale <= growth.depth:
+        return "exploding" if sign * growth.rate > 0 else "vanishing"
+    return {"constant": "stable", "unknown": "unknown"}.get(growth.law, "critical")
 
 
-def _mild_word(growth):
-    words = {"constant": "stable", "unknown": "unknown"}
-    return words.get(growth.law, "critical")
-
-
-def _backward_sentence(growth, unit):
-    if growth.law == "exponential":
-        verb = "shrinks" if growth.rate > 0 else "grows"
-        factor = math.exp(-growth.rate)
-        change = 1 / growth.change if growth.change else math.inf
-        return (
-            f"the gradient {verb} by a factor {factor:.4g} per {unit} on its way back "
-            f"({_rate(growth, unit)}), {_factor(change)} over {_span(growth, unit)}"
-        )
-    return "the gradient" + _mild_sentence(growth, unit)
-
-
-def _forward_sentence(growth, unit):
-    if growth.law == "exponential":
-        verb = "grows" if growth.rate > 0 else "shrinks"
-        return (
-            f"the signal {verb} by a factor {growth.factor:.4g} per {unit} on its way "
-            f"forward ({_rate(growth, unit)}), {_factor(growth.change)} over "
-            f"{_span(growth, unit)}"
-        )
-    return "the signal" + _mild_sentence(growth, unit)
-
-
-def _mild_sentence(growth, unit):
+def _sentence(growth, unit, signal, way, sign):
     if growth.law == "unknown":
-        return f": too few comparable {unit}s to tell a law"
-    if growth.law == "constant":
-        return f" keeps its size over {_span(growth, unit)}"
-    return (
-        f" follows the law '{growth.law}' along the {unit}s ({_rate(growth, unit)}), "
-        f"{_factor(growth.change)} over {_span(growth, unit)}"
+        return f"{signal}: too few comparable {unit}s to tell a law"
+    span = f"over {_span(growth, unit)}"
+    after = f" after a transient of {growth.settling:.2g} {unit}s" * bool(
+        growth.settling
     )
+    if growth.law == "constant":
+        return f"{signal} keeps its size {span}{after}"
+    change = _power(growth.change, sign if growth.law == "exponential" else 1)
+    if growth.law != "exponential":
+        return (
+            f"{signal} follows the law '{growth.law}' along the {unit}s "
+            f"({_rate(growth, unit)}), a factor {change:.3g} {span}"
+        )
+    verb = "grows" if sign * growth.rate > 0 else "shrinks"
+    shallow = growth.depth_scale > growth.depth
+    but = f", e-fold in {growth.depth_scale:.3g} {unit}s" * shallow
+    return (
+        f"{signal} {verb} by a factor {math.exp(sign * growth.rate):.4g} per {unit} "
+        f"{way} ({_rate(growth, unit)}){after}{but}, a factor {change:.3g} {span}"
+    )
+
+
+def _power(change, sign):
+    if sign > 0:
+        return change
+    return 1 / change if change else math.inf
 
 
 def _rate(growth, unit):
     per = {"exponential": unit, "power": f"unit of ln({unit})"}
     unit = per.get(growth.law, f"sqrt({unit})")
     return f"rate {growth.rate:+.4g} ± {growth.error:.2g} per {unit}"
-
-
-def _factor(change):
-    return f"a factor {change:.3g}"
 
 
 def _span(growth, unit):

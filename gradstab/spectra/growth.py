@@ -7,32 +7,76 @@ not to the levels: with :math:`y_l = \ln \|\cdot\|_l` and a law :math:`a + r g(l
 .. math:: y_{l+1} - y_l = r \, (g(l+1) - g(l)) + \varepsilon_l .
 
 Fitted to the levels, a random walk without drift looks like a trend with a tiny error.
+
+A network does not begin at its law: lengths relax to their fixed point first, and the
+steps with them. So a constant and an exponential may begin with steps that die out like
+:math:`\exp(-l / \tau)` (Schoenholz et al. 2017), and a power counts its layers from
+:math:`l = -d`: the length of a critical tanh network is :math:`1 / (2 (l + d))`, with d
+given by the length of its input.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from gradstab.records import Growth
 
-LAWS = {
-    "power": np.log,
-    "exp-sqrt": np.sqrt,
-    "exponential": lambda layer: np.asarray(layer, float),
-}
-
 # A change of less than this over the whole network is no growth, however certain.
 _LEAST_CHANGE = 1.5
+
+# The steps' standard deviation falls like a power of depth: 0 for a chain, whose layers
+# are alike, 1 for a residual network, where a layer adds one part in l.
+_SCATTERS = (0.0, 0.5, 1.0)
+
+# Shorter sequences do not show their bend.
+_BENT_STEPS = 8
+
+# The step of finite differences in a shape, which is of order one.
+_NUDGE = 1e-4
+
+# Steps are taken for rounded to this: relative rounding errors in float32.
+_ROUNDING = 1e-7
+
+
+class _Law(NamedTuple):
+    """Curves g with as many rates, and the values that their shape may take.
+
+    ``curves(layer, shapes)`` has shape (shapes, layers, rates); the first rate is that
+    of the law, the others are of its transient.
+    """
+
+    name: str
+    curves: Callable
+    num_rates: int = 1
+    shapes: np.ndarray = np.zeros(1)
+
+
+class _Fit(NamedTuple):
+    """Rates; how the law's change over the network follows from rates and shape."""
+
+    law: _Law
+    shape: float
+    score: float
+    rates: np.ndarray
+    covariance: np.ndarray
+    slope: np.ndarray
+    freedom: int
+    total: float
 
 
 def fit_growth(norms, names=(), /) -> Growth:
     """The law of growth of a sequence of norms, its rate and its standard error.
 
-    The law with the least squared residual is taken. It is ``constant`` unless the
-    fitted change from the first to the last layer exceeds both a factor of 1.5 and
-    three standard errors (in short networks more: as many as Student's distribution
-    asks for at the same 0.27 %: 19 with four layers and 3.5 with twenty).
+    Of the laws in `Growth`, each with and without a transient, that with the least
+    Bayesian information criterion (Schwarz 1978) is taken: as depth grows it finds the
+    true one. It is ``constant`` unless the fitted change from the first to the last
+    layer, without the transient, exceeds both a factor of 1.5 and three standard errors
+    (in short networks more: as many as Student's distribution asks for at the same
+    0.27 %: 19 with four layers and 3.5 with twenty). Bends are looked for from nine
+    layers on.
 
     Args:
         norms: (layers,) or (layers, examples), layers counted from the input. Examples
@@ -49,6 +93,33 @@ def fit_growth(norms, names=(), /) -> Growth:
         >>> growth.law, round(growth.factor, 9)
         ('exponential', 1.5)
     """
+    layer, levels, names = _usable(norms, names)
+    if len(layer) < 3:
+        nan = math.nan
+        return Growth(nan, nan, nan, law="unknown", layers=names, depth=len(layer))
+    fits = [_fit(law, layer, levels) for law in _laws(layer)]
+    certain = [fit for fit in fits if fit.law.name == "constant" or _is_certain(fit)]
+    best = min(certain, key=_score)
+    if best.law.name == "constant":
+        drift = min((f for f in fits if f.law.name == "exponential"), key=_score)
+        rate, error = 0.0, math.sqrt(drift.covariance[0, 0])
+    else:
+        rate, error = float(best.rates[0]), math.sqrt(best.covariance[0, 0])
+    bent = best.law.name in ("power", "exp-sqrt")
+    return Growth(
+        rate,
+        error,
+        _exp(best.total),
+        offset=best.shape if bent else 0.0,
+        settling=0.0 if bent else best.shape,
+        law=best.law.name,
+        layers=names,
+        depth=len(layer),
+    )
+
+
+def _usable(norms, names):
+    """Positions, averaged logarithms and names of the layers that can be compared."""
     norms = np.asarray(norms, np.float64)
     norms = norms.reshape(len(norms), -1)
     usable = np.isfinite(norms) & (norms > 0)
@@ -56,29 +127,121 @@ def fit_growth(norms, names=(), /) -> Growth:
     if not whole.any():
         whole = usable.any(axis=0)
     norms, kept = norms[:, whole], np.logical_and(usable[:, whole].all(1), whole.any())
-    layer = 1.0 + np.flatnonzero(kept)
     names = tuple(name for name, keep in zip(names, kept, strict=bool(names)) if keep)
-    if len(layer) < 3:
-        return Growth(math.nan, math.nan, math.nan, law="unknown", layers=names)
-    levels = np.mean(np.log(norms[kept]), axis=1)
-    fits = {law: _fit(g(layer), levels) for law, g in LAWS.items()}
-    law = min(fits, key=lambda name: fits[name][2])
-    rate, error, _ = fits[law]
-    span = float(LAWS[law](layer[-1]) - LAWS[law](layer[0]))
-    least = max(_certain(len(layer) - 2) * error * span, math.log(_LEAST_CHANGE))
-    if abs(rate) * span < least:
-        return Growth(0.0, error, 1.0, law="constant", layers=names)
-    return Growth(rate, error, _exp(rate * span), law=law, layers=names)
+    levels = np.log(norms[kept]).mean(axis=1) if kept.any() else np.zeros(0)
+    return 1.0 + np.flatnonzero(kept), levels, names
 
 
-def _fit(g, levels):
-    """Rate, its standard error and the sum of squared residuals of the steps."""
-    steps, spacing = np.diff(levels), np.diff(g)
-    weight = float(spacing @ spacing)
-    rate = float(spacing @ steps) / weight
-    residual = float(np.sum(np.square(steps - rate * spacing)))
-    freedom = max(len(steps) - 1, 1)
-    return rate, math.sqrt(residual / freedom / weight), residual
+def _laws(layer):
+    num = len(layer) - 1
+    laws = [
+        _Law("constant", _nothing, 0),
+        _Law("exponential", _line),
+        _Law("power", _shifted(np.log)),
+        _Law("exp-sqrt", _shifted(np.sqrt)),
+    ]
+    if num < _BENT_STEPS:
+        return laws
+    # A law is known by its bend: a power that begins beyond a third of the network is
+    # straight, and a transient that lasts longer than a quarter of it has not ended.
+    shifts = np.concatenate([[0.0], np.geomspace(0.1, num / 3, 24)])
+    lengths = np.geomspace(0.5, num / 4, 24)
+    return [
+        *laws[:2],
+        *(law._replace(shapes=shifts) for law in laws[2:]),
+        _Law("constant", _transient, 1, lengths),
+        _Law("exponential", _settling, 2, lengths),
+    ]
+
+
+def _nothing(layer, shapes):
+    return np.zeros((len(shapes), len(layer), 0))
+
+
+def _line(layer, shapes):
+    return np.broadcast_to(layer[:, None], (len(shapes), len(layer), 1))
+
+
+def _shifted(g):
+    return lambda layer, shifts: g(layer + shifts[:, None])[..., None]
+
+
+def _transient(layer, lengths):
+    """Sums of the steps 1, q, q^2, ... with q = exp(-1 / length)."""
+    q = np.exp(-1 / lengths)[:, None]
+    return ((1 - q ** (layer - 1)) / (1 - q))[..., None]
+
+
+def _settling(layer, lengths):
+    straight, bent = _line(layer, lengths), _transient(layer, lengths)
+    return np.concatenate([straight, bent], axis=2)
+
+
+def _fit(law, layer, levels):
+    """The likeliest shape and rates, for the scatter under which they are likeliest."""
+    steps, spacing = np.diff(levels), np.diff(layer)
+    weights = [layer[:-1] ** power / np.sqrt(spacing) for power in _SCATTERS]
+
+    def deviance(shapes, weight):
+        columns = np.diff(law.curves(layer, shapes), axis=1) * weight[:, None]
+        square = np.mean(_residuals(columns, steps * weight) ** 2, axis=1)
+        square = np.maximum(square, _ROUNDING**2)
+        return len(steps) * np.log(square) - 2 * np.sum(np.log(weight))
+
+    weight = min(weights, key=lambda weight: np.min(deviance(law.shapes, weight)))
+    shape, least = _minimum(lambda shapes: deviance(shapes, weight), law.shapes)
+    num = law.num_rates + (len(law.shapes) > 1)
+    score = least + num * math.log(len(steps))
+    return _Fit(law, shape, score, *_estimate(law, shape, layer, steps, weight))
+
+
+def _residuals(columns, steps):
+    """What is left of the steps after a least-squares fit: (shapes, steps)."""
+    if not columns.shape[2]:
+        return steps[None]
+    q = np.linalg.qr(columns)[0]
+    return steps - (q @ (np.swapaxes(q, 1, 2) @ steps)[..., None])[..., 0]
+
+
+def _minimum(f, grid):
+    """Where f is least, and its value there: on a grid that closes in three times."""
+    for _ in range(3 if len(grid) > 1 else 0):
+        best = int(np.argmin(f(grid)))
+        low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+        grid = np.unique(np.append(np.linspace(low, high, 15), grid[best]))
+    values = f(grid)
+    best = int(np.argmin(values))
+    return float(grid[best]), float(values[best])
+
+
+def _estimate(law, shape, layer, steps, weight):
+    """Rates, covariance of rates and shape, and how the law's change follows both."""
+    shaped = len(law.shapes) > 1
+    curves, shifted = law.curves(layer, shape + np.array([0.0, _NUDGE]))
+    columns, moved = (np.diff(c, axis=0) * weight[:, None] for c in (curves, shifted))
+    rates = np.linalg.lstsq(columns, steps * weight)[0]
+    residual = steps * weight - columns @ rates
+    bend = (moved - columns) @ rates / _NUDGE
+    inverse = np.linalg.pinv(np.column_stack([columns, bend] if shaped else [columns]))
+    freedom = max(len(steps) - len(inverse), 1)
+    covariance = residual @ residual / freedom * inverse @ inverse.T
+    span, further = curves[-1] - curves[0], shifted[-1] - shifted[0]
+    slope = np.zeros(len(inverse))
+    slope[:1] = span[:1]
+    if shaped and len(rates):
+        slope[-1] = rates[0] * (further[0] - span[0]) / _NUDGE
+    return rates, covariance, slope, freedom, float(span @ rates)
+
+
+def _score(fit):
+    return fit.score
+
+
+def _is_certain(fit):
+    """Whether the law without its transient is a change, and not by chance."""
+    change = abs(fit.rates[0] * fit.slope[0])
+    error = math.sqrt(fit.slope @ fit.covariance @ fit.slope)
+    return change > max(_certain(fit.freedom) * error, math.log(_LEAST_CHANGE))
 
 
 def _certain(freedom):

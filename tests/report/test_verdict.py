@@ -22,6 +22,15 @@ CASES = {
     "a critical network": (L**-0.5, L**0.5, "critical"),
     "a normalised residual one": (L**0.73, L**-0.73, "critical"),
     "a stretched law": (ONE, np.exp(np.sqrt(L)), "critical"),
+    "an exponential that is shallow": (ONE, 1.03**L, "critical"),
+    "the same the other way": (ONE, 0.97**L, "critical"),
+    "an exponential that is just deep enough": (ONE, np.exp(L / 19.9), "vanishing"),
+    "a transient, then nothing": (np.exp(2 * 0.5**L), ONE, "stable"),
+    "a transient that hides what follows": (
+        ONE,
+        np.exp(2 * (1 - 0.7**L) - 0.1 * L),
+        "exploding",
+    ),
     "gradient nan": (ONE, np.where(L < 5, np.nan, 1.0), "broken"),
     "gradient infinite": (ONE, np.where(L < 5, np.inf, 1.0), "broken"),
     "signal nan": (np.where(L > 5, np.nan, 1.0), ONE, "broken"),
@@ -86,6 +95,65 @@ def test_a_recurrent_layer_is_judged_along_time():
 def test_a_state_that_settles_from_zero_is_no_alarm():
     settling = recurrence(np.arange(1.0, 31) ** 0.5, np.ones(30))
     assert report(network(ONE, ONE), [settling]).verdict == "stable"
+
+
+def test_the_same_rate_is_critical_in_a_shallow_network_and_vanishing_in_a_deep_one():
+    words = []
+    for depth in (20, 33, 34, 60):
+        growth = fit_growth(np.exp(0.03 * np.arange(depth)))
+        assert growth.law == "exponential"
+        words.append(judge((), GrowthPair(growth, growth), ())[0])
+    # The depth scale is 1 / 0.03 = 33.3 layers.
+    assert words == ["critical", "critical", "exploding", "exploding"]
+
+
+def test_a_shallow_network_says_how_slow_its_exponential_is():
+    (reason, *_) = report(network(ONE, np.exp(0.03 * L))).reasons
+    assert "shrinks by a factor 0.9704 per layer" in reason
+    assert ", e-fold in 33.3 layers" in reason
+    (reason, *_) = report(network(ONE, np.exp(0.3 * L))).reasons
+    assert "e-fold" not in reason
+
+
+def test_a_transient_is_told():
+    reasons = report(network(np.exp(2 * 0.5**L), ONE)).reasons
+    assert any("after a transient of 1.4 layers" in reason for reason in reasons)
+
+
+def judged(rms, gradients, dtypes, recurrences=()):
+    made = report(network(rms, gradients), recurrences)
+    return judge(made.layers, made.growth, recurrences, dtypes=dtypes)
+
+
+def test_a_mild_law_that_leaves_the_range_of_the_models_dtype_is_no_mild_verdict():
+    falling = 1e-3 * L**-2.0  # 6.2e-5 at layer 4, 4e-5 at layer 5; 2^-14 is 6.1e-5
+    assert judged(falling, ONE, ["float32"])[0] == "critical"
+    verdict, reasons = judged(falling, ONE, ["float16", "float32"])
+    assert verdict == "vanishing"
+    assert reasons[0] == (
+        "blocks.4: the signal falls below the smallest normal number of float16"
+    )
+    verdict, reasons = judged(ONE, 1e4 * L**-1.5 * 20**1.5, ["float16"])
+    assert verdict == "exploding"
+    assert "the gradient rises above the largest number of float16" in reasons[0]
+
+
+def test_a_gradient_that_starts_below_the_range_asks_for_another_scale_of_the_loss():
+    assert judged(ONE, 1e-6 * ONE, ["float16"])[0] == "stable"
+
+
+def test_a_dtype_of_no_interest_has_no_say():
+    assert judged(1e-3 * L**-2.0, ONE, [])[0] == "critical"
+
+
+def test_the_range_holds_along_time_as_well():
+    steps = np.arange(1.0, 31)
+    falling = recurrence(np.ones(30), 1e-2 * (steps / 30) ** 2)
+    assert judged(ONE, ONE, ["float32"], [falling])[0] == "critical"
+    verdict, reasons = judged(ONE, ONE, ["float16"], [falling])
+    assert verdict == "vanishing"
+    # The gradient of an entry: 1e-2 (l / 30)^2 / sqrt(2) < 2^-14 up to l = 2.
+    assert reasons[0].startswith("cell, along time: step 1: the gradient falls below")
 
 
 def test_the_worst_finding_comes_first():
