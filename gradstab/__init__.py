@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gradstab import models as models
     from gradstab import training as training
     from gradstab.analysis import analyze as analyze
+    from gradstab.analysis import initializations as initializations
     from gradstab.calibration import lsuv as lsuv
     from gradstab.gradcheck import GradCheck as GradCheck
     from gradstab.gradcheck import Verdict as Verdict
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _ROOMS = ("clipping", "data", "initializers", "models", "training")
 _HOMES = {
     "analyze": "gradstab.analysis",
+    "initializations": "gradstab.analysis",
     "lsuv": "gradstab.calibration",
     "GradCheck": "gradstab.gradcheck",
     "Verdict": "gradstab.gradcheck",
