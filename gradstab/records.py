@@ -221,6 +221,51 @@ class Recurrence:
 
 
 @record
+class Prediction:
+    r"""What theory says of every layer, beside what was measured, in depth order.
+
+    A number is NaN where there is no theory; the note says why.
+
+    Attributes:
+        sigma_w: (layers,) mean-field scale of the weights: the root of fan-in times
+            their variance. Of several products in one layer, that of the first.
+        sigma_b: (layers,) standard deviation of the biases.
+        forward_rms: (layers,) root mean square of the data that leave the layer, from
+            the length of the data that entered the network.
+        forward_error: (layers,) standard error of the measured one.
+        forward_z: (layers,) how many of them the logarithm of the measured one is above
+            theory.
+        gradient_factor: (layers,) norm of the gradient that enters the layer over that
+            at its output.
+        measured_gradient_factor: (layers,) the same, measured; geometric mean over
+            examples.
+        gradient_error: (layers,) standard error of its logarithm.
+        gradient_z: (layers,) how many of them the logarithm is above theory.
+        chi: (layers,) mean squared singular value of the layer's Jacobian,
+            :math:`\|J\|_F^2 / n_{in}`.
+        names: the layers.
+        activations: the functions that were found, by the names of their primitives.
+        orthogonal: whether the weights have equal singular values.
+        notes: why there is no theory; what to know about it if there is.
+    """
+
+    sigma_w: np.ndarray
+    sigma_b: np.ndarray
+    forward_rms: np.ndarray
+    forward_error: np.ndarray
+    forward_z: np.ndarray
+    gradient_factor: np.ndarray
+    measured_gradient_factor: np.ndarray
+    gradient_error: np.ndarray
+    gradient_z: np.ndarray
+    chi: np.ndarray
+    names: tuple[str, ...] = static()
+    activations: tuple[str, ...] = static()
+    orthogonal: tuple[bool, ...] = static()
+    notes: tuple[str, ...] = static()
+
+
+@record
 class Layer:
     """One layer of a report.
 
