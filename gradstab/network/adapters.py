@@ -1,5 +1,6 @@
 """What a user hands in, as one function ``apply(params, state, *inputs)``."""
 
+import numbers
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,12 +63,7 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
             raise TypeError(
                 "a function needs its parameters: analyze(apply, params, x)"
             )
-        params, *inputs = args
-
-        def apply(params, state, *inputs):
-            return model(params, *inputs, **kwargs)
-
-        target = Target(apply, params, (), tuple(inputs))
+        target = _from_function(model, args[0], args[1:], kwargs)
     else:
         raise TypeError(
             f"cannot analyse a {type(model).__name__}: give an nnx.Module, a pair "
@@ -107,18 +103,45 @@ def _from_linen(module, variables, inputs, kwargs):
 
 
 def _from_callable_pytree(model, inputs, kwargs):
-    leaves, tree = jax.tree.flatten(model)
-    which = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
-    # The pytree keeps its structure, so that parameters keep their paths.
-    params = tree.unflatten([x if _is_array(x) else None for x in leaves])
+    params, whole = _set_apart(model, _is_array)
 
     def apply(params, state, *inputs):
-        filled = list(leaves)
-        for i, leaf in zip(which, jax.tree.leaves(params), strict=True):
-            filled[i] = leaf
-        return tree.unflatten(filled)(*inputs, **kwargs)
+        return whole(params)(*inputs, **kwargs)
 
     return Target(apply, params, (), tuple(inputs))
+
+
+def _from_function(function, params, inputs, kwargs):
+    # Equinox modules hold names, flags and activations among their leaves; a number
+    # beside these is an option, such as the rate of a dropout.
+    plain = not callable(params) and all(map(_is_numeric, jax.tree.leaves(params)))
+    params, whole = _set_apart(params, _is_numeric if plain else _is_array)
+
+    def apply(params, state, *inputs):
+        return function(whole(params), *inputs, **kwargs)
+
+    return Target(apply, params, (), tuple(inputs))
+
+
+def _set_apart(tree, wanted):
+    """The wanted leaves of a pytree, and the function that adds the others to them."""
+    leaves, structure = jax.tree.flatten(tree)
+    ours = [wanted(leaf) for leaf in leaves]
+    # The pytree keeps its structure, so that parameters keep their paths.
+    pairs = list(zip(leaves, ours, strict=True))
+    params = structure.unflatten([leaf if own else None for leaf, own in pairs])
+
+    def whole(params):
+        given = iter(jax.tree.leaves(params))
+        return structure.unflatten(
+            [next(given) if own else leaf for leaf, own in pairs]
+        )
+
+    return params, whole
+
+
+def _is_numeric(leaf):
+    return _is_array(leaf) or isinstance(leaf, numbers.Number)
 
 
 def _over_examples(target):

@@ -1,10 +1,20 @@
-"""Names of layers, from the dotted paths of the parameters they own."""
+"""Names of layers, from the dotted paths of the parameters they own.
+
+Haiku parts its modules by slashes, ``mlp/~/linear_0``, where ``~`` stands for the
+constructor; such paths keep their spelling, and both separators part modules here.
+"""
 
 import collections
+import re
+
+_SEPARATOR = re.compile(r"\.|/~/|/")
 
 
 def base_names(contracted, owned, /) -> list[str]:
     """The module of each block: the outermost one that holds no other block.
+
+    A block that shares every module with another block is named by its parts in their
+    common module.
 
     Args:
         contracted: for each block the dotted paths of the parameters that it
@@ -16,17 +26,16 @@ def base_names(contracted, owned, /) -> list[str]:
     ['a', 'b.up', 'b.down']
     >>> base_names([["hidden.0"], ["hidden.1"], ["head"]], [[], [], []])
     ['hidden.0', 'hidden.1', 'head']
+    >>> base_names([["b.q.w"], ["b.up.w", "b.down.w"]], [[], []])
+    ['b.q', 'b.up+down']
     """
-    homes = [c or o for c, o in zip(contracted, owned, strict=True)]
-    narrow = [_module(paths) or "+".join(_top_level(paths)) for paths in homes]
-    uses = collections.Counter(narrow)
-    narrow = [
-        # A list of arrays has no modules; there the arrays' own paths are the names.
-        paths[0] if uses[name] > 1 and len(paths) == 1 else name
-        for name, paths in zip(narrow, homes, strict=True)
-    ]
-    inside = collections.Counter(p for name in narrow for p in _prefixes(name))
-    return [_outermost(name, inside) or "(no parameters)" for name in narrow]
+    homes = [tuple(c or o) for c, o in zip(contracted, owned, strict=True)]
+    holders = collections.defaultdict(set)
+    for home in homes:
+        for path in home:
+            for prefix in _prefixes(path):
+                holders[prefix].add(home)
+    return [_joined(home, holders) or "(no parameters)" for home in homes]
 
 
 def layer_name(base, step, stack_paths, /) -> str:
@@ -50,9 +59,9 @@ def layer_name(base, step, stack_paths, /) -> str:
     if step is None:
         return base
     stack = _module(stack_paths)
-    if not _within(base, stack):
+    if stack not in _prefixes(base):
         return f"{base}.{step}"
-    rest = base.removeprefix(stack).lstrip(".")
+    rest = base.removeprefix(stack).lstrip("./~")
     return ".".join(filter(None, [stack, str(step), rest]))
 
 
@@ -69,31 +78,39 @@ def distinct(names, /) -> list[str]:
     return result
 
 
-def _outermost(name, inside):
-    """The shortest prefix of the name that holds no other block."""
-    return next((p for p in _prefixes(name) if inside[p] == 1), name)
+def _joined(home, holders):
+    """The outermost modules that hold what this block has and no other, as one name."""
+    parts = list(dict.fromkeys(_outermost(path, holders) for path in home))
+    if len(parts) < 2:
+        return "".join(parts)
+    shared = _module(parts)
+    parts = [part.removeprefix(shared).lstrip("./~") for part in parts]
+    if len(parts) > 3:
+        parts = [*parts[:2], f"{len(parts) - 2} more"]
+    return ".".join(filter(None, [shared, "+".join(parts)]))
 
 
-def _prefixes(name):
-    parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+def _outermost(path, holders):
+    """The shortest prefix that is held by the same blocks as the whole path."""
+    return next(p for p in _prefixes(path) if holders[p] == holders[path])
 
 
-def _within(name, module):
-    return module != "" and f"{name}.".startswith(f"{module}.")
+def _prefixes(path):
+    """The modules of a path from the outermost to the path itself.
+
+    >>> _prefixes("net.mlp/~/linear_0.w")
+    ['net', 'net.mlp', 'net.mlp/~/linear_0', 'net.mlp/~/linear_0.w']
+    """
+    ends = [found.start() for found in _SEPARATOR.finditer(path)]
+    return [*(path[:end] for end in ends), path]
 
 
 def _module(paths):
     """The longest path of modules that all parameters share."""
-    modules = [path.split(".")[:-1] for path in paths]
-    shared = []
-    for parts in zip(*modules, strict=False):
-        if len(set(parts)) > 1:
+    chains = [_prefixes(path)[:-1] for path in paths]
+    shared = ""
+    for prefixes in zip(*chains, strict=False):
+        if len(set(prefixes)) > 1:
             break
-        shared.append(parts[0])
-    return ".".join(shared)
-
-
-def _top_level(paths):
-    tops = list(dict.fromkeys(path.split(".")[0] for path in paths))
-    return tops if len(tops) <= 3 else [*tops[:2], f"{len(tops) - 2} more"]
+        shared = prefixes[0]
+    return shared

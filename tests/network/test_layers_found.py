@@ -90,7 +90,8 @@ def test_activations_are_the_data_that_leave_each_layer():
     ws, x = [_x(3, 3, seed=i) for i in range(3)], _x(2, 3)
     network = find_layers(_tanh_layers, ws, (x,))
     expected = [_tanh_layers(ws[: i + 1], x) for i in range(3)]
-    chex.assert_trees_all_equal(list(network.activations(ws, (x,))), expected)
+    found = list(network.activations(ws, (x,)))
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_a_network_is_traced_once_whatever_the_depth_of_its_scan():
@@ -226,6 +227,28 @@ def test_names_are_the_outermost_modules_that_hold_one_block():
     contracted = [["net.0.fc.w"], ["net.1.up.w"], ["net.1.down.w"], ["head.w"]]
     expected = ["net.0", "net.1.up", "net.1.down", "head"]
     assert base_names(contracted, [[]] * 4) == expected
+
+
+def test_modules_of_haiku_are_parted_by_slashes():
+    contracted = [["net/~/conv_0.w"], ["net/~/block/~/a.w", "net/~/block/~/b.w"]]
+    assert base_names(contracted, [[], []]) == ["net/~/conv_0", "net/~/block"]
+    assert layer_name("stack/down", 1, ["stack/down.w", "stack/up.w"]) == "stack.1.down"
+
+
+def test_a_block_that_shares_all_its_modules_is_named_by_its_parts():
+    contracted = [["b.0", "b.1", "c.w"], ["b.2"], ["d.e.w", "d.f.w"], ["d.g.w"]]
+    expected = ["b.0+b.1+c", "b.2", "d.e+f", "d.g"]
+    assert base_names(contracted, [[]] * 4) == expected
+
+
+def test_of_many_parts_the_first_two_are_named():
+    contracted = [[f"net.{part}.w" for part in "abcd"], ["net.e.w"]]
+    assert base_names(contracted, [[], []]) == ["net.a+b+2 more", "net.e"]
+
+
+def test_a_module_that_is_used_twice_is_one_module():
+    contracted = [["embed.table"], ["hidden.w"], ["embed.table"]]
+    assert base_names(contracted, [[]] * 3) == ["embed", "hidden", "embed"]
 
 
 def test_a_block_without_a_product_is_named_by_what_it_uses():
