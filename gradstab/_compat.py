@@ -26,6 +26,7 @@ __all__ = [
     "backward_only",
     "constants",
     "contains",
+    "contracted_axes",
     "dtype_of",
     "inlined_body",
     "inner_programs",
@@ -114,6 +115,17 @@ def contains(eqn: JaxprEqn, names: frozenset[str], /) -> bool:
     return eqn.primitive.name in names or any(
         contains(inner, names) for body in inner_programs(eqn) for inner in body.eqns
     )
+
+
+def contracted_axes(eqn: JaxprEqn, /):
+    """The axes (of the first, of the second operand) that a product sums over.
+
+    None for any other equation, and for a product that has batch axes.
+    """
+    if eqn.primitive.name != "dot_general":
+        return None
+    contracted, batch = eqn.params["dimension_numbers"]
+    return None if any(map(len, batch)) else contracted
 
 
 def scan_parts(eqn: JaxprEqn, /) -> ScanParts | None:

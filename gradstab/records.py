@@ -66,15 +66,32 @@ class Signals:
 
 @record
 class Estimate:
-    """A number per example and how far it may be off.
+    """A number per example, and how far it may be off.
 
     Attributes:
-        value: (examples,)
-        error: (examples,) half-width of the interval that holds the true value.
+        value: (examples,) the number, or an unbiased estimate of it.
+        error: (examples,) the standard error if it comes from random probes, the
+            greatest error there can be if it does not.
+        low: (examples,) lower end of the 95 % interval; it is not symmetric about the
+            value if that comes from random probes.
+        high: (examples,) upper end.
     """
 
     value: np.ndarray
     error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def within(cls, value, bound, /) -> "Estimate":
+        """A number that is off by no more than the bound."""
+        value, bound = np.asarray(value), np.asarray(bound)
+        return cls(value, bound, value - bound, value + bound)
+
+    def times(self, factor, /) -> "Estimate":
+        """The estimate of a positive multiple of the number."""
+        ends = (self.value, self.error, self.low, self.high)
+        return Estimate(*(np.asarray(end * factor) for end in ends))
 
     @property
     def mean(self) -> float:
@@ -88,32 +105,51 @@ class Spectrum:
 
     Attributes:
         values: (examples, k) in descending order; (1, k) if the examples are coupled.
-        rounding: (examples,) absolute error of each value: the unit roundoff of the
-            arithmetic times the larger side of the Jacobian times the largest value
-            (Golub and Van Loan, Matrix Computations, section 8.6).
+            All of them, or the largest.
+        errors: (examples, k) a singular value lies within this distance of the value:
+            rounding, and the residual where values were found by products.
+        frobenius_square: the sum of the squares of all singular values.
         shape: (outputs, inputs) of the Jacobian.
         coupled: whether the layer mixes examples, so that the Jacobian is of the whole
             batch.
-        method: how the values were computed.
+        method: how the values were computed: 'svd', 'gram' (eigenvalues of the Gram
+            matrix in float64) or 'golub-kahan' (with random probes for the sum).
     """
 
     values: np.ndarray
-    rounding: np.ndarray
+    errors: np.ndarray
+    frobenius_square: Estimate
     shape: tuple[int, int] = static()
     coupled: bool = static(default=False)
-    method: str = static(default="dense")
+    method: str = static(default="svd")
 
     @property
     def largest(self) -> Estimate:
         """The largest singular value: the greatest gain of any direction."""
-        return Estimate(self.values[:, 0], self.rounding)
+        return Estimate.within(self.values[:, 0], self.errors[:, 0])
 
     @property
     def mean_square(self) -> Estimate:
         r"""The squared gain of a random direction, :math:`\|J\|_F^2 / n_{in}`."""
-        squares = np.sum(np.square(self.values), axis=1) / self.shape[1]
-        error = 2 * self.rounding * np.sum(self.values, axis=1) / self.shape[1]
-        return Estimate(squares, error)
+        return self.frobenius_square.times(1 / self.shape[1])
+
+    @property
+    def stable_rank(self) -> Estimate:
+        r"""The stable rank :math:`\|J\|_F^2 / \sigma_1^2`; 0 for a zero Jacobian.
+
+        Its interval holds the error of the largest value as well.
+        """
+        largest, bound = self.values[:, 0], self.errors[:, 0]
+        square = self.frobenius_square
+        safe = np.where(largest == 0, 1, largest)
+        rank = square.times(1 / np.square(safe))
+        rest = safe - bound
+        near = np.where(rest > 0, rest, 1)
+        high = np.where(rest > 0, square.high / np.square(near), np.inf)
+        high = np.where(np.isnan(largest), np.nan, high)
+        return Estimate(
+            rank.value, rank.error, square.low / np.square(safe + bound), high
+        )
 
 
 @record

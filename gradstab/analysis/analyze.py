@@ -100,7 +100,7 @@ def analyze(
             for place, row, mixed in zip(
                 network.layers, _rows(flow.signals), coupled, strict=True
             ):
-                spectrum, note = layer_spectrum(
+                spectrum, note, _ = layer_spectrum(
                     network, flow, place, coupled=mixed, **limits
                 )
                 layers.append(_layer(place, row, spectrum, mixed, note, sizes))

@@ -3,6 +3,7 @@
 from gradstab.network.activations import Activation, find_activations
 from gradstab.network.blocks import Block, Context
 from gradstab.network.compiled import compiled
+from gradstab.network.examples import ExampleBlock, agree, example_blocks
 from gradstab.network.places import Place
 from gradstab.network.recurrence import (
     RecurrentScan,
@@ -17,13 +18,16 @@ __all__ = [
     "Activation",
     "Block",
     "Context",
+    "ExampleBlock",
     "Network",
     "Place",
     "Propagation",
     "RecurrentScan",
     "Replay",
     "Trajectory",
+    "agree",
     "compiled",
+    "example_blocks",
     "find_activations",
     "find_layers",
     "find_recurrent_scans",

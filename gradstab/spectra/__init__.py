@@ -1,20 +1,38 @@
 """Linear maps, their singular values, and the law by which signals grow."""
 
 from gradstab.spectra.along_time import layer_recurrences
-from gradstab.spectra.coupling import coupled_layers, mixes_examples
+from gradstab.spectra.coupling import (
+    ExampleFunctions,
+    coupled_layers,
+    example_functions,
+    mixes_examples,
+)
 from gradstab.spectra.dense import dense_jacobian, dense_spectrum
 from gradstab.spectra.growth import fit_growth
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
-from gradstab.spectra.of_layers import layer_spectrum
+from gradstab.spectra.of_layers import (
+    LayerSpectrum,
+    Leading,
+    alignment,
+    layer_spectrum,
+)
+from gradstab.spectra.workers import num_workers, one_blas_thread
 
 __all__ = [
+    "ExampleFunctions",
+    "LayerSpectrum",
+    "Leading",
     "LinearMap",
+    "alignment",
     "coupled_layers",
     "dense_jacobian",
     "dense_spectrum",
+    "example_functions",
     "fit_growth",
     "jacobian_map",
     "layer_recurrences",
     "layer_spectrum",
     "mixes_examples",
+    "num_workers",
+    "one_blas_thread",
 ]

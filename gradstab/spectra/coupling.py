@@ -1,12 +1,62 @@
 """Whether a function of a batch mixes its examples."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.network import Context, compiled, layer_slice
+from gradstab.network import (
+    ExampleBlock,
+    agree,
+    compiled,
+    example_blocks,
+    layer_slice,
+)
+
+
+class ExampleFunctions(NamedTuple):
+    """What is known of the examples of every layer, in depth order.
+
+    Attributes:
+        functions: the function of one example, where there is one that agrees with the
+            layer; else None.
+        coupled: whether the layer mixes examples.
+    """
+
+    functions: tuple[ExampleBlock | None, ...]
+    coupled: tuple[bool, ...]
+
+
+def example_functions(network, flow, single=None, /) -> ExampleFunctions:
+    """Take the layers of a batch apart into functions of one example.
+
+    Where a function of one example gives the same values and products as the layer at
+    the data at hand, it is used from then on; and as it knows nothing of the others,
+    the layer does not mix examples. Elsewhere `mixes_examples` says whether it does.
+
+    Args:
+        network: from `find_layers`.
+        flow: from `propagate`.
+        single: from `find_layers` for the first example only; without it no function
+            is found.
+
+    Returns:
+        Functions and couplings. Cost: two products for every layer, by one compiled
+        program for every block; see `mixes_examples` for layers without a function.
+    """
+    pairs = example_blocks(network, single)
+    agreeing = [
+        pairs[place.block] is not None and _agrees(network, flow, pairs, number, place)
+        for number, place in enumerate(network.layers)
+    ]
+    functions = tuple(
+        pairs[place.block] if same else None
+        for place, same in zip(network.layers, map(bool, agreeing), strict=True)
+    )
+    known = [function is not None for function in functions]
+    return ExampleFunctions(functions, _coupled(network, flow, known))
 
 
 def coupled_layers(network, flow, /) -> tuple[bool, ...]:
@@ -20,12 +70,9 @@ def coupled_layers(network, flow, /) -> tuple[bool, ...]:
         flow: from `propagate`.
 
     Returns:
-        A boolean per layer. Cost: see `mixes_examples`, of all layers in one program.
+        A boolean per layer. Cost: see `mixes_examples`, in one program for every block.
     """
-    replay = flow.replay
-    found = compiled(network, _couples)(replay.contexts, replay.entering)
-    found = [np.asarray(array) for array in found]
-    return tuple(bool(layer_slice(found, place)) for place in network.layers)
+    return _coupled(network, flow, [False] * len(network.layers))
 
 
 def leads_with_examples(network, place, /) -> bool:
@@ -34,29 +81,33 @@ def leads_with_examples(network, place, /) -> bool:
     return all(shape[:1] == (network.num_examples,) for shape in shapes)
 
 
-def _couples(network, contexts, entering):
-    first = {place.block: place for place in reversed(network.layers)}
-    return [
-        _block_couples(
-            network, first[number], block, contexts[number], entering[number]
-        )
-        for number, block in enumerate(network.blocks)
-    ]
+def _coupled(network, flow, known):
+    """Whether layers mix examples; of those that are known it is known not."""
+    found = []
+    for place, apart in zip(network.layers, known, strict=True):
+        block = network.blocks[place.block]
+        look = not apart and block.in_vars and leads_with_examples(network, place)
+        found.append(look and compiled(block, _couples)(*_at(flow, place)))
+    return tuple(map(bool, found))
 
 
-def _block_couples(network, place, block, context, data):
-    layers = () if place.index is None else (block.length,)
-    if not data or not leads_with_examples(network, place):
-        return jnp.zeros(layers, bool)
-    if not layers:
-        return mixes_examples(functools.partial(block, context), data)
+def _at(flow, place):
+    replay = flow.replay
+    return layer_slice(replay.contexts, place), layer_slice(replay.entering, place)
 
-    def one(slices):
-        varying, data = slices
-        here = Context(varying, context.shared)
-        return mixes_examples(functools.partial(block, here), data)
 
-    return jax.lax.map(one, (context.varying, data))
+def _agrees(network, flow, pairs, number, place):
+    pair, block = pairs[place.block], network.blocks[place.block]
+    key = jax.random.fold_in(jax.random.key(0), number)
+    return compiled(pair, _agree, block)(*_at(flow, place), key)
+
+
+def _agree(pair, block, context, data, key):
+    return agree(block, pair, context, data, key)
+
+
+def _couples(block, context, data):
+    return mixes_examples(functools.partial(block, context), data)
 
 
 def mixes_examples(function, data, /):

@@ -1,16 +1,34 @@
-"""Singular values of small Jacobians: written out, decomposed in float64."""
+"""Jacobians written out, and all their singular values."""
+
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
+import scipy.linalg
 
-from gradstab.records import Spectrum
+from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.linear_map import LinearMap
+from gradstab.spectra.workers import over_matrices
 
 # Tangents pushed through at once: enough to fill the matrix products, few enough that
 # the batch of intermediate results of a wide layer stays in tens of megabytes.
 _CHUNK = 128
+
+_UNIT = float(np.finfo(np.float64).eps) / 2
+
+# The eigenvalues of a Gram matrix in float64 err by at most this many units of roundoff
+# of the largest one.
+_GRAM = 64
+
+# In float64 the values found from a Gram matrix are kept if none errs by more than this
+# fraction of itself: if the largest is at most 1e4 times the smallest.
+_RELATIVE = 1e-6
+
+# The shift of the inverse iteration, relative to the largest eigenvalue: above rounding
+# of the decomposition, and far below the gap to the next one.
+_SHIFT = 1e-9
 
 
 def dense_jacobian(linear_map: LinearMap, /, *, num_examples=None) -> jax.Array:
@@ -25,25 +43,156 @@ def dense_jacobian(linear_map: LinearMap, /, *, num_examples=None) -> jax.Array:
         if those are fewer or the map has no forward direction. Survives jit.
     """
     n_out, n_in = linear_map.shape
-    if linear_map.matvec is None or n_out < n_in:
-        product, size, axis = linear_map.rmatvec, n_out, 1
-    else:
-        product, size, axis = linear_map.matvec, n_in, 2
-    keep = linear_map.num if num_examples is None else num_examples
+    forward = linear_map.matvec is not None and n_in <= n_out
+    rows = basis_of(linear_map, forward=forward, chunk=_CHUNK)[:, :num_examples]
+    return jnp.moveaxis(rows, 0, 2 if forward else 1)
+
+
+def basis_of(linear_map: LinearMap, /, *, forward, chunk) -> jax.Array:
+    """The images of all basis vectors.
+
+    Args:
+        linear_map: from `jacobian_map`.
+        forward: by the forward products, or by the backward ones.
+        chunk: how many basis vectors at once.
+
+    Returns:
+        ``(size, num, other)``: columns of the Jacobians, or their rows.
+    """
+    n_out, n_in = linear_map.shape
+    product = linear_map.matvec if forward else linear_map.rmatvec
+    assert product is not None
+    size = n_in if forward else n_out
 
     def along(index):
         unit = (jnp.arange(size) == index).astype(jnp.float32)
-        return product(jnp.broadcast_to(unit, (linear_map.num, size)))[:keep]
+        return product(jnp.broadcast_to(unit, (linear_map.num, size)))
 
-    rows = jax.lax.map(along, jnp.arange(size), batch_size=min(_CHUNK, size))
-    return jnp.moveaxis(rows, 0, axis)
+    return jax.lax.map(along, jnp.arange(size), batch_size=min(chunk, size))
+
+
+class Decomposed(NamedTuple):
+    """Singular values of some Jacobians, and their leading vectors.
+
+    Attributes:
+        values: (num, k) in descending order; NaN where a Jacobian is not finite.
+        errors: (num, k) by how much each may be off.
+        left: (num, n_out) the leading left vectors, of arbitrary sign; NaN for a
+            Jacobian that is zero or not finite, and if they were not asked for.
+        right: (num, n_in) the leading right vectors.
+        method: 'gram' or 'svd', see `Spectrum`.
+    """
+
+    values: np.ndarray
+    errors: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    method: str
+
+
+def decompose(jacobians, /, *, vectors=False) -> Decomposed:
+    r"""All singular values of Jacobians that are written out.
+
+    They are the roots of the eigenvalues of the Gram matrix in float64, which costs
+    half of a decomposition. The eigenvalues err by some units of roundoff :math:`u` of
+    the largest, so a value :math:`\sigma_i` by :math:`u \sigma_1^2 / \sigma_i`. In a
+    matrix of float32 numbers that is never more than their own rounding; in float64 the
+    matrix is decomposed if its smallest value is too small for that.
+
+    Args:
+        jacobians: ``(num, n_out, n_in)``, any floating dtype.
+        vectors: whether to find the leading singular vectors as well, by inverse
+            iteration.
+
+    Returns:
+        Values, errors and vectors. Cost: :math:`O(n^3)` for each Jacobian, and four
+        of them in float64 for each core; see `over_matrices`.
+    """
+    matrices = [jacobians[i] for i in range(len(jacobians))]
+    unit = _roundoff(jacobians.dtype)
+    worst = _RELATIVE if unit <= _UNIT else np.inf
+    # If the first one needs a decomposition, most of the others will.
+    found = [_decompose(worst, vectors, matrices[0])]
+    worst = worst if found[0].by_gram else -np.inf
+    rest = functools.partial(_decompose, worst, vectors)
+    found += over_matrices(rest, matrices[1:])
+    values, left, right, by_gram = map(np.stack, zip(*found, strict=True))
+    errors = unit * max(jacobians.shape[1:]) * values[:, :1]
+    errors = errors + np.where(by_gram[:, None], _gram_errors(values), 0)
+    return Decomposed(
+        values,
+        errors,
+        left,
+        right,
+        "gram" if by_gram.all() else "svd",
+    )
+
+
+class _Found(NamedTuple):
+    """What is found of one matrix."""
+
+    values: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    by_gram: bool
+
+
+def _decompose(worst, vectors, matrix):
+    """The values of one matrix, by its Gram matrix if no error is above the worst."""
+    wide = np.array(matrix, np.float64, order="C")
+    count = min(wide.shape)
+    nowhere, nothing = (np.full(size, np.nan) for size in wide.shape)
+    largest = np.max(np.abs(wide))
+    if not np.isfinite(largest):
+        return _Found(np.full(count, np.nan), nowhere, nothing, True)
+    if largest == 0:
+        return _Found(np.zeros(count), nowhere, nothing, True)
+    # Squares of very small and of very large entries leave the range of float64.
+    _, exponent = np.frexp(largest)
+    np.ldexp(wide, -exponent, out=wide)
+    values = _from_gram(wide, worst) if worst > 0 else None
+    by_gram = values is not None
+    if values is None:
+        values = np.linalg.svd(wide, compute_uv=False)
+    left, right = _leading(wide, values[0]) if vectors else (nowhere, nothing)
+    return _Found(np.ldexp(values, exponent), left, right, by_gram)
+
+
+def _from_gram(matrix, worst):
+    """The singular values; None if the relative error of one is above the worst."""
+    flat = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    squares = np.linalg.eigvalsh(flat @ flat.T)[::-1]
+    values = np.sqrt(np.maximum(squares, 0))
+    with np.errstate(divide="ignore"):
+        relative = _gram_errors(values[None])[0] / values
+    return values if np.all(relative <= worst) else None
+
+
+def _gram_errors(values):
+    """By how much values found from a Gram matrix may be off."""
+    largest = values[:, :1]
+    size = np.maximum(values, np.sqrt(_GRAM * _UNIT) * largest)
+    return _GRAM * _UNIT * np.square(largest) / np.where(size > 0, size, 1)
+
+
+def _leading(matrix, largest):
+    """The leading left and right vectors, by inverse iteration."""
+    n_out, n_in = matrix.shape
+    flat = matrix if n_out <= n_in else matrix.T
+    shifted = flat @ -flat.T
+    shifted[np.diag_indices(len(flat))] += (1 + _SHIFT) * largest**2
+    factor = np.linalg.cholesky(shifted)
+    vector = np.random.default_rng(0).standard_normal(len(flat))
+    for _ in range(2):
+        vector = scipy.linalg.cho_solve((factor, True), vector, check_finite=False)
+        vector /= np.linalg.norm(vector)
+    other = vector @ flat
+    other /= np.linalg.norm(other)
+    return (vector, other) if n_out <= n_in else (other, vector)
 
 
 def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
-    """All singular values of Jacobians that are written out.
-
-    They are found in float64 with one BLAS thread: matrices of a few hundred rows do
-    not gain from a second one, and contention for cores can cost a hundredfold.
+    """All singular values of Jacobians that are written out; see `decompose`.
 
     Args:
         jacobians: ``(num, n_out, n_in)``, any floating dtype.
@@ -57,14 +206,21 @@ def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
         >>> dense_spectrum(np.diag([3.0, 4.0])[None]).values
         array([[4., 3.]])
     """
-    unit = _roundoff(jacobians.dtype)
-    wide = np.asarray(jacobians, np.float64)
-    finite = np.isfinite(wide).all(axis=(1, 2))
-    values = np.full((len(wide), min(wide.shape[1:])), np.nan)
-    with threadpool_limits(limits=1, user_api="blas"):
-        values[finite] = np.linalg.svd(wide[finite], compute_uv=False)
-    rounding = unit * max(wide.shape[1:]) * values[:, 0]
-    return Spectrum(values, rounding, shape=wide.shape[1:], coupled=coupled)
+    return spectrum_of(decompose(jacobians), jacobians.shape[1:], coupled=coupled)
+
+
+def spectrum_of(found: Decomposed, shape, /, *, coupled) -> Spectrum:
+    """The record of all singular values of Jacobians of a shape."""
+    bound = 2 * np.sum(found.errors * found.values, axis=1)
+    square = np.sum(np.square(found.values), axis=1)
+    return Spectrum(
+        values=found.values,
+        errors=found.errors,
+        frobenius_square=Estimate.within(square, bound),
+        shape=tuple(shape),
+        coupled=coupled,
+        method=found.method,
+    )
 
 
 def _roundoff(dtype):

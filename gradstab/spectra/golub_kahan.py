@@ -145,24 +145,6 @@ def golub_kahan(
     return decompose
 
 
-def alignment(before: Triplets, after: Triplets, /) -> jax.Array:
-    r"""Alignment :math:`|\langle u_1, v_1 \rangle|` of two layers in a row.
-
-    One if the direction that the first layer amplifies most is the one that the second
-    amplifies most: their gains multiply. Near :math:`\sqrt{2 / (\pi n)}` for unrelated
-    layers of width n.
-
-    Args:
-        before: of the layer nearer the input, with ``num_vectors`` of at least 1.
-        after: of the next layer, likewise.
-
-    Returns:
-        Array ``(num,)``.
-    """
-    product = before.left[:, 0] * after.right[:, 0]
-    return jnp.abs(jnp.sum(product, axis=-1))
-
-
 def two_way(linear_map: LinearMap, /):
     """The products of a map in both directions.
 

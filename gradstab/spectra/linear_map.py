@@ -45,7 +45,7 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
         The linear map. Cost of one product: about one evaluation of the function.
     """
     num = 1 if coupled else data[0].shape[0]
-    pack, unpack = _packing(data, num)
+    pack, unpack = packing(data, num)
 
     def packed(x):
         return function(*unpack(x)).reshape(num, -1)
@@ -61,7 +61,17 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
     )
 
 
-def _packing(data, num):
+def packing(data, num, /):
+    """How ``num`` vectors are made of arrays shaped like the data, and back.
+
+    Args:
+        data: arrays, or what has their shapes and dtypes.
+        num: how many vectors lie one after the other in each of them.
+
+    Returns:
+        ``(pack, unpack)``: arrays to ``(num, n)`` in the widest of their dtypes, and
+        such an array to a list of arrays in their own.
+    """
     sizes = [math.prod(a.shape) // num for a in data]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     wide = _tree.widest(*(a.dtype for a in data))

@@ -25,11 +25,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from scipy import special
 
 from gradstab import _tree
-from gradstab.records import record, static
+from gradstab.records import Estimate, record, static
 from gradstab.spectra.golub_kahan import roundoff, two_way, work_dtype
 from gradstab.spectra.linear_map import LinearMap
 
@@ -41,28 +40,6 @@ _CHUNK = 16
 # nothing and is exact, while the interval covers in only 86 to 90 % of trials if one is
 # left out (at 65 inputs and 64 probes), but as it should from eight on.
 _FEW = 8
-
-
-@record
-class Interval:
-    """A number per example, with its standard error and its 95 % interval.
-
-    Attributes:
-        value: (num,) the unbiased estimate.
-        error: (num,) its standard error.
-        low: (num,) lower end of the interval; it is not symmetric about the value.
-        high: (num,) upper end.
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def times(self, factor, /) -> "Interval":
-        """The interval of a positive multiple of the number."""
-        ends = (self.value, self.error, self.low, self.high)
-        return Interval(*(np.asarray(end * factor) for end in ends))
 
 
 @record
@@ -92,7 +69,7 @@ class Moments:
     roundoff: float = static()
 
     @property
-    def frobenius_square(self) -> Interval:
+    def frobenius_square(self) -> Estimate:
         """The squared Frobenius norm, in float64."""
         unit = np.asarray(self.unit, np.float64)
         square = np.asarray(self.square, np.float64)
@@ -103,32 +80,12 @@ class Moments:
         high = 1 + np.hypot(high - 1, 4 * self.roundoff)
         error = np.hypot(np.sqrt(variance), 4 * self.roundoff)
         ones = np.ones_like(square)
-        return Interval(ones, error, low, high).times(square * unit**2)
+        return Estimate(ones, error, low, high).times(square * unit**2)
 
     @property
-    def mean_square(self) -> Interval:
+    def mean_square(self) -> Estimate:
         r"""The squared gain of a random direction, :math:`\|J\|_F^2 / n_{in}`."""
         return self.frobenius_square.times(1 / self.shape[1])
-
-    def stable_rank(self, largest, bound: ArrayLike = 0.0, /) -> Interval:
-        r"""The stable rank :math:`\|J\|_F^2 / \sigma_1^2`; 0 for a zero Jacobian.
-
-        Args:
-            largest: (num,) the largest singular values.
-            bound: (num,) how far they may be off; it widens the interval.
-
-        Returns:
-            Its interval.
-        """
-        largest = np.asarray(largest, np.float64)
-        bound = np.asarray(bound, np.float64)
-        norm = self.frobenius_square
-        safe = np.where(largest > 0, largest, 1)
-        rank = norm.times(1 / np.square(safe))
-        low = norm.low / np.square(safe + bound)
-        rest = safe - bound
-        high = norm.high / np.square(np.where(rest > 0, rest, np.nan))
-        return Interval(rank.value, rank.error, low, np.where(rest > 0, high, np.inf))
 
     def _factors(self):
         n, m = min(self.shape), self.num_probes

@@ -1,51 +1,198 @@
-"""The Jacobian of one layer of a network."""
+"""The singular values of the Jacobian of one layer."""
 
+import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
-from gradstab import _compat
-from gradstab.network import compiled, layer_slice
-from gradstab.spectra.coupling import leads_with_examples
-from gradstab.spectra.dense import dense_jacobian, dense_spectrum
-from gradstab.spectra.linear_map import jacobian_map
+import jax
+import numpy as np
+
+from gradstab.records import Spectrum
+from gradstab.spectra.dense import Decomposed, decompose, spectrum_of
+from gradstab.spectra.golub_kahan import golub_kahan
+from gradstab.spectra.layer_map import LayerMap, layer_map
+from gradstab.spectra.moments import moments
+
+# How many values of a Jacobian that is not written out, unless a number is given.
+_FEW = 8
+# Steps of the bidiagonalisation, and random probes beside it.
+_MOST_STEPS = 128
+_PROBES = 64
 
 
-def layer_spectrum(network, flow, place, /, *, coupled, examples, max_dense):
+class Leading(NamedTuple):
+    """The leading singular vectors of a layer's Jacobians, of arbitrary sign.
+
+    Attributes:
+        left: (num, n_out) the direction in which the output moves most; NaN where the
+            Jacobian is zero or not finite.
+        right: (num, n_in) the direction that moves it so.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+
+
+class LayerSpectrum(NamedTuple):
+    """What is found of a layer's Jacobian.
+
+    Attributes:
+        spectrum: its singular values; None if they were not computed.
+        note: why not.
+        leading: its leading singular vectors, if they were asked for.
+    """
+
+    spectrum: Spectrum | None
+    note: str
+    leading: Leading | None = None
+
+
+def layer_spectrum(
+    network,
+    flow,
+    place,
+    /,
+    *,
+    coupled,
+    examples,
+    max_dense,
+    example=None,
+    top_k=None,
+    max_bytes=2**28,
+    vectors=False,
+    key=None,
+) -> LayerSpectrum:
     """The singular values of a layer's Jacobian, per example or of the whole batch.
+
+    All of them from Jacobians that are written out, a few at a time, if their smaller
+    side is at most ``max_dense``. Else, or if only some are wanted, the largest by
+    products, with the distance within which a singular value lies, and the sum of the
+    squares of all from random probes, with an interval.
 
     Args:
         network: from `find_layers`.
         flow: from `propagate`.
         place: the layer.
-        coupled: whether it mixes examples, from `coupled_layers`.
+        coupled: whether it mixes examples, from `example_functions`.
         examples: for how many examples, if it does not.
-        max_dense: Jacobians whose smaller side is above this are left out.
+        max_dense: the longest smaller side of a Jacobian that is written out.
+        example: the function of one of its examples, from `example_functions`.
+        top_k: how many values; by default all of a Jacobian that is written out, eight
+            of one that is not.
+        max_bytes: of Jacobians and of intermediate results at a time, about.
+        vectors: whether to find the leading singular vectors.
+        key: of the random probes; `jax.random.key(0)` if not given.
 
     Returns:
-        ``(spectrum, "")``, or ``(None, why not)``.
+        A `LayerSpectrum`. Cost: the smaller side (its longer one if the layer has rules
+        for backward derivatives only) in products, and :math:`O(n^3)` for each example;
+        by products at most 320 of them.
     """
-    block, num = network.blocks[place.block], network.num_examples
-    if not block.in_vars:
-        return None, "no Jacobian: its input is integers"
-    if not leads_with_examples(network, place):
-        return None, "no Jacobian: examples are not on the leading axis"
-    rows = math.prod(place.out_shape) // (1 if coupled else num)
-    columns = sum(map(math.prod, place.in_shapes)) // (1 if coupled else num)
-    if min(rows, columns) > max_dense:
-        return None, (
-            f"no singular values: the smaller side of its {rows} x {columns} Jacobian "
-            f"is above max_dense={max_dense}"
-            + (" (training-mode statistics couple the batch)" if coupled else "")
-        )
-    keep = 1 if coupled else min(examples, num)
-    context = layer_slice(flow.replay.contexts, place)
-    data = layer_slice(flow.replay.entering, place)
-    jacobians = compiled(block, _jacobians, coupled, keep)(context, data)
-    return dense_spectrum(jacobians, coupled=coupled), ""
+    linear, note = layer_map(
+        network, flow, place, coupled=coupled, examples=examples, example=example
+    )
+    if linear is None:
+        return LayerSpectrum(None, note)
+    smaller = min(linear.shape)
+    # A Jacobian this small is written out faster than its products are compiled.
+    few = top_k is not None and smaller > max(8 * top_k, 2 * _PROBES)
+    if smaller > max_dense or few:
+        key = jax.random.key(0) if key is None else key
+        return _by_products(linear, top_k or _FEW, max_bytes, vectors, key)
+    return _written_out(linear, top_k, max_bytes, vectors)
 
 
-def _jacobians(block, coupled, keep, context, data):
-    backward_only = any(_compat.backward_only(eqn) for eqn in block.eqns)
-    function = functools.partial(block, context)
-    linear = jacobian_map(function, data, coupled=coupled, forward=not backward_only)
-    return dense_jacobian(linear, num_examples=keep)
+def alignment(before: Leading, after: Leading, /) -> np.ndarray | None:
+    r"""Alignment :math:`|\langle u_1, v_1 \rangle|` of two layers in a row.
+
+    One if the direction that the first layer amplifies most is the one that the second
+    amplifies most: their gains multiply. Near :math:`\sqrt{2 / (\pi n)}` for unrelated
+    layers of width n.
+
+    Args:
+        before: of the layer nearer the input.
+        after: of the next layer.
+
+    Returns:
+        Array ``(num,)``, NaN where a direction is not defined; None if the first is of
+        single examples and the second of the whole batch, or the other way round.
+    """
+    if before.left.shape != after.right.shape:
+        return None
+    return np.abs(np.sum(before.left * after.right, axis=1))
+
+
+def _written_out(linear: LayerMap, top_k, max_bytes, vectors):
+    size = math.prod(linear.shape) * np.dtype(linear.dtype).itemsize
+    whole = _joined(
+        [
+            decompose(part.dense(max_bytes)[skip:], vectors=vectors)
+            for part, skip in linear.parts(size, max_bytes)
+        ]
+    )
+    spectrum = spectrum_of(whole, linear.shape, coupled=linear.coupled)
+    leading = Leading(whole.left, whole.right) if vectors else None
+    return LayerSpectrum(_cut(spectrum, top_k), "", leading)
+
+
+def _joined(found):
+    """Of several parts of the examples one."""
+    *columns, methods = zip(*found, strict=True)
+    values, errors, left, right = map(np.concatenate, columns)
+    return Decomposed(values, errors, left, right, max(methods))
+
+
+def _cut(spectrum, top_k):
+    values, errors = spectrum.values[:, :top_k], spectrum.errors[:, :top_k]
+    return dataclasses.replace(spectrum, values=values, errors=errors)
+
+
+def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
+    itemsize = 8 if np.dtype(linear.dtype).itemsize == 8 else 4
+    size = (_MOST_STEPS + _PROBES) * sum(linear.shape) * itemsize
+    search = _search(top_k, 1 if vectors else 0)
+    found = []
+    for part, skip in linear.parts(size, max_bytes):
+        key, key_part = jax.random.split(key)
+        found.append(_from(skip, part.apply(search, key_part)))
+    values, errors, left, right, probed = jax.tree.map(
+        lambda *parts: np.concatenate(parts), *found
+    )
+    spectrum = Spectrum(
+        values=values.astype(np.float64),
+        errors=errors.astype(np.float64),
+        frobenius_square=probed.frobenius_square,
+        shape=linear.shape,
+        coupled=linear.coupled,
+        method="golub-kahan",
+    )
+    if not vectors:
+        return LayerSpectrum(spectrum, "")
+    alive = np.where(values[:, :1] > 0, 1, np.nan)
+    return LayerSpectrum(spectrum, "", Leading(left[:, 0] * alive, right[:, 0] * alive))
+
+
+def _from(first, results):
+    return jax.tree.map(lambda array: np.asarray(array)[first:], results)
+
+
+@functools.cache
+def _search(top_k, num_vectors):
+    """The function that finds leading values and random sums of a linear map."""
+    steps = max(16, 2 * top_k)
+    decompose = golub_kahan(
+        steps,
+        max_steps=max(_MOST_STEPS, steps),
+        num_values=top_k,
+        num_vectors=num_vectors,
+    )
+    probe = moments(_PROBES)
+
+    def search(linear, key):
+        key_steps, key_probes = jax.random.split(key)
+        found = decompose(linear, key_steps)
+        probed = probe(linear, key_probes)
+        return found.values, found.bounds, found.left, found.right, probed
+
+    return search

@@ -1,0 +1,214 @@
+"""The Jacobians of one layer of a network, by products or written out."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab import _compat
+from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
+from gradstab.spectra.coupling import leads_with_examples
+from gradstab.spectra.dense import basis_of
+from gradstab.spectra.linear_map import LinearMap, jacobian_map
+from gradstab.spectra.tangents import basis_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerMap:
+    """The Jacobians of a layer: one for each of its first examples, or a joint one.
+
+    Attributes:
+        owner: the function: of one example, or of the whole batch.
+        context: the layer's context, in the whole batch.
+        data: the data that enter, likewise.
+        start: the first example.
+        num: how many Jacobians; 1 if the examples are coupled.
+        shape: (n_out, n_in) of each.
+        coupled: whether the layer mixes examples, so that there is one joint Jacobian.
+    """
+
+    owner: Block | ExampleBlock
+    context: Context
+    data: tuple
+    start: int
+    num: int
+    shape: tuple[int, int]
+    coupled: bool
+
+    @property
+    def block(self) -> Block:
+        """The program of the owner."""
+        return self.owner.block if isinstance(self.owner, ExampleBlock) else self.owner
+
+    @property
+    def has_forward(self) -> bool:
+        """Whether there are forward derivatives: a rule for backward only has none."""
+        return not any(_compat.backward_only(eqn) for eqn in self.block.eqns)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The coarsest dtype of the data that enter and leave."""
+        block = self.block
+        dtypes = [_compat.dtype_of(v) for v in (*block.in_vars, block.out_var)]
+        return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
+
+    def parts(self, num_bytes: float, max_bytes: float):
+        """The same Jacobians, as many at a time as fit into a number of bytes.
+
+        Args:
+            num_bytes: what one of them takes.
+            max_bytes: what they may take together.
+
+        Returns:
+            An iterator of ``(map, skip)``. All have one size, to share their programs:
+            the last goes back over examples of the one before, ``skip`` of which are
+            known already. A function of the whole batch is not divided.
+        """
+        most = max(1, int(max_bytes // num_bytes))
+        if not isinstance(self.owner, ExampleBlock) or most >= self.num:
+            yield self, 0
+            return
+        count = -(-self.num // -(-self.num // most))
+        for first in range(0, self.num, count):
+            begin = min(first, self.num - count)
+            part = dataclasses.replace(self, start=self.start + begin, num=count)
+            yield part, first - begin
+
+    def apply(self, function, *arguments):
+        """``function(linear_map, *arguments)``, compiled.
+
+        Args:
+            function: takes a `LinearMap` and arrays; returns arrays that have the
+                examples on their leading axis. Compiled once for every owner.
+            *arguments: arrays.
+
+        Returns:
+            What the function returns, for the ``num`` examples.
+        """
+        found = self._run(_applied, function)(*arguments)
+        return jax.tree.map(lambda array: array[: self.num], found)
+
+    def dense(self, max_bytes: float) -> np.ndarray:
+        """The Jacobians written out, ``(num, n_out, n_in)``, in the dtype of the data.
+
+        Args:
+            max_bytes: of intermediate results: it bounds the basis vectors at once.
+        """
+        n_out, n_in = self.shape
+        forward = self.has_forward and n_in <= n_out
+        size = n_in if forward else n_out
+        chunk = max(1, min(size, int(max_bytes // self._scratch)))
+        # What NumPy transposes is not copied.
+        rows = np.asarray(self._run(_rows, forward, chunk)())[:, : self.num]
+        return rows.transpose(1, 2, 0) if forward else rows.swapaxes(0, 1)
+
+    @property
+    def _scratch(self):
+        """Bytes of all intermediate results of one product, at most."""
+        found = sum(_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
+        return found * (self.num if isinstance(self.owner, ExampleBlock) else 1)
+
+    def _run(self, function, *options):
+        form = _Form(function, self.num, self.coupled, self.has_forward, options)
+        program = compiled(self.owner, _called, _kept(form))
+        return functools.partial(program, self.context, self.data, self.start)
+
+
+class _Form(NamedTuple):
+    """What a program is compiled for, beside its owner."""
+
+    function: Any
+    num: int
+    coupled: bool
+    forward: bool
+    options: tuple
+
+
+@functools.cache
+def _kept(form):
+    """One object for equal forms: `compiled` compares by identity."""
+    return form
+
+
+def _called(owner, form, context, data, start, *arguments):
+    if isinstance(owner, ExampleBlock):
+        context, data = _examples(owner, form.num, context, data, start)
+    return form.function(owner, form, context, data, *arguments)
+
+
+def _examples(owner, num, context, data, start):
+    """Context and data of some examples, each on a leading axis of its own."""
+
+    def cut(axis, array):
+        if axis is None:
+            return array
+        return jax.lax.dynamic_slice_in_dim(array, start, num)
+
+    return jax.tree.map(
+        cut, owner.axes, owner.separate(context, data), is_leaf=lambda x: x is None
+    )
+
+
+def _applied(owner, form, context, data, *arguments):
+    (function,) = form.options
+    return function(_linear(owner, form, context, data), *arguments)
+
+
+def _linear(owner, form, context, data) -> LinearMap:
+    function = functools.partial(owner, context)
+    if isinstance(owner, ExampleBlock):
+        over = jax.vmap(lambda c, d: owner(c, *d), in_axes=owner.axes)
+        function = lambda *data: over(context, data)  # noqa: E731
+    return jacobian_map(function, data, coupled=form.coupled, forward=form.forward)
+
+
+def _rows(owner, form, context, data):
+    forward, chunk = form.options
+    if isinstance(owner, ExampleBlock):
+        return basis_rows(owner, context, data, forward=forward, chunk=chunk)
+    return basis_of(_linear(owner, form, context, data), forward=forward, chunk=chunk)
+
+
+def layer_map(network, flow, place, /, *, coupled, examples, example=None):
+    """The Jacobians of a layer of a network.
+
+    Args:
+        network: from `find_layers`.
+        flow: from `propagate`.
+        place: the layer.
+        coupled: whether it mixes examples, from `example_functions`.
+        examples: of how many examples, if it does not.
+        example: the function of one of its examples, if that is known.
+
+    Returns:
+        ``(map, "")``, or ``(None, why not)``.
+    """
+    block, num = network.blocks[place.block], network.num_examples
+    if not block.in_vars:
+        return None, "no Jacobian: its input is integers"
+    if example is None and not leads_with_examples(network, place):
+        return None, "no Jacobian: examples are not on the leading axis"
+    split = 1 if coupled else num
+    shape = (
+        math.prod(place.out_shape) // split,
+        sum(map(math.prod, place.in_shapes)) // split,
+    )
+    return LayerMap(
+        owner=block if example is None else example,
+        context=layer_slice(flow.replay.contexts, place),
+        data=layer_slice(flow.replay.entering, place),
+        start=0,
+        num=1 if coupled else min(examples, num),
+        shape=shape,
+        coupled=coupled,
+    ), ""
+
+
+def _bytes(variable):
+    dtype = _compat.dtype_of(variable)
+    size = dtype.itemsize if isinstance(dtype, np.dtype) else 8  # a key has no size
+    return math.prod(_compat.shape_of(variable)) * size
