@@ -16,6 +16,7 @@ from gradstab.spectra.of_layers import (
     alignment,
     layer_spectrum,
 )
+from gradstab.spectra.products import ProductExponents, product_exponents
 from gradstab.spectra.workers import num_workers, one_blas_thread
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LayerSpectrum",
     "Leading",
     "LinearMap",
+    "ProductExponents",
     "alignment",
     "coupled_layers",
     "dense_jacobian",
@@ -35,4 +37,5 @@ __all__ = [
     "mixes_examples",
     "num_workers",
     "one_blas_thread",
+    "product_exponents",
 ]

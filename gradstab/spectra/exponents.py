@@ -16,11 +16,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from gradstab.records import record
 from gradstab.spectra.golub_kahan import roundoff, two_way
+from gradstab.spectra.layer_map import LayerMap
 from gradstab.spectra.linear_map import LinearMap
+from gradstab.spectra.workers import one_blas_thread, over_matrices
 
 # Columns pushed through a linear map at once.
 _CHUNK = 128
@@ -61,6 +62,7 @@ def exponents(
     top_k: int | None = None,
     tol: float = 1e-6,
     max_sweeps: int = 9,
+    max_bytes: float = 2**28,
 ) -> Exponents:
     r"""All growth exponents of :math:`J_L \cdots J_1`, or the largest ones.
 
@@ -68,14 +70,16 @@ def exponents(
 
     Args:
         layers: the Jacobians from the input on: each an array
-            ``(num, n_out, n_in)`` or a `LinearMap`, one width fitting the next.
+            ``(num, n_out, n_in)``, a `LinearMap` or a `LayerMap`, one width fitting
+            the next.
         top_k: how many; all ``min(n_0, n_L)`` by default, and at most so many.
         tol: stop after the third sweep, or a later one, that changed nothing by more.
         max_sweeps: stop after so many in any case. Also stops when the change no longer
             falls: what is left is rounding in the maps.
+        max_bytes: of intermediate results of a `LayerMap`.
 
     Returns:
-        The exponents. Arrays are taken to float64; a `LinearMap` rounds as its function
+        The exponents. Arrays are taken to float64; a map rounds as its function
         does. A direction that a layer shrinks below the roundoff of its dtype against
         the layer's typical gain counts as lost. Cost: :math:`O(L n m^2)` per sweep and
         example beside the products, with m the smallest width, or
@@ -97,11 +101,12 @@ def exponents(
     most = min(widths[0], widths[-1])
     num_values = most if top_k is None else min(top_k, most)
     block = min(*widths, most if top_k is None else 2 * top_k + 8)
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _iterate(layers, widths[0], block, num_values, tol, max_sweeps)
+    with one_blas_thread():
+        limits = tol, max_sweeps, max_bytes
+        return _iterate(layers, widths[0], block, num_values, *limits)
 
 
-def _iterate(layers, width, block, num_values, tol, max_sweeps):
+def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):
     num = _shape(layers[0])[0]
     # Random, so that no singular vector is missing from it; always the same, as it has
     # no influence on the result beyond rounding.
@@ -110,7 +115,7 @@ def _iterate(layers, width, block, num_values, tol, max_sweeps):
     values = np.full((num, num_values), np.nan)
     change = np.full_like(values, np.inf)
     for sweep in range(max_sweeps):
-        basis, product = _sweep(layers, basis, backward=sweep % 2 == 1)
+        basis, product = _sweep(layers, basis, sweep % 2 == 1, max_bytes)
         before, last = values, np.max(change, initial=0, where=~np.isnan(change))
         logs = np.stack(
             [_ln_singular_values(*one) for one in zip(*product, strict=True)]
@@ -128,7 +133,7 @@ def _change(values, before):
     return np.abs(np.where(same, 0, values) - np.where(same, 0, before))
 
 
-def _sweep(layers, basis, backward):
+def _sweep(layers, basis, backward, max_bytes):
     """The basis carried through all layers, and the product of the R.
 
     The product is ``mantissa * 2.0**exponent[..., None]``, row by row: (num, m, m)
@@ -138,9 +143,10 @@ def _sweep(layers, basis, backward):
     mantissa = np.broadcast_to(np.eye(m), (num, m, m))
     exponent = np.zeros((num, m), np.int64)
     for layer in reversed(layers) if backward else layers:
-        image = _product(layer, basis, backward)
+        image = _product(layer, basis, backward, max_bytes)
         finite = np.all(np.isfinite(image), axis=(1, 2))
-        basis, r = np.linalg.qr(np.where(finite[:, None, None], image, 0))
+        image[np.logical_not(finite)] = 0
+        basis, r = map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
         r = _without_noise(r, _roundoff(layer))
         r[np.logical_not(finite)] = np.nan
         mantissa, exponent = _times(r, mantissa, exponent)
@@ -206,8 +212,10 @@ def _padded(logs, num_values):
     return logs[:, :num_values]
 
 
-def _product(layer, basis, backward):
+def _product(layer, basis, backward, max_bytes):
     """J or its transpose times the columns of the basis: (num, n, m) in float64."""
+    if isinstance(layer, LayerMap):
+        return layer.product(basis, backward, max_bytes)
     if not isinstance(layer, LinearMap):
         matrix = np.asarray(layer, np.float64)
         return (np.swapaxes(matrix, 1, 2) if backward else matrix) @ basis
@@ -220,11 +228,12 @@ def _product(layer, basis, backward):
 def _roundoff(layer):
     if isinstance(layer, LinearMap):
         return roundoff(layer)
+    # The coarsest dtype of a layer counts, that of an array its own.
     return float(jnp.finfo(layer.dtype).eps) / 2
 
 
 def _shape(layer):
-    if isinstance(layer, LinearMap):
+    if isinstance(layer, (LinearMap, LayerMap)):
         return (layer.num, *layer.shape)
     return layer.shape
 

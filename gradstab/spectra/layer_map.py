@@ -13,6 +13,7 @@ from gradstab import _compat
 from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
 from gradstab.spectra.coupling import leads_with_examples
 from gradstab.spectra.dense import basis_of
+from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
 from gradstab.spectra.tangents import basis_rows
 
@@ -69,7 +70,7 @@ class LayerMap:
             known already. A function of the whole batch is not divided.
         """
         most = max(1, int(max_bytes // num_bytes))
-        if not isinstance(self.owner, ExampleBlock) or most >= self.num:
+        if not self.by_example or most >= self.num:
             yield self, 0
             return
         count = -(-self.num // -(-self.num // most))
@@ -106,16 +107,56 @@ class LayerMap:
         rows = np.asarray(self._run(_rows, forward, chunk)())[:, : self.num]
         return rows.transpose(1, 2, 0) if forward else rows.swapaxes(0, 1)
 
+    def product(self, vectors: np.ndarray, backward: bool, max_bytes: float):
+        """The Jacobians, or their transposes, times some vectors for each example.
+
+        Args:
+            vectors: ``(num, n, m)``, m vectors of length n for each example.
+            backward: whether to multiply with the transposes.
+            max_bytes: of intermediate results: it bounds the vectors at once.
+
+        Returns:
+            Array ``(num, other, m)`` in float64, rounded as the layer's dtype.
+        """
+        num, _, count = vectors.shape
+        most = max(1, int(max_bytes // self._scratch))
+        num_calls = -(-count // most)
+        width = -(-count // num_calls)
+        # All calls have one shape, that of one compiled program.
+        padding = num_calls * width - count
+        missing = 0 if self.coupled or self.by_example else len(self.data[0]) - num
+        vectors = np.pad(vectors, ((0, missing), (0, 0), (0, padding)))
+        function = _backward if backward else _forward
+        images = [
+            self.apply(function, jnp.asarray(piece))
+            for piece in np.split(vectors, num_calls, axis=2)
+        ]
+        found = np.concatenate([np.asarray(i, np.float64) for i in images], axis=2)
+        return found[:, :, :count]
+
+    @property
+    def by_example(self) -> bool:
+        """Whether the owner is the function of one example."""
+        return isinstance(self.owner, ExampleBlock)
+
     @property
     def _scratch(self):
         """Bytes of all intermediate results of one product, at most."""
         found = sum(_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
-        return found * (self.num if isinstance(self.owner, ExampleBlock) else 1)
+        return found * (self.num if self.by_example else 1)
 
     def _run(self, function, *options):
         form = _Form(function, self.num, self.coupled, self.has_forward, options)
         program = compiled(self.owner, _called, _kept(form))
         return functools.partial(program, self.context, self.data, self.start)
+
+
+def _forward(linear, vectors):
+    return jax.vmap(two_way(linear)[0], in_axes=2, out_axes=2)(vectors)
+
+
+def _backward(linear, vectors):
+    return jax.vmap(two_way(linear)[1], in_axes=2, out_axes=2)(vectors)
 
 
 class _Form(NamedTuple):
@@ -190,7 +231,7 @@ def layer_map(network, flow, place, /, *, coupled, examples, example=None):
     block, num = network.blocks[place.block], network.num_examples
     if not block.in_vars:
         return None, "no Jacobian: its input is integers"
-    if example is None and not leads_with_examples(network, place):
+    if not coupled and example is None and not leads_with_examples(network, place):
         return None, "no Jacobian: examples are not on the leading axis"
     split = 1 if coupled else num
     shape = (

@@ -1,0 +1,132 @@
+"""The growth exponents of the input-output Jacobian of a network."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gradstab.spectra.exponents import Exponents, exponents
+from gradstab.spectra.layer_map import layer_map
+
+# All exponents up to this width, and so many of the largest above.
+_ALL = 256
+_LARGEST = 32
+
+# Arrays of the size of a basis that a step of a sweep holds at a time.
+_COPIES = 6
+
+
+class ProductExponents(NamedTuple):
+    """What is found of the whole product.
+
+    Attributes:
+        exponents: their values and by how much the last sweep changed them, per
+            example or, if a layer couples them, of the whole batch; None if they were
+            not computed.
+        note: why not, or which part of the network they are of; else empty.
+        num_layers: of how many layers.
+    """
+
+    exponents: Exponents | None
+    note: str
+    num_layers: int
+
+
+def product_exponents(
+    network, flow, known, /, *, examples, top_k=None, max_bytes=2**28
+) -> ProductExponents:
+    r"""Growth exponents of the Jacobian of a network's output by its input.
+
+    Jacobians are multiplied with vectors and never written out; the programs of these
+    products are compiled once for every block. If a layer mixes examples, the Jacobian
+    is that of the whole batch. Layers of integers at the beginning (an embedding) are
+    left out.
+
+    Args:
+        network: from `find_layers`.
+        flow: from `propagate`.
+        known: from `example_functions`.
+        examples: of how many examples, if no layer mixes them.
+        top_k: how many exponents; by default all if the narrowest place of the network
+            has at most 256 entries, else 32.
+        max_bytes: of vectors and intermediate results at a time, about.
+
+    Returns:
+        The exponents, see `exponents` for accuracy and cost, or why there are none.
+    """
+    layers, note = _maps(network, flow, known, examples)
+    if layers is None:
+        return ProductExponents(None, note, 0)
+    widths = [layers[0].shape[1], *(layer.shape[0] for layer in layers)]
+    if top_k is None and min(widths) > _ALL:
+        top_k = _LARGEST
+        note = _both(
+            note, f"the {top_k} largest exponents: narrowest layer is above 256"
+        )
+    most = min(widths[0], widths[-1])
+    columns = min(*widths, most if top_k is None else 2 * top_k + 8)
+    size = _COPIES * 8 * max(widths) * columns
+    if size > 4 * max_bytes:
+        needed = f"{size / 2**20:.0f} MiB for {columns} vectors"
+        note = _both(note, f"no exponents of the product: {needed} above max_bytes")
+        return ProductExponents(None, note, 0)
+    found = [
+        _select(exponents(group, top_k=top_k, max_bytes=max_bytes), skip)
+        for group, skip in _groups(layers, size, max_bytes)
+    ]
+    values, change = (np.concatenate(column) for column in zip(*found, strict=True))
+    return ProductExponents(Exponents(values, change), note, len(layers))
+
+
+def _maps(network, flow, known, examples):
+    """The maps of all layers that data enter, and a note; None if they do not chain."""
+    joint = any(known.coupled)
+    start = 0
+    for number, place in enumerate(network.layers):
+        if not network.blocks[place.block].in_vars:
+            start = number + 1
+    note = "" if start == 0 else f"product from {_after(network, start)} on"
+    layers = []
+    for number, place in enumerate(network.layers[start:], start):
+        layer, why = layer_map(
+            network,
+            flow,
+            place,
+            coupled=joint,
+            examples=examples,
+            example=None if joint else known.functions[number],
+        )
+        if layer is None:
+            return None, f"no exponents of the product: {place.name}: {why}"
+        if layers and layers[-1].shape[0] != layer.shape[1]:
+            return (
+                None,
+                f"no exponents of the product: more than one way to {place.name}",
+            )
+        layers.append(layer)
+    if not layers:
+        return None, "no exponents of the product: no data enter a layer"
+    if any(known.coupled):
+        note = _both(note, "of the whole batch: a layer mixes examples")
+    return layers, note
+
+
+def _after(network, start):
+    return network.names[start] if start < len(network.names) else "the end"
+
+
+def _groups(layers, num_bytes, max_bytes):
+    """The same layers for some examples at a time."""
+    if not all(layer.by_example for layer in layers):
+        yield layers, 0
+        return
+    columns = (list(layer.parts(num_bytes, max_bytes)) for layer in layers)
+    for parts in zip(*columns, strict=True):
+        yield [part for part, _ in parts], parts[0][1]
+
+
+def _select(found, first):
+    return found.values[first:], found.change[first:]
+
+
+def _both(one, other):
+    return f"{one}; {other}" if one else other
