@@ -241,9 +241,15 @@ class Recurrence:
             of ``jacobian_steps``.
         forward: growth of the state per step.
         backward: growth of its gradient per step.
+        exponents: (examples, k) Lyapunov exponents of the state map over all steps:
+            ln(singular value of the product of all state Jacobians) / steps, in
+            descending order, of the first examples. All if a state has at most 256 entries, none above
+            65536, else the leading 16.
+        exponents_error: (examples, k) by how much the last sweep changed them.
         name: the layer.
         state_size: entries of one example's state, all parts of it together.
         jacobian_steps: the steps whose Jacobians were computed.
+        note: what is not as usual.
     """
 
     state_rms: np.ndarray
@@ -251,9 +257,12 @@ class Recurrence:
     jacobians: tuple[Spectrum, ...]
     forward: Growth
     backward: Growth
+    exponents: np.ndarray
+    exponents_error: np.ndarray
     name: str = static()
     state_size: int = static()
     jacobian_steps: tuple[int, ...] = static()
+    note: str = static(default="")
 
 
 @record

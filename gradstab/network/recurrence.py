@@ -2,7 +2,8 @@
 
 A scan is recurrent if data enter at every step. Its state is the floating part of its
 carry that has an example axis, all parts together: (c, h) of an LSTM is one state of
-twice the width.
+twice the width. If no part has one, it is the part that depends on the data: one joint
+state of the whole batch.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ class RecurrentScan:
         parts: its body and counts.
         body: the body, flat.
         state: positions of the state in the carry.
+        joint: whether the state has no example axis: it is that of the whole batch.
     """
 
     block: Block
@@ -33,6 +35,7 @@ class RecurrentScan:
     parts: _compat.ScanParts
     body: Any
     state: tuple[int, ...]
+    joint: bool = False
 
     def step(self, others, state):
         """One step: the state after it.
@@ -86,23 +89,48 @@ def find_recurrent_scans(block, num_examples, /) -> tuple[RecurrentScan, ...]:
     # Without data that enter, what moves is the integers that pick rows.
     data = set(block.in_vars or filter(_is_integer, block.varying_vars))
     for eqn in block.eqns:
-        moving = [not isinstance(v, _compat.Literal) and v in data for v in eqn.invars]
+        moving = [_is_in(v, data) for v in eqn.invars]
         if not any(moving):
             continue
         data.update(eqn.outvars)
         parts = _compat.scan_parts(eqn)
         if parts is None or not any(moving[parts.num_consts + parts.num_carry :]):
             continue
-        state = tuple(
+        body = flatten_body(parts.body)
+        floating = [
             position
             for position, v in enumerate(eqn.outvars[: parts.num_carry])
             if jnp.issubdtype(_compat.dtype_of(v), jnp.inexact)
-            and _compat.shape_of(v)[:1] == (num_examples,)
-        )
+        ]
+        shapes = [_compat.shape_of(v)[:1] for v in eqn.outvars]
+        state = tuple(p for p in floating if shapes[p] == (num_examples,))
+        joint = not state
+        if joint:
+            reached = _reached(body, parts, moving)
+            state = tuple(p for p in floating if reached[p])
         if state:
-            body = flatten_body(parts.body)
-            found.append(RecurrentScan(block, eqn, parts, body, state))
+            found.append(RecurrentScan(block, eqn, parts, body, state, joint))
     return tuple(found)
+
+
+def _reached(body, parts, moving):
+    """Which parts of the carry the data reach, at the first step or a later one."""
+    first, last = parts.num_consts, parts.num_consts + parts.num_carry
+    moving = list(moving)
+    for _ in range(parts.num_carry + 1):  # a step reaches one more part, or none
+        pairs = zip(body.jaxpr.invars, moving, strict=True)
+        data = {variable for variable, moves in pairs if moves}
+        for eqn in body.jaxpr.eqns:
+            if any(_is_in(v, data) for v in eqn.invars):
+                data.update(eqn.outvars)
+        carry = [_is_in(v, data) for v in body.jaxpr.outvars[: parts.num_carry]]
+        pairs = zip(moving[first:last], carry, strict=True)
+        moving[first:last] = [before or after for before, after in pairs]
+    return moving[first:last]
+
+
+def _is_in(atom, variables):
+    return not isinstance(atom, _compat.Literal) and atom in variables
 
 
 def follow_state(scan: RecurrentScan, context: Context, data, cotangent, /):
