@@ -132,7 +132,7 @@ def _sentence(growth, unit, signal, way, sign):
     if growth.law == "unknown":
         return f"{signal}: too few comparable {unit}s to tell a law"
     span = f"over {_span(growth, unit)}"
-    after = f" after a transient of {growth.settling:.2g} {unit}s" * bool(
+    after = f" besides a transient of {growth.settling:.2g} {unit}s" * bool(
         growth.settling
     )
     if growth.law == "constant":

@@ -73,7 +73,7 @@ def _recurrence(scan, path, name, examples, max_dense):
         gradient_norms=norms,
         jacobians=jacobians,
         forward=fit_growth(rms),
-        backward=fit_growth(norms),
+        backward=fit_growth(norms, from_end=True),
         exponents=found.values,
         exponents_error=found.change,
         name=name,

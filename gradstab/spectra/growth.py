@@ -67,7 +67,7 @@ class _Fit(NamedTuple):
     total: float
 
 
-def fit_growth(norms, names=(), /) -> Growth:
+def fit_growth(norms, names=(), /, *, from_end=False) -> Growth:
     """The law of growth of a sequence of norms, its rate and its standard error.
 
     Of the laws in `Growth`, each with and without a transient, that with the least
@@ -82,6 +82,9 @@ def fit_growth(norms, names=(), /) -> Growth:
         norms: (layers,) or (layers, examples), layers counted from the input. Examples
             are averaged in the logarithm, as their norms are heavy-tailed.
         names: the layers, for the record.
+        from_end: whether the signal starts at the last layer, so that the transient may
+            be there. A gradient that enters an LSTM by its output has yet to turn to
+            the directions that last; that of a chain of random layers has not.
 
     Returns:
         The growth. Examples whose norm is zero or not finite in some layer are left
@@ -97,7 +100,7 @@ def fit_growth(norms, names=(), /) -> Growth:
     if len(layer) < 3:
         nan = math.nan
         return Growth(nan, nan, nan, law="unknown", layers=names, depth=len(layer))
-    fits = [_fit(law, layer, levels) for law in _laws(layer)]
+    fits = [_fit(law, layer, levels) for law in _laws(layer, from_end)]
     certain = [fit for fit in fits if fit.law.name == "constant" or _is_certain(fit)]
     best = min(certain, key=_score)
     if best.law.name == "constant":
@@ -132,7 +135,7 @@ def _usable(norms, names):
     return 1.0 + np.flatnonzero(kept), levels, names
 
 
-def _laws(layer):
+def _laws(layer, from_end):
     num = len(layer) - 1
     laws = [
         _Law("constant", _nothing, 0),
@@ -146,11 +149,12 @@ def _laws(layer):
     # straight, and a transient that lasts longer than a quarter of it has not ended.
     shifts = np.concatenate([[0.0], np.geomspace(0.1, num / 3, 24)])
     lengths = np.geomspace(0.5, num / 4, 24)
+    transients = [_transient, _last_transient] if from_end else [_transient]
     return [
         *laws[:2],
         *(law._replace(shapes=shifts) for law in laws[2:]),
-        _Law("constant", _transient, 1, lengths),
-        _Law("exponential", _settling, 2, lengths),
+        *(_Law("constant", curve, 1, lengths) for curve in transients),
+        *(_Law("exponential", _and_line(curve), 2, lengths) for curve in transients),
     ]
 
 
@@ -172,9 +176,16 @@ def _transient(layer, lengths):
     return ((1 - q ** (layer - 1)) / (1 - q))[..., None]
 
 
-def _settling(layer, lengths):
-    straight, bent = _line(layer, lengths), _transient(layer, lengths)
-    return np.concatenate([straight, bent], axis=2)
+def _last_transient(layer, lengths):
+    return -_transient(layer[-1] - layer + 1, lengths)
+
+
+def _and_line(transient):
+    def curves(layer, lengths):
+        both = _line(layer, lengths), transient(layer, lengths)
+        return np.concatenate(both, axis=2)
+
+    return curves
 
 
 def _fit(law, layer, levels):

@@ -117,7 +117,7 @@ def test_a_shallow_network_says_how_slow_its_exponential_is():
 
 def test_a_transient_is_told():
     reasons = report(network(np.exp(2 * 0.5**L), ONE)).reasons
-    assert any("after a transient of 1.4 layers" in reason for reason in reasons)
+    assert any("besides a transient of 1.4 layers" in reason for reason in reasons)
 
 
 def judged(rms, gradients, dtypes, recurrences=()):

@@ -111,6 +111,26 @@ def test_a_layer_that_adds_one_part_in_l_scatters_less_the_deeper_it_is():
     assert laws.count("power") >= 15
 
 
+@pytest.mark.parametrize("law", ["exponential", "constant"])
+def test_a_signal_that_starts_at_the_end_may_have_its_transient_there(law):
+    """The gradient of an LSTM: of its output alone at first, then of what lasts."""
+    levels = RATES.get(law, 0.0) * LAYERS - 2 * np.exp((LAYERS - 40) / 3.7)
+    found = fit_growth(np.exp(levels), from_end=True)
+    assert found.law == law
+    assert found.rate == pytest.approx(RATES.get(law, 0.0), rel=2e-3)
+    assert found.settling == pytest.approx(3.7, rel=1e-2)
+    # Its start may settle all the same.
+    found = fit_growth(BENT[law], from_end=True)
+    assert found.law == law
+    assert found.settling == pytest.approx(3.7, rel=1e-2)
+
+
+def test_without_knowing_where_it_starts_the_rate_of_a_bent_end_is_wrong():
+    levels = 0.03 * LAYERS - 2 * np.exp((LAYERS - 40) / 3.7)
+    assert fit_growth(np.exp(levels), from_end=True).rate == pytest.approx(0.03, 0.01)
+    assert abs(fit_growth(np.exp(levels)).rate - 0.03) > 0.01
+
+
 def test_short_networks_do_not_show_a_bend():
     assert fit_growth(BENT["constant"][:8]).settling == 0
     assert fit_growth(BENT["power"][:8]).offset == 0
