@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.extend.core as jex
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "ScanParts",
     "Var",
     "backward_only",
+    "closed_function",
     "constants",
     "contains",
     "contracted_axes",
     "dtype_of",
     "inlined_body",
     "inner_programs",
+    "is_floating",
     "is_rule",
     "program_function",
     "scan_parts",
@@ -71,6 +74,11 @@ def program_function(
     return lambda *values: jex.jaxpr_as_fun(closed)(*values)
 
 
+def closed_function(closed, /) -> Callable[..., list]:
+    """The function that a closed program computes."""
+    return lambda *values: jex.jaxpr_as_fun(closed)(*values)
+
+
 def shape_of(variable: Var, /) -> tuple[int, ...]:
     """The shape of a variable."""
     return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]
@@ -79,6 +87,11 @@ def shape_of(variable: Var, /) -> tuple[int, ...]:
 def dtype_of(variable: Var, /):
     """The dtype of a variable."""
     return variable.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_floating(variable: Var, /) -> bool:
+    """Whether a variable is a real or complex floating array."""
+    return jnp.issubdtype(dtype_of(variable), jnp.inexact)
 
 
 def constants(closed, /) -> list[tuple[Var, Any]]:

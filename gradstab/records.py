@@ -49,6 +49,9 @@ class Signals:
         param_norm: (layers,) norm of the layer's parameters.
         param_gradient_norm: (layers,) norm of d loss / d (the layer's parameters); NaN
             without a loss.
+        disconnected: (layers,) whether no path leads from the layer to the loss: the
+            program has none, or the gradient is exactly zero although that of the next
+            layer is not.
         names: the layers.
     """
 
@@ -61,6 +64,7 @@ class Signals:
     gradient_rms: jax.Array
     param_norm: jax.Array
     param_gradient_norm: jax.Array
+    disconnected: jax.Array
     names: tuple[str, ...] = static()
 
 
@@ -326,6 +330,7 @@ class Layer:
         params: dotted paths of the parameter leaves that it uses.
         num_params: number of entries of the parameters that it owns.
         coupled: whether it mixes examples.
+        disconnected: whether no path leads from it to the loss, see `Signals`.
         note: why a number is missing.
     """
 
@@ -345,4 +350,5 @@ class Layer:
     params: tuple[str, ...] = static()
     num_params: int = static()
     coupled: bool = static(default=False)
+    disconnected: bool = static(default=False)
     note: str = static(default="")

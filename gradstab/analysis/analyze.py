@@ -135,7 +135,7 @@ def _sizes(subject):
 
 
 def _layer(place, row, spectrum, coupled, note, sizes):
-    norms = row.pop("gradient_norms")
+    norms, cut = row.pop("gradient_norms"), bool(row.pop("disconnected"))
     own = [
         sizes[name][1:] if name in place.sliced_params else sizes[name]
         for name in place.params
@@ -150,6 +150,7 @@ def _layer(place, row, spectrum, coupled, note, sizes):
         params=place.params,
         num_params=sum(map(math.prod, own)),
         coupled=coupled,
+        disconnected=cut,
         note=note,
     )
 

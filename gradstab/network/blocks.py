@@ -12,8 +12,8 @@ class Context(NamedTuple):
     """What a block needs beside the data: parameters, keys, masks.
 
     Attributes:
-        varying: values of `Block.varying_vars`; for a block of a scan each with a
-            leading axis over its layers.
+        varying: values of `Block.varying_vars`; for a block of many layers each with a
+            leading axis over its layers, or a tuple with one array for each of them.
         shared: values of `Block.shared_vars`, the same for all of its layers.
     """
 
@@ -32,7 +32,7 @@ class Block:
         in_vars: the data that enter: one variable, or all floating inputs, or none
             (an embedding of integers).
         out_var: the data that leave.
-        length: the number of layers that share it; 1 outside a scan.
+        length: the number of layers that share it; 1 outside a scan or roll.
         reverse: whether the first of these layers owns the last slice of the
             parameters, as in a reversed scan.
         contracted: parameter leaves that it multiplies the data with.
@@ -83,6 +83,26 @@ class Stack:
     parts: _compat.ScanParts
     body: Any
     blocks: tuple
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Roll:
+    """A chain of equal blocks, or of equal groups of blocks, that became one scan.
+
+    Attributes:
+        members: the blocks as they were found, in depth order: group after group.
+        blocks: the functions that the groups share, in depth order. Their variables
+            are those of the first group; their length is the number of groups.
+        contexts: for each of them and each of its varying variables a tuple with the
+            variable of every group.
+        exits: ``(variable, block, group)`` of the data that leave one of the members
+            and are needed outside of the chain.
+    """
+
+    members: tuple
+    blocks: tuple
+    contexts: tuple
+    exits: tuple
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

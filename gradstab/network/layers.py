@@ -48,8 +48,8 @@ def find_plan(program, /) -> list:
 
 
 def all_blocks(plan, /) -> list[Block]:
-    """The blocks of a plan, those of the stacks among them, in depth order."""
-    lists = (item.blocks if isinstance(item, Stack) else (item,) for item in plan)
+    """The blocks of a plan, those of stacks and rolls among them, in depth order."""
+    lists = ((item,) if isinstance(item, Block) else item.blocks for item in plan)
     return [block for blocks in lists for block in blocks]
 
 

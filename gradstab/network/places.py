@@ -4,7 +4,7 @@ import dataclasses
 
 from gradstab import _compat
 from gradstab.network import naming
-from gradstab.network.blocks import Stack
+from gradstab.network.blocks import Block, Roll
 from gradstab.network.layers import all_blocks
 
 
@@ -20,7 +20,7 @@ class Place:
         contraction_params: those that it multiplies the data with.
         sliced_params: those of which it owns one slice of the leading axis.
         block: which block computes it.
-        index: which of the block's layers it is, in depth order; None outside a scan.
+        index: which of the block's layers it is, in depth order; None if the only one.
         slice: which slice of ``sliced_params`` it owns; None outside a scan.
     """
 
@@ -37,22 +37,22 @@ class Place:
 
 def find_places(plan, program, /) -> tuple[Place, ...]:
     """Every layer of the plan, in depth order, named by the parameters it owns."""
-    blocks = all_blocks(plan)
+    number_of = {block: number for number, block in enumerate(all_blocks(plan))}
+    sites = [site for item in plan for site in _sites(item)]
+    # The copies in a roll share a block, and have parameters of their own.
+    found = list(dict.fromkeys(own for own, *_ in sites))
     bases = naming.base_names(
-        [_paths(block.contracted, program) for block in blocks],
-        [_paths(block.owned, program) for block in blocks],
+        [_paths(block.contracted, program) for block in found],
+        [_paths(block.owned, program) for block in found],
     )
-    number_of = {block: number for number, block in enumerate(blocks)}
+    base_of = dict(zip(found, bases, strict=True))
     rows = []
-    for item in plan:
-        group = item.blocks if isinstance(item, Stack) else (item,)
-        stack = _paths(frozenset().union(*(b.sliced for b in group)), program)
-        for index in range(group[0].length) if isinstance(item, Stack) else (None,):
-            for block in group:
-                number = number_of[block]
-                part = _slice(block, index)
-                name = naming.layer_name(bases[number], part if stack else index, stack)
-                rows.append(_place(name, block, number, index, part, program))
+    for own, block, index, slices in sites:
+        part = _slice(own, index) if slices is not None else None
+        stack = _paths(slices or (), program)
+        step = None if slices is None else part if stack else index
+        name = naming.layer_name(base_of[own], step, stack)
+        rows.append(_place(name, own, number_of[block], index, part, program))
     names = naming.distinct([row.name for row in rows])
     return tuple(
         dataclasses.replace(row, name=name)
@@ -60,10 +60,27 @@ def find_places(plan, program, /) -> tuple[Place, ...]:
     )
 
 
+def _sites(item):
+    """The layers of an item of the plan, in depth order.
+
+    Each with its own block, the block that computes it, which of that block's layers it
+    is, and in a scan the parameter leaves of which the scan's blocks own slices.
+    """
+    if isinstance(item, Block):
+        return [(item, item, None, None)]
+    if isinstance(item, Roll):
+        period = len(item.blocks)
+        return [
+            (own, item.blocks[number % period], number // period, None)
+            for number, own in enumerate(item.members)
+        ]
+    slices = frozenset().union(*(block.sliced for block in item.blocks))
+    steps = range(item.blocks[0].length)
+    return [(block, block, step, slices) for step in steps for block in item.blocks]
+
+
 def _slice(block, index):
     """The slice of a scan's parameters that its ``index``-th layer owns."""
-    if index is None:
-        return None
     return block.length - 1 - index if block.reverse else index
 
 

@@ -1,17 +1,21 @@
 """A network: a program cut into layers, evaluated with its layers in sight."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network.blocks import Block, Context, Stack
+from gradstab.network.blocks import Block, Context, Roll, Stack
+from gradstab.network.contexts import held_positions
 from gradstab.network.layers import all_blocks, find_plan
 from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
 from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
+from gradstab.network.rolling import roll_up
 
 
 class Replay(NamedTuple):
@@ -19,8 +23,8 @@ class Replay(NamedTuple):
 
     Attributes:
         output: what the model returns.
-        entering: for each block the tuple of data that enter it; for a block of a
-            scan those of all its layers, stacked along a new leading axis.
+        entering: for each block the tuple of data that enter it; for a block of many
+            layers those of all of them, stacked along a new leading axis.
         activations: the data that leave each block, stacked likewise.
         contexts: for each block the values of its context variables.
     """
@@ -37,9 +41,13 @@ class Network:
 
     Attributes:
         layers: where each layer sits, in depth order.
-        blocks: the functions that they compute; equal layers of a scan share one.
+        blocks: the functions that they compute; layers of a scan and equal layers that
+            follow each other share one.
         program: the flat program.
-        plan: blocks and scans in depth order.
+        plan: blocks, scans and rolls in depth order.
+        steps: equations and rolls in the order of evaluation.
+        held: for each block which of its context the caller holds; see
+            `held_positions`.
         recurrences: for each block its recurrent scans.
         num_examples: length of the example axis.
     """
@@ -48,6 +56,8 @@ class Network:
     blocks: tuple[Block, ...]
     program: Program
     plan: tuple
+    steps: tuple
+    held: tuple[Context, ...]
     recurrences: tuple[tuple[RecurrentScan, ...], ...]
     num_examples: int
 
@@ -74,7 +84,7 @@ class Network:
 
         Returns:
             Output, data and contexts. Survives jit, grad and vmap. Memory: two copies
-            of all activations, one of the parameters that a scan slices.
+            of all activations, one of the parameters of layers that share a block.
         """
         leaves = jax.tree.leaves((params, state, inputs))
         closed = self.program.closed
@@ -83,14 +93,38 @@ class Network:
         stacks = {id(item.eqn): item for item in self.plan if isinstance(item, Stack)}
         tap_of = dict(zip(self.blocks, taps or [None] * len(self.blocks), strict=True))
         record: dict = {}
-        _run(self.program.eqns, env, self.blocks, tap_of, stacks, record)
+        for step in self.steps:
+            if isinstance(step, Roll):
+                _run_roll(step, env, tap_of, record)
+            else:
+                _run([step], env, self.blocks, tap_of, stacks, record)
         outputs = [_read(env, atom) for atom in closed.jaxpr.outvars]
         for block in self.blocks:
-            if block not in record:  # a block of a scan is recorded by the scan
+            if block not in record:  # a block of many layers is recorded by its scan
                 record[block] = _seen(env, block)
         output = jax.tree.unflatten(self.program.out_tree, outputs)
         columns = zip(*(record[block] for block in self.blocks), strict=True)
         return Replay(output, *map(list, columns))
+
+    def is_scanned(self, number) -> bool:
+        """Whether the arrays of this block have a leading axis over its layers."""
+        return number in self._scanned
+
+    def in_depth_order(self, columns) -> jax.Array:
+        """One array with an entry per layer, from one per block.
+
+        Args:
+            columns: for each block an array with a leading axis over its layers.
+        """
+        wide = _tree.widest(*(column.dtype for column in columns))
+        rows = jnp.concatenate([column.astype(wide) for column in columns])
+        ends = np.cumsum([len(column) for column in columns])
+        starts = ends - [len(column) for column in columns]
+        return rows[np.array([starts[p.block] + (p.index or 0) for p in self.layers])]
+
+    @functools.cached_property
+    def _scanned(self):
+        return {place.block for place in self.layers if place.index is not None}
 
     def zero_taps(self) -> list[jax.Array]:
         """Taps that add nothing: a zero array for the activations of each block."""
@@ -155,13 +189,15 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
     function = with_state if state is None else apply
     held = () if state is None else state
     program = trace_program(function, params, held, inputs, output=output)
-    plan = find_plan(program)
+    plan, steps = roll_up(find_plan(program), program)
     blocks = tuple(all_blocks(plan))
     return Network(
         layers=find_places(plan, program),
         blocks=blocks,
         program=program,
         plan=tuple(plan),
+        steps=tuple(steps),
+        held=held_positions(plan, program),
         recurrences=tuple(find_recurrent_scans(b, num_examples) for b in blocks),
         num_examples=num_examples,
     )
@@ -250,12 +286,45 @@ def _run_stack(stack, operands, tap_of, record):
     return [*carry, *ys]
 
 
+def _run_roll(roll, env, tap_of, record):
+    """Evaluate equal groups of blocks by a scan over the groups."""
+    contexts = [
+        Context(
+            [jnp.stack([env[v] for v in row]) for row in rows],
+            [env[v] for v in block.shared_vars],
+        )
+        for block, rows in zip(roll.blocks, roll.contexts, strict=True)
+    ]
+
+    def step(data, slices):
+        varying, taps = slices
+        seen = []
+        for number, block in enumerate(roll.blocks):
+            context = contexts[number]._replace(varying=varying[number])
+            out = block(context, data)
+            out = out if taps[number] is None else out + taps[number]
+            seen.append(((data,), out))
+            data = out
+        return data, seen
+
+    (entering,) = roll.members[0].in_vars
+    varying = [context.varying for context in contexts]
+    taps = [tap_of[block] for block in roll.blocks]
+    _, seen = jax.lax.scan(
+        step, env[entering], (varying, taps), length=roll.blocks[0].length
+    )
+    for block, context, (data, out) in zip(roll.blocks, contexts, seen, strict=True):
+        record[block] = (data, out, context)
+    for variable, number, group in roll.exits:
+        env[variable] = seen[number][1][group]
+
+
 def _in_order(tree, parts):
     """From the order of the layers to that of a scan's slices, and back."""
     return jax.tree.map(lambda array: array[::-1], tree) if parts.reverse else tree
 
 
 def _tap_shapes(item):
-    if isinstance(item, Stack):
-        return [(b, (b.length, *_compat.shape_of(b.out_var))) for b in item.blocks]
-    return [(item, _compat.shape_of(item.out_var))]
+    if isinstance(item, Block):
+        return [(item, _compat.shape_of(item.out_var))]
+    return [(b, (b.length, *_compat.shape_of(b.out_var))) for b in item.blocks]

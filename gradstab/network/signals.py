@@ -1,6 +1,7 @@
 """Forward and backward signals of every layer, in one compiled pass."""
 
 import collections
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -12,6 +13,9 @@ from gradstab import _compat, _tree
 from gradstab.network.activations import find_activations, saturation
 from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
+from gradstab.network.contexts import computed_only, held_arrays, with_held
+from gradstab.network.norms import parameter_norms
+from gradstab.network.reach import disconnected, paths, pull_back
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
 from gradstab.records import Signals
 
@@ -23,7 +27,7 @@ class Propagation(NamedTuple):
         signals: one number per layer.
         replay: output, activations and contexts.
         gradients: per block d loss / d (data that leave), stacked as in the replay.
-        param_gradients: like the parameters.
+        param_gradients: like the parameters; None without a loss.
         loss: scalar.
     """
 
@@ -50,12 +54,16 @@ def propagate(
 
     Returns:
         Signals and what they come from. Cost: one evaluation, one gradient and a few
-        reductions, in one compiled program whose size does not grow with the depth of
-        a scan. Memory: two arrays per activation.
+        reductions, in one compiled program of which the part that grows with the depth
+        of a scan or of a chain of equal layers only collects arrays. Memory: two arrays
+        per activation, twice the parameters of layers in such a chain.
     """
     cotangent = _random_cotangent(network, key) if loss is None else None
     run = compiled(network, _propagate, loss)
-    return run(params, state, inputs, cotangent)
+    result = run(params, state, inputs, cotangent)
+    arrays = held_arrays(network.program, params, state, inputs)
+    contexts = with_held(result.replay.contexts, network.held, arrays)
+    return result._replace(replay=result.replay._replace(contexts=contexts))
 
 
 def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
@@ -134,18 +142,25 @@ def _propagate(network, loss, params, state, inputs, cotangent):
         replay = network.replay(filled, state, inputs, taps)
         return _loss(network, replay.output, loss, cotangent), replay
 
-    gradient = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)
     floating = [leaves[i] for i in which]
-    (value, replay), (found, of_taps) = gradient(floating, network.zero_taps())
-    of_leaves = _put(map(jnp.zeros_like, leaves), which, found)
-    columns = _signals(network, leaves, of_leaves, replay, of_taps)
-    rows = [layer_slice(columns, place) for place in network.layers]
-    table: dict = {name: _column([row[name] for row in rows]) for name in rows[0]}
-    if loss is None:
-        unknown = jnp.full_like(table["param_gradient_norm"], jnp.nan)
-        table["param_gradient_norm"] = unknown
-    signals = Signals(**table, names=network.names)
-    return Propagation(signals, replay, of_taps, tree.unflatten(of_leaves), value)
+    value, pull, replay = jax.vjp(total, floating, network.zero_taps(), has_aux=True)
+    (found, of_taps), (params_reached, taps_reached) = pull_back(
+        pull, jnp.ones_like(value)
+    )
+    reached = paths(
+        network, dict(zip(which, params_reached, strict=True)), taps_reached
+    )
+    signals = _signals(network, leaves, replay, of_taps, reached)
+    of_params = None
+    # Without a loss they say nothing; the compiler drops what is not returned.
+    if loss is not None:
+        of_leaves = _put(map(jnp.zeros_like, leaves), which, found)
+        of_params = tree.unflatten(of_leaves)
+        norms = parameter_norms(network, of_leaves)
+        signals = dataclasses.replace(signals, param_gradient_norm=norms)
+    computed = computed_only(replay.contexts, network.held)
+    replay = replay._replace(contexts=computed)
+    return Propagation(signals, replay, of_taps, of_params, value)
 
 
 def _put(leaves, positions, values):
@@ -156,41 +171,47 @@ def _put(leaves, positions, values):
     return filled
 
 
-def _column(entries):
-    """One entry per layer, in the widest of their dtypes."""
-    wide = _tree.widest(*(entry.dtype for entry in entries))
-    return jnp.stack([entry.astype(wide) for entry in entries])
-
-
-def _signals(network, leaves, of_leaves, replay, of_taps):
-    """For each block a dictionary of its signals, stacked over the layers of a scan."""
-    columns = []
-    in_scan = {place.block for place in network.layers if place.index is not None}
-    for number, block in enumerate(network.blocks):
-        owned = sorted(block.owned)
-        axes = [0 if leaf in block.sliced else None for leaf in owned]
-        function = functools.partial(_layer_signals, block, network.num_examples)
-        if number in in_scan:
-            context = Context(varying=0, shared=None)
-            function = jax.vmap(function, in_axes=(0, 0, context, 0, axes, axes))
-        column = function(
-            replay.entering[number],
-            replay.activations[number],
-            replay.contexts[number],
-            of_taps[number],
-            [_in_depth_order(block, leaves, leaf) for leaf in owned],
-            [_in_depth_order(block, of_leaves, leaf) for leaf in owned],
+def _signals(network, leaves, replay, of_taps, reached):
+    """The signals of all layers, but for those that come from a loss: NaN."""
+    columns = [
+        _block_signals(network, number, *arrays)
+        for number, arrays in enumerate(
+            zip(
+                replay.entering,
+                replay.activations,
+                replay.contexts,
+                of_taps,
+                strict=True,
+            )
         )
-        columns.append(column)
-    return columns
+    ]
+    table = {
+        name: network.in_depth_order([column[name] for column in columns])
+        for name in columns[0]
+    }
+    norms = parameter_norms(network, leaves)
+    return Signals(
+        **table,
+        param_norm=norms,
+        param_gradient_norm=jnp.full_like(norms, jnp.nan),
+        disconnected=disconnected(network, table["gradient_rms"], reached),
+        names=network.names,
+    )
 
 
-def _in_depth_order(block, leaves, leaf):
-    flipped = block.reverse and leaf in block.sliced
-    return leaves[leaf][::-1] if flipped else leaves[leaf]
+def _block_signals(network, number, entering, out, context, gradient):
+    """The signals of the layers of one block, stacked."""
+    block = network.blocks[number]
+    function = functools.partial(_layer_signals, block, network.num_examples)
+    if not network.is_scanned(number):
+        found = function(entering, out, context, gradient)
+        return jax.tree.map(lambda array: array[None], found)
+    axes = Context(varying=0, shared=None)
+    mapped = jax.vmap(function, in_axes=(0, 0, axes, 0))
+    return mapped(entering, out, context, gradient)
 
 
-def _layer_signals(block, num_examples, entering, out, context, gradient, own, of_own):
+def _layer_signals(block, num_examples, entering, out, context, gradient):
     activations = find_activations(block)
     lost = saturation(block, activations, context, entering)
     wide = _tree.widest(out.dtype, jnp.float32)
@@ -208,8 +229,6 @@ def _layer_signals(block, num_examples, entering, out, context, gradient, own, o
         "dead_fraction": lost.dead,
         "gradient_norms": norms,
         "gradient_rms": _tree.safe_norm(gradient) / scale,
-        "param_norm": _tree.safe_norm(own),
-        "param_gradient_norm": _tree.safe_norm(of_own),
     }
 
 
@@ -235,8 +254,12 @@ def _random_cotangent(network, key):
             f"the output has shape {shape}, without the {network.num_examples} "
             "examples on its leading axis; give the loss that makes use of it"
         )
-    # Drawn outside of the compiled program, where it would double the time of it.
-    key = jax.random.key(0) if key is None else key
+    # Drawn outside of the large program, where it would double the time of it.
+    return _unit_rows(jax.random.key(0) if key is None else key, shape, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def _unit_rows(key, shape, dtype):
     rows = jax.random.normal(key, shape, dtype).reshape(shape[0], -1)
     norms = jax.vmap(_tree.safe_norm)(rows).astype(dtype)
     return (rows / norms[:, None]).reshape(shape)

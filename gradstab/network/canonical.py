@@ -1,0 +1,167 @@
+"""When two programs are one: forms that do not depend on the names of variables."""
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradstab import _compat
+
+
+class Forms:
+    """Numbers programs such that equal numbers mean equal programs.
+
+    Equal means: the same primitives in the same order with the same parameters, on
+    variables of the same shapes and dtypes in the same pattern. Parameters are
+    compared by value, programs inside them by this same rule, functions by identity.
+    Rules of differentiation are new functions at every trace; they are compared by
+    the programs that they make: the primal and its first derivative. What cannot be
+    compared for certain gets a number of its own.
+    """
+
+    def __init__(self):
+        self._numbers: dict[Any, int] = {}
+        self._programs: dict[tuple[int, bool], tuple[Any, int]] = {}
+        self._unique = itertools.count()
+
+    def number(self, eqns, invars, outvars, /) -> int:
+        """The number of the program ``invars -> outvars``.
+
+        Variables that no equation makes and that are not among ``invars`` are
+        numbered in the order in which the equations use them first.
+        """
+        try:
+            return self._number(self._form(eqns, invars, outvars, rules=True))
+        except _UncertainError:
+            return self._number(("unique", next(self._unique)))
+
+    def _number(self, form):
+        return self._numbers.setdefault(form, len(self._numbers))
+
+    def _form(self, eqns, invars, outvars, *, rules):
+        seen: dict[Any, int] = {}
+
+        def atom(variable):
+            if isinstance(variable, _compat.Literal):
+                return _type(variable), _array(variable.val)
+            if variable not in seen:
+                seen[variable] = len(seen)
+                return seen[variable], _type(variable)
+            return seen[variable]
+
+        start = tuple(map(atom, invars))
+        lines = []
+        for eqn in eqns:
+            if eqn.effects:
+                raise _UncertainError
+            operands = tuple(map(atom, eqn.invars))
+            inside = self._inside(eqn, rules=rules)
+            lines.append((eqn.primitive, inside, operands, *map(atom, eqn.outvars)))
+        return start, tuple(lines), tuple(map(atom, outvars))
+
+    def _inside(self, eqn, *, rules):
+        """The form of an equation's parameters."""
+        if _compat.is_rule(eqn):
+            primal = tuple(self._program(p, rules) for p in _compat.inner_programs(eqn))
+            return primal, self._derivative(eqn) if rules else None
+        return tuple(
+            (name, self._value(value, rules))
+            for name, value in sorted(eqn.params.items())
+            if (eqn.primitive.name, name) not in _LABELS
+        )
+
+    def _derivative(self, eqn):
+        # Rules inside this program would only be used by second derivatives.
+        traced = _derivative(eqn)
+        return self._program(traced, rules=False)
+
+    def _program(self, program, rules):
+        """The number of a program, closed or open, inside an equation."""
+        key = id(program), rules
+        if key not in self._programs:
+            inner = getattr(program, "jaxpr", program)
+            invars = [*inner.constvars, *inner.invars]
+            constants = tuple(map(_array, getattr(program, "consts", ())))
+            form = self._form(inner.eqns, invars, inner.outvars, rules=rules)
+            # The program is kept: an id is free for reuse with its object.
+            self._programs[key] = program, self._number((constants, form))
+        return self._programs[key][1]
+
+    def _value(self, value, rules):
+        if hasattr(value, "eqns"):
+            return self._program(value, rules)
+        if isinstance(value, dict):
+            items = sorted(value.items(), key=lambda item: str(item[0]))
+            return tuple((key, self._value(item, rules)) for key, item in items)
+        if isinstance(value, (tuple, list)):
+            return type(value), *(self._value(item, rules) for item in value)
+        if hasattr(value, "dtype") and hasattr(value, "shape"):
+            return _array(value)
+        try:
+            hash(value)
+        except TypeError as error:
+            raise _UncertainError from error
+        # The numbers 1, 1.0 and True are equal, and so are 0.0 and -0.0.
+        return type(value), repr(value) if isinstance(
+            value, (float, complex)
+        ) else value
+
+
+class _UncertainError(Exception):
+    """Two programs cannot be compared for certain."""
+
+
+# Parameters that say how something is called, not what it computes.
+_LABELS = {("name", "name"), ("jit", "name"), ("pjit", "name")}
+
+
+def _type(variable):
+    return _compat.shape_of(variable), _compat.dtype_of(variable)
+
+
+def _array(value):
+    """An array by value; tracers and keys have none to look at."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, jax.errors.TracerArrayConversionError) as error:
+        raise _UncertainError from error
+    if array.dtype == object:
+        raise _UncertainError
+    return array.shape, str(array.dtype), array.tobytes()
+
+
+def _derivative(eqn):
+    """The program of the first derivative of an equation with a rule of its own."""
+    if eqn.params.get("symbolic_zeros"):
+        raise _UncertainError  # the rule may look at what is zero: no one program
+    operands = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
+    operands = list(dict.fromkeys(operands))
+    moving = [i for i, v in enumerate(operands) if _compat.is_floating(v)]
+    run = _compat.program_function(operands, eqn.outvars, [eqn])
+
+    def derivative(values, directions):
+        def along(*floating):
+            filled = list(values)
+            for i, value in zip(moving, floating, strict=True):
+                filled[i] = value
+            return [
+                x for x in run(*filled) if jax.numpy.issubdtype(x.dtype, np.inexact)
+            ]
+
+        primals = [values[i] for i in moving]
+        if _compat.backward_only(eqn):
+            out, pull = jax.vjp(along, *primals)
+            return out, pull(directions)
+        return jax.jvp(along, primals, directions)
+
+    shapes = [_shape(v) for v in operands]
+    if _compat.backward_only(eqn):
+        directions = [_shape(v) for v in eqn.outvars if _compat.is_floating(v)]
+    else:
+        directions = [shapes[i] for i in moving]
+    return jax.make_jaxpr(derivative)(shapes, directions)
+
+
+def _shape(variable):
+    return jax.ShapeDtypeStruct(*_type(variable))
