@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax.extend.core as jex
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
+from jax.interpreters import partial_eval
 
 __all__ = [
     "ClosedJaxpr",
@@ -34,6 +35,7 @@ __all__ = [
     "inner_programs",
     "is_floating",
     "is_rule",
+    "needed_program",
     "program_function",
     "scan_parts",
     "shape_of",
@@ -77,6 +79,23 @@ def program_function(
 def closed_function(closed, /) -> Callable[..., list]:
     """The function that a closed program computes."""
     return lambda *values: jex.jaxpr_as_fun(closed)(*values)
+
+
+def needed_program(closed, wanted: Sequence[int], /) -> tuple[Any, list[bool]]:
+    """What some of the results of a program need: fewer equations, fewer inputs.
+
+    Equations are dropped inside of scans as well, and carries that nothing needs.
+
+    Args:
+        closed: the program.
+        wanted: positions of the results.
+
+    Returns:
+        ``(program, used)``; the latter says for each input whether it is kept.
+    """
+    keep = [position in wanted for position in range(len(closed.jaxpr.outvars))]
+    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, keep)
+    return ClosedJaxpr(jaxpr, closed.consts), list(used)
 
 
 def shape_of(variable: Var, /) -> tuple[int, ...]:

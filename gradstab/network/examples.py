@@ -66,6 +66,10 @@ class ExampleBlock:
         parts = tuple(map(self._apart, data, self.data_axes))
         return Context(list(varying), list(shared)), parts
 
+    def separate_out(self, out, /):
+        """The data that leave a batch, or their gradient, with the examples leading."""
+        return self._apart(out, self.out_axis)
+
     def over_batch(self, context: Context, *data):
         """What leaves for a whole batch, each example computed by itself."""
         context, data = self.separate(context, data)

@@ -1,0 +1,322 @@
+r"""How alike the gradients of single examples are: :math:`\cos(g_i, g_j)` per layer.
+
+The gradient of a batch is a sum over examples. Where their gradients point in one
+direction, it is as long as the sum of the lengths; where they are at right angles
+(shattered gradients), a batch of n is only sqrt(n) times as long as one of them.
+
+A layer sees its parameters through its context: often these are the parameters
+themselves, but weights may have been normalised or cast on the way. Gradients are
+compared as gradients of the parameters.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab import _compat, _tree
+from gradstab.network.blocks import Context
+from gradstab.network.compiled import compiled
+from gradstab.network.program import flatten_body
+from gradstab.network.replay import layer_slice
+
+# What moves entries, or changes their dtype, without making another number of them.
+_MOVES = frozenset(
+    {
+        *("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim"),
+        *("concatenate", "stack", "slice", "rev", "copy", "convert_element_type"),
+    }
+)
+
+
+class GradientCosines(NamedTuple):
+    """Cosines of the angles between gradients of examples, over all pairs.
+
+    Attributes:
+        mean: (layers,) NaN for a layer without parameters, or in which fewer than two
+            examples have a gradient.
+        lowest: (layers,)
+        highest: (layers,)
+        matrix: (layers, examples, examples) all of them, one on the diagonal; NaN for
+            an example whose gradient is zero or not finite.
+    """
+
+    mean: np.ndarray
+    lowest: np.ndarray
+    highest: np.ndarray
+    matrix: np.ndarray
+
+
+def gradient_cosines(
+    network, flow, params, state, inputs, /, *, examples=16, functions=None
+) -> GradientCosines:
+    r"""Compare the gradients of examples, layer by layer.
+
+    The gradient of example i is the part of d loss / d (parameters of the layer) that
+    goes through the layer's output for it: :math:`(\partial h_i / \partial \theta)^T
+    \, \partial L / \partial h_i`. These parts add up to the gradient of the batch. If
+    the loss is a mean over examples and no layer mixes them, each is the gradient of
+    one example's loss, over the number of examples.
+
+    Args:
+        network: from `find_layers`.
+        flow: from `propagate`, with a loss.
+        params: the parameters of `flow`.
+        state: its state.
+        inputs: its inputs.
+        examples: for how many of them, from the first on.
+        functions: for each layer its function of one example, or None; see
+            `example_blocks`. It must be known that they agree with the layer. Without
+            one, a layer is differentiated as a whole for each example.
+
+    Returns:
+        The cosines, in NumPy; NaN where examples are not on the leading axis. Cost: a
+        vector-Jacobian product of each layer for each example, of one example with a
+        function and of the batch without. Memory: for one layer at a time, its
+        parameters once per example; where these do not enter a scan over layers as they
+        are, those of all its layers once more.
+
+    References:
+        Balduzzi et al. (2017), The Shattered Gradients Problem.
+    """
+    keep = min(examples, network.num_examples)
+    functions = functions or (None,) * len(network.layers)
+    weights = _find_weights(network, params, state, inputs)
+    arrays = jax.tree.leaves((params, state, inputs))
+    rows = []
+    for place, function in zip(network.layers, functions, strict=True):
+        source = weights[place.block]
+        if not source.entries or place.out_shape[:1] != (network.num_examples,):
+            rows.append(np.full((keep, keep), np.nan))
+            continue
+        run = compiled(network.blocks[place.block], _cosines, source, function)
+        context = layer_slice(flow.replay.contexts, place)
+        data = layer_slice(flow.replay.entering, place)
+        gradient = layer_slice(flow.gradients, place)
+        index = None if place.index is None else jnp.asarray(place.index)
+        chosen = jnp.arange(keep)
+        rows.append(np.asarray(run(context, data, gradient, index, chosen, arrays)))
+    return _over_pairs(np.stack(rows))
+
+
+def _over_pairs(matrix):
+    first, second = np.triu_indices(matrix.shape[1], k=1)
+    # One more, that does not count: a single example has no pairs.
+    pairs = np.pad(matrix[:, first, second], [(0, 0), (0, 1)], constant_values=np.nan)
+    pairs = np.ma.masked_invalid(pairs)
+
+    def over(function):
+        return np.ma.filled(function(axis=1), np.nan)
+
+    return GradientCosines(over(pairs.mean), over(pairs.min), over(pairs.max), matrix)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Weights:
+    """The part of a block's context that is made from parameters.
+
+    Attributes:
+        entries: positions in the context, the varying before the shared.
+        num_varying: how many of all entries vary from layer to layer.
+        scanned: whether those have a leading axis over layers.
+        moved: whether every entry is an entry of a parameter, and no two are the same.
+        function: from all floating parameters and the other arrays to these entries.
+        floating: positions of the floating parameters among all arrays.
+    """
+
+    entries: tuple[int, ...]
+    num_varying: int
+    scanned: bool
+    moved: bool
+    function: Callable
+    floating: tuple[int, ...]
+
+    def of(self, context) -> list:
+        """The entries' values."""
+        values = [*context.varying, *context.shared]
+        return [values[i] for i in self.entries]
+
+    def put(self, context, weights) -> Context:
+        """The context with other values of the entries."""
+        values = [*context.varying, *context.shared]
+        for i, value in zip(self.entries, weights, strict=True):
+            values[i] = value
+        return Context(values[: self.num_varying], values[self.num_varying :])
+
+    def of_layer(self, index, arrays):
+        """The function from floating parameters to the entries of one layer."""
+
+        def entries(floating):
+            filled = list(arrays)
+            for i, leaf in zip(self.floating, floating, strict=True):
+                filled[i] = leaf
+            found = self.function(*_tree.fresh_keys(filled))
+            return [
+                value[index] if self.scanned and i < self.num_varying else value
+                for i, value in zip(self.entries, found, strict=True)
+            ]
+
+        return entries
+
+
+def _find_weights(network, params, state, inputs):
+    """For each block its `_Weights`."""
+    leaves, tree = jax.tree.flatten((params, state, inputs))
+    num_params = len(jax.tree.leaves(params))
+    floating = [i for i in range(num_params) if _tree.is_floating(leaves[i])]
+    scanned = {place.block for place in network.layers if place.index is not None}
+
+    def contexts(*values):
+        return network.replay(*tree.unflatten(values)).contexts
+
+    traced, shapes = jax.make_jaxpr(contexts, return_shape=True)(
+        *_tree.fresh_keys(leaves)
+    )
+    flat, start, found = flatten_body(traced), 0, []
+    for number, context in enumerate(shapes):
+        size = len(context.varying) + len(context.shared)
+        positions = range(start, start + size)
+        parts = [_compat.needed_program(flat, [p]) for p in positions]
+        made = [
+            i
+            for i, (part, used) in enumerate(parts)
+            if any(used[j] for j in floating)
+            and _compat.is_floating(part.jaxpr.outvars[0])
+        ]
+        uses = [j for i in made for j in floating if parts[i][1][j]]
+        moved = len(set(uses)) == len(uses) and all(_moves(parts[i][0]) for i in made)
+        whole, used = _compat.needed_program(flat, [positions[i] for i in made])
+        found.append(
+            _Weights(
+                entries=tuple(made),
+                num_varying=len(context.varying),
+                scanned=number in scanned,
+                moved=moved,
+                function=_with_unused(whole, used),
+                floating=tuple(floating),
+            )
+        )
+        start += size
+    return found
+
+
+def _with_unused(closed, used):
+    run = _compat.closed_function(closed)
+    return lambda *values: run(*(v for v, use in zip(values, used, strict=True) if use))
+
+
+def _moves(closed):
+    """Whether a program only moves entries, each of them to one place."""
+    atoms = [v for eqn in closed.jaxpr.eqns for v in eqn.invars]
+    variables = [v for v in atoms if not isinstance(v, _compat.Literal)]
+    return len(set(variables)) == len(variables) and all(
+        _moves_entries(eqn) for eqn in closed.jaxpr.eqns
+    )
+
+
+def _moves_entries(eqn):
+    parts = _compat.scan_parts(eqn)
+    if parts is not None:
+        fixed = parts.num_consts + parts.num_carry
+        return fixed == 0 and _moves(parts.body)
+    shapes = [_compat.shape_of(v) for v in (*eqn.invars[:1], *eqn.outvars)]
+    grows = eqn.primitive.name == "broadcast_in_dim" and (
+        np.prod(shapes[0]) != np.prod(shapes[1])
+    )
+    return eqn.primitive.name in _MOVES and not grows
+
+
+def _cosines(block, source, function, context, data, gradient, index, chosen, arrays):
+    """The cosines between the gradients of the chosen examples: a square matrix."""
+    if function is None or not _shares_weights(function, source):
+        found = _of_batch(block, source, context, data, gradient, chosen)
+    else:
+        found = _of_examples(function, source, context, data, gradient, chosen)
+    found = _scaled(found)
+    images = found
+    if not source.moved:
+        floating = [arrays[i] for i in source.floating]
+        _, pull = jax.vjp(source.of_layer(index, arrays), floating)
+        push = jax.linear_transpose(pull, [entry[0] for entry in found])
+        images = jax.lax.map(lambda one: _there_and_back(pull, push, one), found)
+    products = sum(map(_products, found, images))
+    lengths = jnp.sqrt(jnp.diagonal(products))
+    usable = (lengths > 0) & jnp.isfinite(lengths)
+    lengths = jnp.where(usable, lengths, jnp.nan)
+    return jnp.clip(products / (lengths[:, None] * lengths[None]), -1, 1)
+
+
+def _of_examples(function, source, context, data, gradient, chosen):
+    """Gradients of a layer's weights, examples leading: each by its own function."""
+    context, data = function.separate(context, data)
+    cotangents = function.separate_out(gradient)
+    context_axes, data_axes = function.axes
+
+    def one(number):
+        here = _example(context, context_axes, number)
+        arrays = _example(data, data_axes, number)
+        _, pull = jax.vjp(
+            lambda weights: function(source.put(here, weights), *arrays),
+            source.of(here),
+        )
+        return pull(_unit(cotangents[number]))[0]
+
+    return jax.vmap(one)(chosen)
+
+
+def _example(arrays, axes, number):
+    leaves, tree = jax.tree.flatten(arrays)
+    mapped = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
+    pairs = zip(leaves, mapped, strict=True)
+    return tree.unflatten([a if axis is None else a[number] for a, axis in pairs])
+
+
+def _of_batch(block, source, context, data, gradient, chosen):
+    """The same by the function of the batch: each through one example's output."""
+    _, pull = jax.vjp(
+        lambda weights: block(source.put(context, weights), *data), source.of(context)
+    )
+
+    def one(number):
+        alone = jnp.zeros_like(gradient).at[number].set(_unit(gradient[number]))
+        return pull(alone)[0]
+
+    return jax.lax.map(one, chosen)
+
+
+def _shares_weights(function, source):
+    """Whether all examples have the same weights."""
+    axes = [*function.varying_axes, *function.shared_axes]
+    return all(axes[i] is None for i in source.entries)
+
+
+def _unit(cotangent):
+    """Of size one: what is below the range of the dtype when squared is not lost."""
+    return cotangent / _tree.power_of_two_near(jnp.max(jnp.abs(cotangent)))
+
+
+def _scaled(found):
+    """Each example's gradient divided by a power of two near its largest entry."""
+    over = [jnp.max(jnp.abs(e).reshape(len(e), -1), axis=1) for e in found]
+    wide = _tree.widest(jnp.float32, *(o.dtype for o in over))
+    largest = jnp.max(jnp.stack([o.astype(wide) for o in over]), axis=0)
+    scale = jax.vmap(_tree.power_of_two_near)(largest)
+    return [
+        entry / scale.reshape(-1, *[1] * (entry.ndim - 1)).astype(entry.dtype)
+        for entry in found
+    ]
+
+
+def _there_and_back(pull, push, gradients):
+    """From gradients of the weights to those of the parameters, and forward again."""
+    (images,) = push(pull(gradients))
+    return images
+
+
+def _products(one, other):
+    wide = _tree.widest(jnp.float32, one.dtype)
+    flat = [array.reshape(len(array), -1).astype(wide) for array in (one, other)]
+    return jnp.matmul(flat[0], flat[1].T, precision="highest")
