@@ -4,6 +4,8 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from gradstab import _compat, _tree
 from gradstab.network import flow as flows
 
@@ -19,6 +21,11 @@ class Context(NamedTuple):
 
     varying: Any
     shared: Any
+
+    def stacked(self):
+        """The context of many layers with a leading axis over them everywhere."""
+        varying = [jnp.stack(v) if isinstance(v, tuple) else v for v in self.varying]
+        return self._replace(varying=varying)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -372,6 +372,7 @@ def test_contexts_are_the_callers_own_arrays(scanned):
     (context,) = flow.replay.contexts
     (held,) = context.varying
     assert held is ws if scanned else all(a is b for a, b in zip(held, ws, strict=True))
+    chex.assert_trees_all_equal(context.stacked().varying, [jnp.stack(list(ws))])
     for number, place in enumerate(network.layers):
         (w,) = layer_slice(flow.replay.contexts, place).varying
         chex.assert_trees_all_equal(w, ws[number])
