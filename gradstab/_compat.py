@@ -10,6 +10,7 @@ types; the primitives' names and parameters are read here and nowhere else.
   are one type. `Jaxpr` here takes all its inputs as ``invars``, so neither matters.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,14 +32,18 @@ __all__ = [
     "contains",
     "contracted_axes",
     "dtype_of",
+    "given_name",
     "inlined_body",
     "inner_programs",
     "is_floating",
     "is_rule",
     "needed_program",
+    "product",
     "program_function",
+    "rule_name",
     "scan_parts",
     "shape_of",
+    "unit_axes",
 ]
 
 # Equations that only wrap a program: evaluating the program inside is the same thing.
@@ -118,6 +123,11 @@ def constants(closed, /) -> list[tuple[Var, Any]]:
     return list(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
 
+def given_name(eqn: JaxprEqn, /) -> str | None:
+    """The name that `jax.ad_checkpoint.checkpoint_name` gave; None without one."""
+    return eqn.params["name"] if eqn.primitive.name == "name" else None
+
+
 def inlined_body(eqn: JaxprEqn, /):
     """The program inside a jit, remat or call equation; None for any other."""
     return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
@@ -171,3 +181,37 @@ def scan_parts(eqn: JaxprEqn, /) -> ScanParts | None:
     else:
         num_consts, num_carry = p["num_consts"], p["num_carry"]
     return ScanParts(p["jaxpr"], num_consts, num_carry, p["length"], p["reverse"])
+
+
+def rule_name(eqn: JaxprEqn, /) -> str:
+    """The name of the function whose rule of differentiation the equation carries."""
+    body = eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
+    info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
+    name = getattr(info, "func_name", None) or eqn.params.get("name") or "rule"
+    return str(name).split(" ")[0]
+
+
+def unit_axes(eqn: JaxprEqn, position: int, /) -> tuple[tuple[int, ...], int]:
+    """Of the weights of a product: the axes along which all units sum the same data.
+
+    And the fan-in: how many entries a unit sums over.
+
+    Args:
+        eqn: a ``dot_general`` or ``conv_general_dilated`` equation.
+        position: which operand the data are; the other one holds the weights.
+    """
+    shape = shape_of(eqn.invars[1 - position])
+    numbers = eqn.params["dimension_numbers"]
+    if eqn.primitive.name == "conv_general_dilated":
+        axis = numbers.rhs_spec[0]
+        grouped = eqn.params["feature_group_count"] != 1
+        return () if grouped else (axis,), math.prod(shape) // shape[axis]
+    contracted, batched = (pair[1 - position] for pair in numbers)
+    free = set(range(len(shape))) - set(contracted) - set(batched)
+    return tuple(sorted(free)), math.prod(shape[i] for i in contracted)
+
+
+def product(eqn: JaxprEqn, lhs, rhs, /):
+    """The product of an equation for other operands, in their own dtype."""
+    params = {**eqn.params, "preferred_element_type": None}
+    return eqn.primitive.bind(lhs, rhs, **params)

@@ -286,8 +286,8 @@ class Prediction:
             theory.
         gradient_factor: (layers,) norm of the gradient that enters the layer over that
             at its output.
-        measured_gradient_factor: (layers,) the same, measured; geometric mean over
-            examples.
+        measured_gradient_factor: (layers,) the same, measured; over examples its root
+            mean square.
         gradient_error: (layers,) standard error of its logarithm.
         gradient_z: (layers,) how many of them the logarithm is above theory.
         chi: (layers,) mean squared singular value of the layer's Jacobian,

@@ -47,16 +47,18 @@ class Activation:
         root: the variable that it is applied to.
         result: the variable that it yields.
         greatest_slope: its largest absolute derivative within [-8, 8].
+        context: values of the other variables that the equations use.
     """
 
     eqns: tuple
     root: _compat.Var
     result: _compat.Var
     greatest_slope: float = math.nan
+    context: dict = dataclasses.field(default_factory=dict)
 
     def __call__(self, z):
         """The activation of every entry; ``z`` has the shape of the root."""
-        env = {self.root: z}
+        env = {**self.context, self.root: z}
         for eqn in self.eqns:
             operands = [
                 atom.val if isinstance(atom, _compat.Literal) else env[atom]
@@ -179,7 +181,7 @@ def _roots(block):
             start is not None
             and start in roots
             and _compat.shape_of(start) == _compat.shape_of(eqn.outvars[0])
-            and _elementwise(eqn)
+            and is_elementwise(eqn)
         )
         roots.update({v: start if continues else v for v in eqn.outvars})
     return roots
@@ -192,19 +194,20 @@ def _statistics(block):
     for eqn in block.eqns:
         atoms = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
         data = [v for v in atoms if v in made]
-        carried = _elementwise(eqn) or eqn.primitive.name in _RESHAPES
+        carried = is_elementwise(eqn) or eqn.primitive.name in _RESHAPES
         reduces = eqn.primitive.name.startswith("reduce_")
         if reduces or (carried and data and all(v in found for v in data)):
             found.update(eqn.outvars)
     return found
 
 
-def _elementwise(eqn):
+def is_elementwise(eqn, /) -> bool:
+    """Whether every entry of the results comes from one entry of each operand."""
     if eqn.primitive.name in _ELEMENTWISE:
         return True
     wraps = _compat.is_rule(eqn) or _compat.inlined_body(eqn) is not None
     bodies = _compat.inner_programs(eqn)[:1] if wraps else []
-    return bool(bodies) and all(_elementwise(e) for b in bodies for e in b.eqns)
+    return bool(bodies) and all(is_elementwise(e) for b in bodies for e in b.eqns)
 
 
 def _is_linear(eqn, roots):

@@ -7,7 +7,7 @@
 ('critical', True)
 """
 
-from gradstab.theory.batch_norm import batch_norm_gain
+from gradstab.theory.batch_norm import batch_norm_gain, batch_norm_square
 from gradstab.theory.depth_scales import (
     CriticalPoint,
     critical_sigma_w,
@@ -16,6 +16,7 @@ from gradstab.theory.depth_scales import (
 )
 from gradstab.theory.finite_width import LogLaw, relu_log_law
 from gradstab.theory.mean_field import MeanField, mean_field
+from gradstab.theory.of_network import predict
 from gradstab.theory.residual import Residual, residual
 from gradstab.theory.spectral_density import SingularValues, singular_values
 
@@ -26,10 +27,12 @@ __all__ = [
     "Residual",
     "SingularValues",
     "batch_norm_gain",
+    "batch_norm_square",
     "critical_sigma_w",
     "depth_scale",
     "half_stable_point",
     "mean_field",
+    "predict",
     "relu_log_law",
     "residual",
     "singular_values",

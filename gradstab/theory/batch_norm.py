@@ -52,21 +52,52 @@ def batch_norm_gain(activation, batch=math.inf, /) -> float:
         >>> round(batch_norm_gain(jax.nn.relu, 8), 5)
         1.78819
     """
-    averages = expectations(activation)
     if math.isinf(batch):
-        moments = averages.moments(1.0)
+        moments = expectations(activation).moments(1.0)
         spread = moments.square - moments.mean**2
         return _ratio(moments.slope_square, spread)
+    (square, slope_square, leaning), joint = _averages(activation, batch)
+    product, slopes, leanings = joint
+    pulled = (batch - 1) * slope_square + slopes - leaning + leanings
+    return _ratio(pulled / (batch - 3), square - product)
+
+
+def batch_norm_square(activation, batch=math.inf, /) -> float:
+    r"""The mean square :math:`E \phi(y)^2` of what a batch-normalised layer yields.
+
+    Normalised pre-activations y of wide layers lie on the sphere of `batch_norm_gain`,
+    whatever enters the layer. As B grows they become standard normal.
+
+    Args:
+        activation: any elementwise function, written in JAX.
+        batch: the number B of examples normalised together, at least 4; or infinity.
+
+    Raises:
+        ValueError: for a batch below four.
+
+    References:
+        Yang et al. (2019), as for `batch_norm_gain`, section 3.2.
+
+    Examples:
+        >>> import jax
+        >>> round(batch_norm_square(jax.nn.relu, 8), 12)
+        0.5
+    """
+    if math.isinf(batch):
+        return expectations(activation).moments(1.0).square
+    return _averages(activation, batch)[0][0]
+
+
+def _averages(activation, batch):
+    """Averages over one entry and over two of the normalised pre-activations."""
     if batch < 4 or batch != int(batch):
         raise ValueError(
             f"batch is {batch}; the gain has a mean for four examples or more."
         )
+    averages = expectations(activation)
     edges, kinks = averages.panels(math.sqrt(batch))
-    single, joint = averages.compiled(_sphere)(edges, kinks, float(batch - 1))
-    square, slope_square, leaning = (float(x) for x in single)
-    product, slopes, leanings = (float(x) for x in joint)
-    pulled = (batch - 1) * slope_square + slopes - leaning + leanings
-    return _ratio(pulled / (batch - 3), square - product)
+    both = averages.compiled(_sphere)(edges, kinks, float(batch - 1))
+    return tuple(tuple(float(x) for x in part) for part in both)
 
 
 def _ratio(pulled, spread):

@@ -98,19 +98,36 @@ class Expectations:
 
     def moments(self, q, /) -> Moments:
         """Averages at variance ``q``; at zero the one-sided limits."""
-        q = float(q)
-        edges, _ = self.panels(np.sqrt(q))
-        values = self.compiled(_moments)(edges, max(q, _LEAST_Q))
-        moments = Moments(*(float(value) for value in values))
-        if np.isnan(moments.square) or np.isnan(moments.slope_square):
+        return Moments(*(float(np.ravel(values)[0]) for values in self.many([q])))
+
+    def many(self, variances, /, mean=0.0) -> Moments:
+        """Averages at several variances, of inputs that share one mean.
+
+        Args:
+            variances: (k,)
+            mean: of the Gaussian.
+
+        Returns:
+            Moments, each an array (k,).
+        """
+        q = np.asarray(variances, np.float64)
+        edges, _ = self.panels(np.sqrt(q.max()) + abs(mean) / _REACH)
+        padded = np.ones(len(q) if len(q) < 2 else -(-len(q) // 16) * 16)
+        padded[: len(q)] = np.maximum(q, _LEAST_Q)
+        values = self.compiled(_moments)(edges, padded, float(mean))
+        moments = Moments(*(value[: len(q)] for value in values))
+        wrong = np.isnan(moments.square) | np.isnan(moments.slope_square)
+        if wrong.any():
             raise ValueError(
                 f"the activation or its slope is not a number within {_REACH:g} "
-                f"standard deviations of zero at variance {q:g}; it has to be finite "
-                "(with jnp.where, guard the branch that is not taken as well)."
+                f"standard deviations of {mean:g} at variance {q[wrong][0]:g}; it has "
+                "to be finite (with jnp.where, guard the branch that is not taken as "
+                "well)."
             )
-        if q < _LEAST_Q and moments.square < 1e-100:  # nothing but slopes at zero
-            return moments._replace(square=moments.square * q / _LEAST_Q)
-        return moments
+        # Nothing but slopes at zero.
+        tiny = (q < _LEAST_Q) & (moments.square < 1e-100)
+        share = np.where(tiny, np.minimum(q, _LEAST_Q) / _LEAST_Q, 1.0)
+        return moments._replace(square=moments.square * share)
 
     def pair(self, q, other, gap, /) -> Pair:
         """Averages at variances ``q`` and ``other`` and correlation 1 - ``gap``."""
@@ -185,7 +202,9 @@ def gaussian_averages(averages, q, /):
 
 def value_and_slope(activation, x, /):
     """The activation and its derivative at every entry of ``x``, as float64."""
-    value, slope = jax.jvp(activation, (x,), (jnp.ones_like(x),))
+    # Backward: a user's own function may have a rule for that direction only.
+    value, pull = jax.vjp(activation, x)
+    (slope,) = pull(jnp.ones_like(value))
     return value.astype(x.dtype), slope.astype(x.dtype)
 
 
@@ -208,12 +227,14 @@ def gaussian_nodes(edges, /):
     return z, weights * jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _moments(activation, edges, q):
-    root = jnp.sqrt(q)
-    z, weights = gaussian_nodes(edges / root)
-    value, slope = value_and_slope(activation, root * z)
+def _moments(activation, edges, q, mean):
+    """Each average at every variance: arrays (k,)."""
+    root = jnp.sqrt(q)[:, None]
+    z, weights = gaussian_nodes((edges[None, :] - mean) / root)
+    flat = (mean + root * z).reshape(-1)
+    value, slope = (y.reshape(z.shape) for y in value_and_slope(activation, flat))
     averaged = (value, value**2, slope**2, slope**4, value * slope * z / root)
-    return [jnp.sum(jnp.where(weights > 0, weights * y, 0.0)) for y in averaged]
+    return [jnp.sum(jnp.where(weights > 0, weights * y, 0.0), axis=1) for y in averaged]
 
 
 def _pair(activation, edges, kinks, q, other, gap):

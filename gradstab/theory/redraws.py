@@ -1,0 +1,155 @@
+"""How far a layer strays from theory by chance: its weights, drawn again."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab import _compat, _tree
+from gradstab.network import compiled
+from gradstab.network.program import evaluate
+
+
+class Draw(NamedTuple):
+    """How to draw a parameter again.
+
+    Attributes:
+        variable: the variable that holds it.
+        kind: 'weights', 'orthogonal' or 'bias'.
+        value: its value.
+    """
+
+    variable: _compat.Var
+    kind: str
+    value: np.ndarray
+
+    def again(self, generator, /):
+        """Other values of the same distribution."""
+        if self.kind == "orthogonal":
+            return _turned(self.value, generator)
+        # A bias is constant along the axes of examples and positions.
+        shape = self.value.shape if self.kind == "weights" else _distinct(self.value)
+        noise = generator.standard_normal(shape)
+        if self.kind == "weights":
+            # Not of mean zero: where all inputs are positive, that would fix the sum of
+            # all pre-activations, half of the chance in a convolution with relu.
+            return np.std(self.value.astype(np.float64)) * noise
+        if noise.size > 1:  # theory takes mean and variance of biases as they are
+            noise = (noise - np.mean(noise)) / np.std(noise)
+        value = self.value.astype(np.float64)
+        return np.broadcast_to(np.mean(value) + np.std(value) * noise, value.shape)
+
+
+class Gains(NamedTuple):
+    """What one evaluation of a layer yields.
+
+    Attributes:
+        log_square: logarithm of the mean square of the data that leave.
+        log_gain: natural logarithm of the norm of the gradient that enters the layer
+            over that at its output; over examples the root mean square of that ratio.
+    """
+
+    log_square: np.ndarray
+    log_gain: np.ndarray
+
+
+def gains(block, draws, joint, context, data, cotangent, generator, num, /):
+    """`Gains` of a layer as it is, and of one with other weights, ``num`` times.
+
+    The data that enter and the gradient at the output stay as they are. Weights and
+    biases are drawn again from the Gaussian of their own mean and variance (weights of
+    mean zero), orthogonal weights by permutations and signs of their rows and columns.
+    So the spread of the redrawn values is the standard error of the measurement at
+    this width, for these examples, whatever lies within the layer.
+
+    Args:
+        block: the block.
+        draws: a `Draw` for each random parameter.
+        joint: whether the norm is of all examples together.
+        context: its `Context`.
+        data: tuple with the data that enter.
+        cotangent: gradient at the output.
+        generator: of NumPy: drawing in JAX would take longer to compile than all else.
+        num: how often to draw.
+
+    Returns:
+        Gains as measured, and gains (num,).
+    """
+    variables = tuple(draw.variable for draw in draws)
+    # Programs are compiled once for the very same static arguments.
+    variables = block.__dict__.setdefault("_drawn", {}).setdefault(variables, variables)
+    run = compiled(block, _gains, variables, joint)
+    rows = []
+    for number in range(num + 1):
+        values = [draw.again(generator) if number else draw.value for draw in draws]
+        cast = [
+            jnp.asarray(value, draw.value.dtype)
+            for value, draw in zip(values, draws, strict=True)
+        ]
+        rows.append(run(cast, context, data, cotangent))
+    table = np.array(rows, np.float64)
+    return Gains(*table[0]), Gains(*table[1:].T)
+
+
+def _gains(block, variables, joint, values, context, data, cotangent):
+    drawn = dict(zip(variables, values, strict=True))
+    out, pull = jax.vjp(lambda x: _evaluated(block, context, drawn, x), *data)
+    (back,) = pull(cotangent)
+    log_square = 2 * jnp.log(_tree.safe_norm(out)) - np.log(out.size)
+    return log_square, _log_gain(cotangent, back, joint)
+
+
+def _evaluated(block, context, drawn, x):
+    env = {**block.environment(context, (x,)), **drawn}
+    for eqn in block.eqns:
+        operands = [
+            atom.val if isinstance(atom, _compat.Literal) else env[atom]
+            for atom in eqn.invars
+        ]
+        env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
+    return env[block.out_var]
+
+
+def _log_gain(cotangent, back, joint):
+    norm = _tree.safe_norm if joint else jax.vmap(_tree.safe_norm)
+    wide = _tree.widest(cotangent.dtype, back.dtype)
+    ratio = norm(back).astype(wide) / norm(cotangent).astype(wide)
+    # Examples without a gradient say nothing. Squares, as theory is of squares: the
+    # mean logarithm would be lower by a quarter of their relative variance.
+    return jnp.log(jnp.nanmean(jnp.square(ratio))) / 2
+
+
+def _turned(matrix, generator):
+    """Rows and columns in another order and with random signs."""
+    rows, columns = (generator.permutation(size) for size in matrix.shape)
+    signs = [generator.choice([-1, 1], size).astype(np.int8) for size in matrix.shape]
+    return matrix[rows][:, columns] * signs[0][:, None] * signs[1][None, :]
+
+
+def _distinct(value):
+    """The shape of the values that differ: 1 along axes along which they do not."""
+    return tuple(
+        1
+        if np.array_equal(value, np.broadcast_to(value.take([0], i), value.shape))
+        else n
+        for i, n in enumerate(value.shape)
+    )
+
+
+def draws_of(reader, products, shifts, /) -> tuple[Draw, ...]:
+    """The parameters of a layer that are random in theory.
+
+    Args:
+        reader: the layer's values.
+        products: pairs (variable, whether the weights are orthogonal).
+        shifts: variables of biases.
+    """
+    values = reader.values()
+    kinds = {v: "orthogonal" if orthogonal else "weights" for v, orthogonal in products}
+    kinds.update(dict.fromkeys(shifts, "bias"))
+    return tuple(
+        Draw(variable, kind, np.asarray(values[variable]))
+        for variable, kind in kinds.items()
+        if variable in values  # not one that the block itself makes
+    )

@@ -1,0 +1,226 @@
+"""A layer's equations as steps for which mean-field theory has a word.
+
+Between two articulation points of a block lies a product with weights, a shift by a
+bias, an activation, a normalisation or a sum of branches. What is none of these is
+`Unknown`, with the reason.
+"""
+
+import dataclasses
+import math
+
+from gradstab import _compat
+from gradstab.network import flow as flows
+from gradstab.network.activations import is_elementwise
+
+_LINEAR = {"add", "add_any", "sub", "mul", "div", "neg", "copy", "convert_element_type"}
+_RESHAPES = {"reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "name"}
+_SILENT = {*("copy", "convert_element_type", "broadcast_in_dim", "reshape")}
+_KNOWN_PRODUCTS = {"dot_general", "conv_general_dilated"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """A run of equations.
+
+    Attributes:
+        eqns: all that the result needs beside the root, in order.
+        root: the data that enter.
+        result: the data that leave.
+    """
+
+    eqns: tuple
+    root: _compat.Var
+    result: _compat.Var
+
+
+class Reshape(Step):
+    """The same entries in another order or shape."""
+
+
+class Affine(Step):
+    """Every entry is multiplied with, or added to, a number known beforehand."""
+
+
+class Elementwise(Step):
+    """A nonlinear function of every entry."""
+
+
+class Norm(Step):
+    """Entries divided by a statistic of many of them."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Product(Step):
+    """A product with weights.
+
+    Attributes:
+        weight: the variable that holds them.
+        position: which operand of the product the data are.
+    """
+
+    weight: _compat.Var
+    position: int
+
+    @property
+    def eqn(self):
+        """The equation of the product."""
+        return next(e for e in self.eqns if self.result in e.outvars)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum(Step):
+    """Two branches that start from the same data and are added.
+
+    Attributes:
+        branches: the steps of each; none for an identity connection.
+    """
+
+    branches: tuple
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unknown(Step):
+    """Something without a theory.
+
+    Attributes:
+        reason: what it is.
+    """
+
+    reason: str
+
+
+def steps_of(block, /) -> tuple[Step, ...]:
+    """The steps of a block, found once per block."""
+    if "_steps" not in block.__dict__:
+        block.__dict__["_steps"] = _of_block(block)
+    return block.__dict__["_steps"]
+
+
+def every_step(steps, /):
+    """The steps, those of branches among them."""
+    for step in steps:
+        yield step
+        for branch in getattr(step, "branches", ()):
+            yield from every_step(branch)
+
+
+def describe(step, /) -> str:
+    """The name of an activation: its rule's name, or its primitives."""
+    words = []
+    for eqn in step.eqns:
+        name = eqn.primitive.name
+        if _compat.is_rule(eqn):
+            name = _compat.rule_name(eqn)
+        if name not in _SILENT and name not in words:
+            words.append(name)
+    return " + ".join(words if len(words) < 6 else [*words[:5], "..."])
+
+
+def leaves(eqns, root, /) -> list:
+    """The variables beside the root that the equations need and do not make."""
+    made = {v for eqn in eqns for v in eqn.outvars} | {root}
+    used = dict.fromkeys(v for eqn in eqns for v in _variables(eqn))
+    return [v for v in used if v not in made]
+
+
+def needed(eqns, root, result, /) -> tuple:
+    """The equations that the result needs beside the root, in order."""
+    wanted, kept = {result}, []
+    for eqn in reversed(eqns):
+        if any(v in wanted for v in eqn.outvars):
+            kept.append(eqn)
+            wanted.update(v for v in _variables(eqn) if v is not root)
+    return tuple(kept[::-1])
+
+
+def _of_block(block):
+    if len(block.in_vars) != 1:
+        reason = "several arrays enter" if block.in_vars else "its input is integers"
+        return (Unknown(block.eqns, block.out_var, block.out_var, reason),)
+    flow = flows.trace_flow(block.eqns, data=block.in_vars)
+    return _parse(block.eqns, flow, block.in_vars[0], block.out_var)
+
+
+def _parse(eqns, flow, root, result):
+    if result is root:
+        return ()
+    inside = needed(eqns, root, result)
+    found = []
+    for atom in flows.atoms(inside, flow, (root,), result):
+        (start,) = atom.in_vars
+        step = _step(atom, needed(inside, start, atom.out_var), flow, start)
+        before = found[-1] if found else None
+        if _bare(step) and _bare(before):
+            found[-1] = _joined(before, step, inside)
+        else:
+            found.append(step)
+    return tuple(found)
+
+
+def _step(atom, eqns, flow, root):
+    ends = eqns, root, atom.out_var
+    last = atom.eqns[-1]
+    if len(atom.eqns) == 1 and last.primitive.name in _RESHAPES:
+        sizes = {math.prod(_compat.shape_of(v)) for v in (root, atom.out_var)}
+        copies = "entries that are copied"
+        return Reshape(*ends) if len(sizes) == 1 else Unknown(*ends, copies)
+    if last.primitive.name in _KNOWN_PRODUCTS and len(atom.eqns) == 1:
+        moving = [flow.is_data(v) for v in last.invars]
+        if sum(moving) == 1:
+            position = moving.index(True)
+            return Product(*ends, last.invars[1 - position], position)
+    if all(_same_shape(eqn, root) and is_elementwise(eqn) for eqn in atom.eqns):
+        linear = len(atom.eqns) == 1 and _is_linear(last, flow)
+        return Affine(*ends) if linear else Elementwise(*ends)
+    if last.primitive.name in ("add", "add_any") and all(
+        map(flow.is_data, last.invars)
+    ):
+        return Sum(*ends, tuple(_parse(eqns, flow, root, v) for v in last.invars))
+    names = {eqn.primitive.name for eqn in atom.eqns}
+    products = names & flows.CONTRACTIONS
+    if any(name.startswith("reduce_") for name in names) and not products:
+        if _compat.shape_of(root) == _compat.shape_of(atom.out_var):
+            return Norm(*ends)
+        return Unknown(*ends, _pooling(names))
+    return Unknown(*ends, _reason(atom, products, names))
+
+
+def _pooling(names):
+    return f"pooling ({', '.join(sorted(n for n in names if 'reduce' in n))})"
+
+
+def _reason(atom, products, names):
+    if products or sum(not is_elementwise(eqn) for eqn in atom.eqns) == 0:
+        return "streams of data that are multiplied with one another"
+    return f"no recursion for {', '.join(sorted(names)[:4])}"
+
+
+def _is_linear(eqn, flow):
+    moving = [flow.is_data(v) or flow.is_dependent(v) for v in eqn.invars]
+    if eqn.primitive.name == "select_n":
+        return sum(moving) == 1 and not moving[0]
+    if eqn.primitive.name not in _LINEAR or sum(moving) != 1:
+        return False
+    return eqn.primitive.name != "div" or moving[0]
+
+
+def _same_shape(eqn, root):
+    return all(_compat.shape_of(v) == _compat.shape_of(root) for v in eqn.outvars)
+
+
+def _bare(step):
+    """Whether the step is a function of single entries without parameters."""
+    if isinstance(step, Affine):
+        return not leaves(step.eqns, step.root)
+    return isinstance(step, Elementwise)
+
+
+def _joined(first, second, eqns):
+    linear = isinstance(first, Affine) and isinstance(second, Affine)
+    kind = Affine if linear else Elementwise
+    inside = needed(eqns, first.root, second.result)
+    return kind(inside, first.root, second.result)
+
+
+def _variables(eqn):
+    return [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
