@@ -244,8 +244,6 @@ def _cosines(block, source, function, context, data, gradient, index, chosen, ar
         images = jax.lax.map(lambda one: _there_and_back(pull, push, one), found)
     products = sum(map(_products, found, images))
     lengths = jnp.sqrt(jnp.diagonal(products))
-    usable = (lengths > 0) & jnp.isfinite(lengths)
-    lengths = jnp.where(usable, lengths, jnp.nan)
     return jnp.clip(products / (lengths[:, None] * lengths[None]), -1, 1)
 
 

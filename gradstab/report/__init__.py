@@ -1,6 +1,7 @@
 """The report of an analysis and its views."""
 
+from gradstab.report.ensembles import Ensemble, OverSeeds
 from gradstab.report.report import GrowthPair, Report, load
 from gradstab.report.verdict import judge
 
-__all__ = ["GrowthPair", "Report", "judge", "load"]
+__all__ = ["Ensemble", "GrowthPair", "OverSeeds", "Report", "judge", "load"]

@@ -295,12 +295,15 @@ def test_equal_examples_have_equal_gradients():
 
 
 def test_the_length_of_a_gradient_does_not_matter():
-    """A loss of 1e-30 has gradients whose squares are zero in single precision."""
-    apply, params, _ = MODELS["scan"]
-    x = _inputs("scan")
-    large = _found(apply, params, x)
-    small = _found(apply, params, x, loss=lambda out: 1e-30 * _loss(out))
-    chex.assert_trees_all_close(small.matrix, large.matrix, **NEAR)
+    """Not even below the range of single precision: its squares, then the gradient."""
+    x, w = 1e-3 * _inputs("scan"), _normal(1, *SQUARE)
+    found = [
+        _found(lambda w, x: x @ w, w, x, loss=lambda out, c=c: c * jnp.sum(out))
+        for c in (1.0, 1e-25, 1e-37)
+    ]
+    np.testing.assert_allclose(found[0].matrix[0], _cosines_of([x]), **NEAR)
+    chex.assert_trees_all_close(found[1].matrix, found[0].matrix, **NEAR)
+    chex.assert_trees_all_close(found[2].matrix, found[0].matrix, **NEAR)
 
 
 def test_an_example_without_a_gradient_is_left_out():

@@ -1,0 +1,272 @@
+"""What the gradients of a model do over many initialisations.
+
+Theories of random networks speak of the mean over weights, a report of one network of
+one draw of them. All initialisations go through one compiled program that maps the
+signals of `propagate` over them.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from gradstab import _tree
+from gradstab.analysis.initialization import ensemble_size, member
+from gradstab.network import Context, compiled, propagate
+from gradstab.records import Growth, Signals
+from gradstab.report import Ensemble, GrowthPair, OverSeeds
+from gradstab.spectra import fit_growth
+
+# Arrays alive at once per number of parameters and of activations: the parameters, the
+# copy that a scan slices and their gradient; the data that enter and leave a layer,
+# their gradient, a probe, its product, and one intermediate of each kind.
+_PARAM_COPIES = 3
+_ACTIVATION_COPIES = 8
+
+# The weights are often drawn from a split of the very same key: the signs of a probe
+# would be those of the weights, and the mean square of a layer 27 % too large.
+_APART = 0x5EED
+
+
+class EnsembleSignals(NamedTuple):
+    """Signals of every initialisation.
+
+    Attributes:
+        signals: every array with a leading axis over the initialisations.
+        mean_square: (seeds, layers) estimate of the mean squared singular value.
+        loss: (seeds,)
+    """
+
+    signals: Signals
+    mean_square: jax.Array
+    loss: jax.Array
+
+
+def ensemble_signals(
+    network, params, state, inputs, /, *, loss=None, key=None, max_bytes=2**30
+) -> EnsembleSignals:
+    r"""The signals of every initialisation, in one compiled program.
+
+    Beside them the mean squared singular value of every layer's Jacobian, from one
+    standard normal cotangent w per example: :math:`\|J^T w\|^2 / n_{in}`, whose
+    expectation is :math:`\|J\|_F^2 / n_{in}`. Over examples and initialisations its
+    scatter averages out, and the standard error over initialisations includes it.
+
+    Args:
+        network: from `find_layers`, with the parameters of one initialisation.
+        params: parameters with a leading axis over initialisations.
+        state: state, likewise.
+        inputs: tuple of inputs, the same for all.
+        loss: see `propagate`. Without it each example of each initialisation gets its
+            own random unit cotangent.
+        key: a PRNG key for cotangents; `jax.random.key(0)` if not given.
+        max_bytes: as many initialisations are mapped over at once as fit into this, by
+            the sizes of parameters and activations; one at least.
+
+    Returns:
+        Signals and mean squares. Cost: one `propagate` and one more vector-Jacobian
+        product of each layer, per initialisation.
+
+    Raises:
+        ValueError: if the leading axes of parameters and state differ in length.
+    """
+    num = ensemble_size(params, state)
+    key = jax.random.fold_in(jax.random.key(0) if key is None else key, _APART)
+    keys = jax.random.split(key, num)
+    rows = _chunks(num, _bytes_per_seed(network, params), max_bytes)
+    run = compiled(network, _of_all, loss)
+    found = run(params, state, inputs, keys, jnp.asarray(rows))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], found)
+
+
+def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, GrowthPair]:
+    """Means over the initialisations, and the growth of both signals.
+
+    Args:
+        found: from `ensemble_signals`.
+        trunk: positions of the layers along which growth is measured.
+
+    Returns:
+        ``(signals, ensemble, growth)``. The signals are those of a typical
+        initialisation: geometric means of root mean squares and norms, means of the
+        rest. The law of growth is that of the geometric mean; its rate and error are
+        mean and standard error over the initialisations.
+    """
+    signals = jax.tree.map(np.asarray, found.signals)
+    names, trunk = signals.names, list(trunk)
+    rms = OverSeeds(signals.forward_rms, logarithmic=True)
+    norms = OverSeeds(_geometric(signals.gradient_norms), logarithmic=True)
+    own = OverSeeds(signals.param_gradient_norm, logarithmic=True)
+    trunk_names = tuple(names[i] for i in trunk)
+    forward, forward_rate = growth_over_seeds(rms.values[:, trunk], trunk_names)
+    backward, backward_rate = growth_over_seeds(norms.values[:, trunk], trunk_names)
+    ensemble = Ensemble(
+        forward_rms=rms,
+        gradient_norm=norms,
+        param_gradient_norm=own,
+        mean_square=OverSeeds(np.asarray(found.mean_square)),
+        forward_rate=forward_rate,
+        backward_rate=backward_rate,
+        names=names,
+    )
+    return typical(signals), ensemble, GrowthPair(forward, backward)
+
+
+def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
+    r"""The law of growth of an ensemble, and its rate in every initialisation.
+
+    The law is fitted once, to the geometric mean: chosen for each initialisation by
+    itself it would differ between them, and a rate that is cut to zero where it is not
+    certain is biased. With the law held, the rate is fitted to the steps of every
+    initialisation. It is linear in the logarithms, so its mean is the rate of the mean
+    logarithm.
+
+    What this compares with: mean-field theory predicts the ratio of the *means of the
+    squares* of neighbouring layers, at infinite width. The rate here is that of the
+    *mean of the logarithm*, which is lower by what a layer adds to the variance of
+    :math:`\ln \|\cdot\|`: O(1 / width), 5 / (4 n) in a relu network of width n (Hanin
+    and Nica 2020), 0.0024 per layer at width 512. The mean of the squares itself is no
+    substitute in deep networks, as a few draws carry it once depth / width nears one;
+    `OverSeeds.log_root_mean_square` adds the variance instead. The mean of the ratios
+    of single networks agrees with neither: it weighs draws by their inverse.
+
+    Args:
+        norms: (seeds, layers), layers counted from the input.
+        names: the layers, for the record.
+
+    Returns:
+        The growth, with rate and error over the initialisations, and the rates
+        ``(seeds,)``: per layer if the law is 'constant'. Initialisations with a norm
+        that is zero or not finite have the rate NaN and are left out of both. The law
+        is 'constant' if the rate is within three standard errors of zero (in small
+        ensembles as many as Student's distribution asks for).
+    """
+    norms = np.asarray(norms, np.float64)
+    usable = np.all(np.isfinite(norms) & (norms > 0), axis=1)
+    levels = np.log(norms[usable])
+    mean = np.exp(levels.mean(axis=0)) if usable.any() else norms.mean(axis=0)
+    growth = fit_growth(mean, names)
+
+    def rates(growth):
+        found = np.full(len(norms), np.nan)
+        if usable.any() and growth.law != "unknown":
+            found[usable] = _rates(growth, levels)
+        return OverSeeds(found)
+
+    if growth.law not in ("constant", "unknown") and not _certain(rates(growth)):
+        growth = dataclasses.replace(growth, law="constant", change=1.0, offset=0.0)
+    found = rates(growth)
+    if growth.law == "unknown" or found.count < 2:
+        return growth, found
+    rate = 0.0 if growth.law == "constant" else float(found.mean)
+    return dataclasses.replace(growth, rate=rate, error=float(found.error)), found
+
+
+def typical(signals, /) -> Signals:
+    """The signals of a typical initialisation: one number per layer.
+
+    Args:
+        signals: every array with a leading axis over initialisations.
+    """
+    logarithmic = {
+        *("forward_rms", "gradient_norms", "gradient_rms"),
+        *("param_norm", "param_gradient_norm"),
+    }
+    arrays = dict(vars(signals))
+    names = arrays.pop("names")
+    found: dict = {
+        name: _geometric(array, axis=0) if name in logarithmic else array.mean(axis=0)
+        for name, array in arrays.items()
+        if name != "disconnected"
+    }
+    return Signals(**found, disconnected=signals.disconnected.all(axis=0), names=names)
+
+
+def _geometric(values, axis=-1):
+    """Geometric mean of the positive values; the median if fewer than half are so."""
+    moved = OverSeeds(np.moveaxis(values, axis, 0), logarithmic=True)
+    most = 2 * moved.count >= len(moved.values)
+    return np.where(most, moved.typical, np.median(moved.values, axis=0))
+
+
+def _rates(growth, levels):
+    """The rate of the law in each row, by least squares from layer to layer."""
+    layer = 1.0 + np.arange(levels.shape[1])
+    columns = np.stack([np.diff(curve) for curve in _curves(growth, layer)], axis=1)
+    return np.linalg.lstsq(columns, np.diff(levels, axis=1).T)[0][0]
+
+
+def _curves(growth, layer):
+    """The law of a growth, then its transient, as functions of the layer."""
+    if growth.law == "power":
+        return [np.log(layer + growth.offset)]
+    if growth.law == "exp-sqrt":
+        return [np.sqrt(layer + growth.offset)]
+    settling = [np.exp(-layer / growth.settling)] if growth.settling else []
+    return [layer, *settling]
+
+
+def _certain(rates):
+    """Whether their mean is above what chance exceeds as rarely as three errors."""
+    quantile = -float(special.stdtrit(max(rates.count - 1, 1), 0.00135))
+    return abs(rates.mean) > quantile * rates.error
+
+
+def _chunks(num, size, max_bytes):
+    """Positions in rows of equal length that fit; the last one is repeated to fill."""
+    length = min(max(max_bytes // size, 1), num)
+    length = -(-num // -(-num // length))
+    positions = np.arange(-(-num // length) * length)
+    return np.minimum(positions, num - 1).reshape(-1, length)
+
+
+def _bytes_per_seed(network, params):
+    leaves = _tree.floating_leaves(member(params, 0))
+    taps = jax.eval_shape(network.zero_taps)
+    owned = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    passing = sum(math.prod(tap.shape) * tap.dtype.itemsize for tap in taps)
+    return _PARAM_COPIES * owned + _ACTIVATION_COPIES * passing
+
+
+def _of_all(network, loss, params, state, inputs, keys, rows):
+    def one(seed):
+        # Every initialisation sees the same inputs, the same keys among them.
+        arrays = (keys[seed], *member((params, state), seed), inputs)
+        key, *arrays = _tree.fresh_keys(arrays)
+        key_loss, key_probe = jax.random.split(key)
+        flow = propagate(network, *arrays, loss=loss, key=key_loss)
+        squares = _mean_squares(network, flow.replay, key_probe)
+        return EnsembleSignals(flow.signals, squares, flow.loss)
+
+    return jax.lax.map(jax.vmap(one), rows)
+
+
+def _mean_squares(network, replay, key):
+    # All signs are drawn at once: what draws them is the longest part of the program.
+    sizes = [array.size for array in replay.activations]
+    signs = jax.random.rademacher(key, (sum(sizes),), jnp.int8)
+    signs = jnp.split(signs, np.cumsum(sizes)[:-1])
+    columns = []
+    for number, block in enumerate(network.blocks):
+        out, data = replay.activations[number], replay.entering[number]
+        cotangent = signs[number].astype(out.dtype).reshape(out.shape)
+        context = replay.contexts[number]
+        if network.is_scanned(number):
+            axes = (None, Context(varying=0, shared=None), 0, 0)
+            over_layers = jax.vmap(_mean_square, in_axes=axes)
+            columns.append(over_layers(block, context.stacked(), data, cotangent))
+        else:
+            columns.append(_mean_square(block, context, data, cotangent)[None])
+    return network.in_depth_order(columns)
+
+
+def _mean_square(block, context, data, cotangent):
+    if not data:
+        return jnp.full((), jnp.nan, cotangent.dtype)
+    products = jax.vjp(lambda *data: block(context, *data), *data)[1](cotangent)
+    size = sum(array.size for array in data)
+    return jnp.square(_tree.safe_norm(products)) / size
