@@ -90,7 +90,6 @@ class _Chains:
             (number < start + period or self._equal(number, number - period))
             and isinstance(block, Block)
             and len(block.in_vars) == 1
-            and (number == start or block.in_vars[0] is self.plan[number - 1].out_var)
             and self._contexts[number] < start
             and (number == start or number not in self._interrupted)
         )
