@@ -332,6 +332,11 @@ class Layer:
         coupled: whether it mixes examples.
         disconnected: whether no path leads from it to the loss, see `Signals`.
         note: why a number is missing.
+        alignment: (examples,) of the leading output direction of the layer before with
+            the leading input direction of this one, from 0 to 1; None if one of them is
+            not known.
+        gradient_cosines: (examples, examples) cosines of the angles between the
+            examples' gradients of the layer's parameters; None without a loss.
     """
 
     forward_rms: float
@@ -352,3 +357,5 @@ class Layer:
     coupled: bool = static(default=False)
     disconnected: bool = static(default=False)
     note: str = static(default="")
+    alignment: np.ndarray | None = None
+    gradient_cosines: np.ndarray | None = None

@@ -25,9 +25,9 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def run(*args, **options):
-    """`gs.analyze` without a progress bar."""
-    return gs.analyze(*args, progress=False, **options)
+def run(*args, theory=False, **options):
+    """`gs.analyze` without a progress bar, and without theory unless it is asked for."""
+    return gs.analyze(*args, progress=False, theory=theory, **options)
 
 
 def scanned(activation=lambda z: z):

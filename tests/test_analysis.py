@@ -120,7 +120,7 @@ def test_ten_sigmoid_layers_pass_less_than_a_millionth(sigmoids):
 def test_a_layer_of_a_hundred_inputs_has_the_variance_of_its_weights(stddev, variance):
     num = 4000
     w = stddev * normal(0, 100, 50)
-    report = run(lambda w, x: x @ w, w, normal(1, num, 100), max_dense=0)
+    report = run(lambda w, x: x @ w, w, normal(1, num, 100), layers=())
     found = report.layers[0].forward_rms ** 2
     # 5000 weights and 4000 x 100 inputs: relative errors of their squares' means.
     error = math.sqrt(2 / 5000 + 2 / (num * 100))
@@ -177,7 +177,7 @@ def test_a_relu_network_loses_the_root_of_two_per_layer_without_its_gain():
     width = 200
     ws = width**-0.5 * normal(3, 30, width, width)
     x = normal(103, 16, width)
-    growth = run(scanned(jax.nn.relu), {"blocks": ws}, x, max_dense=0).growth
+    growth = run(scanned(jax.nn.relu), {"blocks": ws}, x, layers=()).growth
     # The mean of a logarithm lies below the logarithm of the mean, by half the variance
     # 5 / width of a squared norm: Hanin (2018), at first order.
     truth = math.log(2) / 2 + 5 / (4 * width)

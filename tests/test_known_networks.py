@@ -20,7 +20,7 @@ def as_list(scale, x):
             x = x @ w
         return x
 
-    return gs.analyze(apply, [scale * jnp.eye(WIDTH)] * DEPTH, x)
+    return gs.analyze(apply, [scale * jnp.eye(WIDTH)] * DEPTH, x, theory=False)
 
 
 def as_scan(scale, x):
@@ -30,7 +30,7 @@ def as_scan(scale, x):
         return jax.lax.scan(lambda h, w: (h @ w, None), x, params["blocks"])[0]
 
     stack = jnp.tile(scale * jnp.eye(WIDTH), (DEPTH, 1, 1))
-    return gs.analyze(apply, {"blocks": stack}, x)
+    return gs.analyze(apply, {"blocks": stack}, x, theory=False)
 
 
 def as_mlp(scale, x):
@@ -45,7 +45,7 @@ def as_mlp(scale, x):
         ),
         rngs=nnx.Rngs(0),
     )
-    return gs.analyze(model, x)
+    return gs.analyze(model, x, theory=False)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_sigmoid_layers_stay_within_a_quarter_of_their_weights():
         return x
 
     x = jax.random.normal(keys[10], (8, 16))
-    report = gs.analyze(apply, weights, x)
+    report = gs.analyze(apply, weights, x, theory=False)
     largest = [layer.jacobian.largest.value for layer in report.layers]
     assert len(largest) == 10
     assert np.max(largest) <= 0.25
@@ -104,7 +104,7 @@ def test_a_layer_of_fan_in_100_scales_the_variance_by_100_times_its_own(
     key_w, key_x = jax.random.split(jax.random.key(2))
     w = gs.initializers.normal(stddev)(key_w, (100, 400))
     x = jax.random.normal(key_x, (200, 100))
-    report = gs.analyze(lambda w, x: x @ w, w, x, examples=1)
+    report = gs.analyze(lambda w, x: x @ w, w, x, examples=1, theory=False)
     # The mean square over 400 units and 200 examples: given x, the units are
     # independent with relative variance 2, and the examples share the weights.
     error = np.sqrt(2 / 400 + 2 / 200)
@@ -132,7 +132,7 @@ def test_a_critical_tanh_network_is_critical_and_not_vanishing():
         rngs=nnx.Rngs(0),
     )
     x = jax.random.normal(jax.random.key(3), (16, 100))
-    report = gs.analyze(model, x, examples=1)
+    report = gs.analyze(model, x, examples=1, theory=False)
     assert report.growth.forward.law == "power"
     assert report.verdict == "critical"
     # q_l ~ 1 / (2 l), so the rms falls like l^-1/2; the first layers are transient.
@@ -152,7 +152,7 @@ def test_batch_normalisation_is_stable_in_evaluation_and_explodes_in_training():
         rngs=nnx.Rngs(0),
     )
     x = jax.random.normal(jax.random.key(4), (32, 256))
-    options = {"examples": 1, "max_dense": 1}
+    options = {"layers": (), "theory": False}
     model.train()
     training = gs.analyze(model, x, **options)
     model.eval()
@@ -172,7 +172,7 @@ def test_a_network_that_no_gradient_enters_is_broken():
         return jax.lax.stop_gradient(h) @ params["last"]
 
     params = {"first": jnp.eye(4), "last": jnp.ones((4, 1))}
-    report = gs.analyze(apply, params, jnp.ones((2, 4)), loss=jnp.sum)
+    report = gs.analyze(apply, params, jnp.ones((2, 4)), loss=jnp.sum, theory=False)
     assert report.verdict == "broken"
     assert any("first" in reason for reason in report.reasons)
 

@@ -1,24 +1,29 @@
 """From a model and a batch to a report."""
 
-import dataclasses
-import math
 import platform
 import sys
 import time
 from importlib import metadata
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.analysis.cost import estimate_cost
+from gradstab.analysis.ensemble import ensemble_signals, summarize
+from gradstab.analysis.initialization import ensemble_size, member
+from gradstab.analysis.layers import measure_layers, with_cosines
 from gradstab.analysis.progress import progress_bar
+from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import arithmetic, find_subject
-from gradstab.analysis.trunk import trunk_growth
+from gradstab.analysis.trunk import find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
-from gradstab.records import Layer
-from gradstab.report import Report, judge
-from gradstab.spectra import coupled_layers, layer_recurrences, layer_spectrum
+from gradstab.records import Signals
+from gradstab.report import Ensemble, GrowthPair, Report, judge, ranges
+from gradstab.spectra import example_functions, product_exponents
+from gradstab.theory import predict
 
 
 def analyze(
@@ -29,8 +34,14 @@ def analyze(
     output=None,
     apply_kwargs=None,
     batched=True,
+    boundaries=None,
+    ensemble=False,
     examples=16,
+    layers=None,
+    top_k=None,
     max_dense=1024,
+    max_bytes=2**28,
+    theory=True,
     precision=None,
     seed=0,
     progress=True,
@@ -40,7 +51,8 @@ def analyze(
     Layers are found by tracing; the model is not edited. Each layer's forward and
     backward signals are measured on the whole batch, the singular values of its
     Jacobian one by one for the first examples. Where a layer mixes examples (batch
-    normalisation in training mode), its Jacobian is that of the whole batch.
+    normalisation in training mode), its Jacobian is that of the whole batch. Beside the
+    measurement stands what mean-field theory predicts for weights of the same variance.
 
     Args:
         model: an `nnx.Module`; a pair (linen module, variables); a callable pytree; or
@@ -53,13 +65,29 @@ def analyze(
         output: selects the differentiated array if the model returns several.
         apply_kwargs: keyword arguments of the model.
         batched: False if the model takes one example.
+        boundaries: regular expressions over parameter paths and names given by
+            `jax.ad_checkpoint.checkpoint_name`: where to cut a model whose layers
+            cannot be told apart; see `gradstab.network.find_layers`.
+        ensemble: whether parameters and state have a leading axis over initialisations,
+            as `gradstab.initializations` makes them. Signals and growth are then those
+            of all of them; Jacobians and theory those of the first.
         examples: for how many examples Jacobians are computed.
-        max_dense: Jacobians whose smaller side is above this are left out.
+        layers: the layers whose Jacobians are computed: a regular expression that their
+            names match as a whole, or a sequence of names and positions; all of them by
+            default.
+        top_k: how many singular values and exponents: for large models. By default all
+            values of Jacobians that are written out.
+        max_dense: Jacobians whose smaller side is above this are not written out: the
+            largest values are found by products with vectors, with error bounds.
+        max_bytes: of Jacobians at work at a time, about; the work is split to fit.
+        theory: whether to set mean-field theory beside the measurement; see
+            `gradstab.theory.predict`.
         precision: 'float64', or 'own' for the dtypes of the model. By default float64
             where the hardware has it, every floating parameter has at least 32 bits
             and the model can be traced so; the report says which.
-        seed: of the random cotangents.
-        progress: show a progress bar on standard error, if that is a terminal.
+        seed: of the random cotangents and probes.
+        progress: show a progress bar on standard error, if that is a terminal, or in a
+            notebook. It begins with an estimate of time and memory.
 
     Returns:
         The report, all its arrays in NumPy.
@@ -68,8 +96,9 @@ def analyze(
         TypeError: if the model is of no known kind, or inputs are missing.
         ValueError: if no differentiable path leads from the inputs to the output, or
             the output has several floating arrays and ``output`` is not given.
+        KeyError: if ``layers`` has a name that there is not.
 
-    Cost: two compiled programs per kind of layer, one gradient of the model, and for
+    Cost: some compiled programs per kind of layer, one gradient of the model, and for
     each layer as many Jacobian products as its smaller side, and one singular value
     decomposition per example.
 
@@ -84,89 +113,126 @@ def analyze(
         ('vanishing', 0.5)
     """
     began = time.monotonic()
-    if examples < 1:
-        raise ValueError(f"examples must be at least 1, got {examples}")
+    limits = checked_limits(examples, top_k, max_dense, max_bytes)
     target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
-    subject = find_subject(target, output=output, loss=loss, precision=precision)
+    every = (target.params, target.state)
+    if ensemble:
+        ensemble_size(*every)
+        first, state = member(every, 0)
+        target = target._replace(params=first, state=state)
+    subject = find_subject(
+        target, output=output, loss=loss, precision=precision, boundaries=boundaries
+    )
     network = subject.network
-    with arithmetic(subject.wide):
-        key = jax.random.key(seed)
-        flow = propagate(network, *subject.arrays, loss=loss, key=key)
-        layers, recurrences = [], []
-        with progress_bar(progress, len(network.layers)) as advance:
-            sizes = _sizes(subject)
-            limits = {"examples": examples, "max_dense": max_dense}
-            coupled = coupled_layers(network, flow)
-            for place, row, mixed in zip(
-                network.layers, _rows(flow.signals), coupled, strict=True
-            ):
-                spectrum, note, _ = layer_spectrum(
-                    network, flow, place, coupled=mixed, **limits
-                )
-                layers.append(_layer(place, row, spectrum, mixed, note, sizes))
-                recurrences += layer_recurrences(network, flow, place, **limits)
-                advance(place.name)
-        value = float(flow.loss)
-    growth = trunk_growth(layers)
-    verdict, reasons = judge(layers, growth, recurrences)
-    made = _made(subject, seed, examples)
+    wanted = select_layers(network.names, layers)
+    cost = estimate_cost(subject, wanted, limits)
+    with (
+        arithmetic(subject.wide),
+        progress_bar(progress, len(wanted), note=str(cost)) as advance,
+    ):
+        keys = jax.random.split(jax.random.key(seed), 4)
+        flow = propagate(network, *subject.arrays, loss=loss, key=keys[0])
+        found = _one(network, flow)
+        if ensemble:
+            found = _over_all(subject, every, loss, keys[1])
+        known = example_functions(network, flow, subject.single())
+        measured = measure_layers(
+            subject,
+            flow,
+            found.signals,
+            known,
+            wanted,
+            limits,
+            key=keys[2],
+            advance=advance,
+        )
+        if loss is not None and any(wanted):
+            measured = with_cosines(measured, subject, flow, known, limits)
+        exponents, note = None, "only some layers were asked for"
+        if all(wanted):
+            product = product_exponents(
+                network,
+                flow,
+                known,
+                examples=limits.examples,
+                top_k=limits.top_k,
+                max_bytes=limits.max_bytes,
+            )
+            exponents, note = product.exponents, product.note
+        prediction = predict(network, flow, key=keys[3]) if theory else None
+    verdict, reasons = judge(
+        measured.layers, found.growth, measured.recurrences, dtypes=subject.own_dtypes
+    )
+    seconds = time.monotonic() - began
     return Report(
-        layers=tuple(layers),
-        growth=growth,
-        recurrences=tuple(recurrences),
+        layers=measured.layers,
+        growth=found.growth,
+        recurrences=measured.recurrences,
         verdict=verdict,
         reasons=reasons,
-        loss=value,
-        made={**made, "seconds": round(time.monotonic() - began, 3)},
+        loss=found.loss,
+        made=_made(subject, seed, limits, cost) | {"seconds": round(seconds, 3)},
+        theory=_known(prediction),
+        ranges=ranges(measured.layers, found.growth),
+        ensemble=found.ensemble,
+        exponents=None if exponents is None else exponents.values,
+        exponent_errors=None if exponents is None else exponents.change,
+        notes=_notes(found, note),
     )
 
 
-def _rows(signals):
-    """The signals of one layer after the other."""
-    names = [field.name for field in dataclasses.fields(signals)]
-    columns = {n: np.asarray(getattr(signals, n)) for n in names if n != "names"}
-    for number in range(len(signals.names)):
-        yield {name: column[number] for name, column in columns.items()}
+class _Found(NamedTuple):
+    """The signals of one initialisation, or of all of an ensemble."""
+
+    signals: Signals
+    growth: GrowthPair
+    loss: float
+    ensemble: Ensemble | None
 
 
-def _sizes(subject):
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(subject.target.params)]
-    return dict(zip(subject.network.program.param_names, shapes, strict=True))
+def _one(network, flow):
+    growth = trunk_growth(flow.signals, find_trunk(network))
+    return _Found(flow.signals, growth, float(flow.loss), None)
 
 
-def _layer(place, row, spectrum, coupled, note, sizes):
-    norms, cut = row.pop("gradient_norms"), bool(row.pop("disconnected"))
-    own = [
-        sizes[name][1:] if name in place.sliced_params else sizes[name]
-        for name in place.params
-    ]
-    return Layer(
-        **{name: float(value) for name, value in row.items()},
-        gradient_norm=norms,
-        jacobian=spectrum,
-        name=place.name,
-        in_shape=place.in_shapes[0][1:] if len(place.in_shapes) == 1 else None,
-        out_shape=place.out_shape[1:],
-        params=place.params,
-        num_params=sum(map(math.prod, own)),
-        coupled=coupled,
-        disconnected=cut,
-        note=note,
-    )
+def _over_all(subject, every, loss, key):
+    network, inputs = subject.network, subject.target.inputs
+    arrays = subject.cast(every)
+    found = ensemble_signals(network, *arrays, inputs, loss=loss, key=key)
+    signals, ensemble, growth = summarize(found, find_trunk(network))
+    return _Found(signals, growth, float(jnp.mean(found.loss)), ensemble)
 
 
-def _made(subject, seed, examples):
+def _known(prediction):
+    """The theory, if it has something to say."""
+    if prediction is None or not np.isfinite(prediction.chi).any():
+        return None
+    return prediction
+
+
+def _notes(found, exponents):
+    notes = [f"growth exponents: {exponents}"] if exponents else []
+    if found.ensemble is not None:
+        notes.append(
+            f"signals and growth over {found.ensemble.num_seeds} initialisations; "
+            "Jacobians and theory of the first"
+        )
+    return tuple(notes)
+
+
+def _made(subject, seed, limits, cost):
     device = jax.devices()[0]
+    inputs = jax.tree.leaves(subject.target.inputs)
     return {
         **{name: metadata.version(name) for name in ("gradstab", "jax", "flax")},
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
         "precision": " and ".join(subject.dtypes),
+        "own_precision": " and ".join(subject.own_dtypes),
         "matmul_precision": "highest",
         "seed": seed,
-        "batch": tuple(
-            jnp.shape(leaf) for leaf in jax.tree.leaves(subject.target.inputs)
-        ),
-        "jacobian_examples": examples,
+        "batch": tuple(map(jnp.shape, inputs)),
+        "jacobian_examples": limits.examples,
+        "estimate": str(cost),
         "command": " ".join(sys.argv),
     }

@@ -7,12 +7,13 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 
 @contextlib.contextmanager
-def progress_bar(wanted, total, /):
+def progress_bar(wanted, total, /, *, note=""):
     """Yields ``advance(name)``: one more part is done, and which one it was.
 
     Args:
         wanted: whether to show it, where somebody can see it.
         total: how many parts there are.
+        note: what to say before the first one is done.
     """
     console = Console(stderr=True)
     seen = console.is_terminal or console.is_jupyter
@@ -24,5 +25,5 @@ def progress_bar(wanted, total, /):
         transient=True,
         disable=not (wanted and seen),
     ) as bar:
-        task = bar.add_task("layers", total=total)
+        task = bar.add_task(note, total=total)
         yield lambda name: bar.update(task, advance=1, description=name)

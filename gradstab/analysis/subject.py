@@ -1,7 +1,7 @@
 """What is analysed: the network of a model, in the precision that the hardware has."""
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,17 @@ class Subject(NamedTuple):
         network: its layers.
         target: its function and arrays, in the precision of the analysis.
         wide: whether that is float64.
+        own_dtypes: the floating dtypes of the parameters as they were given.
+        output: which output is differentiated, see `analyze`.
+        boundaries: where layers are cut, see `find_layers`.
     """
 
     network: Network
     target: Target
     wide: bool
+    own_dtypes: tuple[str, ...]
+    output: Any
+    boundaries: Any
 
     @property
     def arrays(self):
@@ -36,8 +42,23 @@ class Subject(NamedTuple):
         found = {str(jnp.result_type(leaf)) for leaf in leaves}
         return sorted(found | set(self.network.dtypes))
 
+    def single(self) -> Network | None:
+        """The network for the first example alone; None if it cannot be traced so."""
+        first = jax.tree.map(_first_example, self.target.inputs)
+        target = self.target._replace(inputs=first)
+        try:
+            return _find(target, self.output, self.boundaries)
+        except (TypeError, ValueError):  # a batch size is written into the model
+            return None
 
-def find_subject(target: Target, /, *, output, loss, precision) -> Subject:
+    def cast(self, tree):
+        """Arrays in the precision of the analysis."""
+        return _cast(tree, self.wide)
+
+
+def find_subject(
+    target: Target, /, *, output, loss, precision, boundaries=None
+) -> Subject:
     """Trace a model: in float64 where the hardware and the model can, or as it is.
 
     Args:
@@ -45,6 +66,7 @@ def find_subject(target: Target, /, *, output, loss, precision) -> Subject:
         output: see `analyze`.
         loss: see `analyze`.
         precision: 'float64', 'own' or None.
+        boundaries: see `find_layers`.
 
     Raises:
         ValueError: for another precision, or a model that cannot be analysed.
@@ -52,25 +74,21 @@ def find_subject(target: Target, /, *, output, loss, precision) -> Subject:
     """
     if precision not in (None, "float64", "own"):
         raise ValueError(f"precision must be 'float64', 'own' or None: {precision!r}")
-    narrow = any(
-        jnp.finfo(jnp.result_type(leaf)).bits < 32
-        for leaf in _tree.floating_leaves(target.params)
-    )
+    leaves = _tree.floating_leaves(target.params)
+    own = tuple(sorted({str(jnp.result_type(leaf)) for leaf in leaves}))
+    narrow = any(jnp.finfo(dtype).bits < 32 for dtype in own)
     wide = precision == "float64" or (
         precision is None and not narrow and jax.default_backend() != "tpu"
     )
+    options = own, output, boundaries
     if wide:
-        with arithmetic(True):
-            raised = target._replace(**_arrays(target, _to_float64))
-            try:
-                return Subject(_find(raised, output, loss), raised, True)
-            except (TypeError, jax.dtypes.TypePromotionError):
-                # A model that fixes its dtypes inside cannot be widened from outside.
-                if precision == "float64":
-                    raise
-    target = target._replace(**_arrays(target, jnp.asarray))
-    with arithmetic(False):
-        return Subject(_find(target, output, loss), target, False)
+        try:
+            return _traced(target, loss, True, options)
+        except (TypeError, jax.dtypes.TypePromotionError):
+            # A model that fixes its dtypes inside cannot be widened from outside.
+            if precision == "float64":
+                raise
+    return _traced(target, loss, False, options)
 
 
 @contextlib.contextmanager
@@ -82,21 +100,37 @@ def arithmetic(wide):
         yield
 
 
-def _find(target, output, loss):
-    network = find_layers(
-        target.apply, target.params, target.inputs, state=target.state, output=output
+def _traced(target, loss, wide, options):
+    with arithmetic(wide):
+        arrays = (target.params, target.state, target.inputs)
+        target = Target(target.apply, *_cast(arrays, wide))
+        _, output, boundaries = options
+        network = _find(target, output, boundaries)
+        if loss is not None:
+            # A loss can fix dtypes as well: better known now than in the middle.
+            jax.eval_shape(loss, network.program.output_shapes)
+        return Subject(network, target, wide, *options)
+
+
+def _find(target, output, boundaries):
+    return find_layers(
+        target.apply,
+        target.params,
+        target.inputs,
+        state=target.state,
+        output=output,
+        boundaries=boundaries,
     )
-    if loss is not None:
-        # A loss can fix dtypes as well: better known now than in the middle.
-        jax.eval_shape(loss, network.program.output_shapes)
-    return network
 
 
-def _arrays(target, convert):
+def _cast(tree, wide):
     # To look at a model is no use of its keys.
-    fields = {name: getattr(target, name) for name in ("params", "state", "inputs")}
-    return jax.tree.map(convert, _tree.fresh_keys(fields))
+    return jax.tree.map(_to_float64 if wide else jnp.asarray, _tree.fresh_keys(tree))
 
 
 def _to_float64(leaf):
     return jnp.asarray(leaf, jnp.float64 if _tree.is_floating(leaf) else None)
+
+
+def _first_example(leaf):
+    return leaf if _tree.is_key(leaf) else leaf[:1]

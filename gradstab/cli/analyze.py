@@ -1,10 +1,11 @@
 """``gradstab analyze``."""
 
+import jax
 from rich.console import Console
 
-from gradstab.analysis import analyze
+from gradstab.analysis import analyze, initializations
 from gradstab.cli.options import Train, from_json
-from gradstab.cli.prepare import load_target, on_targets, prepare
+from gradstab.cli.prepare import build_model, load_target, on_targets, prepare
 from gradstab.training import new_results_folder, read_config, restore
 
 
@@ -16,8 +17,14 @@ def run(options, /) -> int:
         *arguments,
         loss=loss,
         output=output,
+        boundaries=options.boundaries,
+        ensemble=options.ensemble is not None,
         examples=options.examples,
+        layers=options.layers,
+        top_k=options.top_k,
         max_dense=options.max_dense,
+        max_bytes=options.max_bytes,
+        theory=options.theory,
         precision=options.precision,
         seed=options.seed,
         progress=options.progress,
@@ -38,6 +45,8 @@ def _check(options):
         raise ValueError(f"--mode is train or eval, not {options.mode!r}")
     if options.target and options.checkpoint:
         raise ValueError("give a target or --checkpoint, but not both")
+    if options.ensemble is not None and (options.target or options.checkpoint):
+        raise ValueError("--ensemble is of a network as it is initialised")
     for path in (options.json, options.plot):
         if path is not None and path.exists() and not options.overwrite:
             raise FileExistsError(f"{path} exists; choose another name or --overwrite")
@@ -56,7 +65,18 @@ def _subject(options):
     y = task.data.y_train[: options.batch_size]
     # A model with auxiliary heads returns (logits, those of the heads).
     output = _first if isinstance(model(x), tuple) else None
+    if options.ensemble is not None:
+        model = _initializations(options, task.data)
     return (model, x), on_targets(task.loss, y), output
+
+
+def _initializations(options, data):
+    def make(key):
+        model = build_model(options, data, key)
+        model.train() if options.mode == "train" else model.eval()
+        return model
+
+    return initializations(make, jax.random.key(options.seed), options.ensemble)
 
 
 def _task(options):

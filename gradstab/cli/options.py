@@ -118,8 +118,20 @@ class Analyze(RunOptions, DataOptions, ModelOptions):
     """Examples that are sent through."""
     examples: int = 16
     """Examples whose Jacobians are decomposed."""
+    layers: tuple[str, ...] | None = None
+    """Layers whose Jacobians are computed, by name; all by default."""
+    top_k: int | None = None
+    """How many singular values and exponents; all by default, where affordable."""
     max_dense: int = 1024
-    """Leave out Jacobians whose smaller side is above this."""
+    """Jacobians whose smaller side is above this are known by products only."""
+    max_bytes: int = 2**28
+    """Bytes of Jacobians at work at a time."""
+    boundaries: tuple[str, ...] | None = None
+    """Regular expressions over parameter paths: where to cut layers."""
+    ensemble: int | None = None
+    """Analyse so many initialisations together: means and standard errors."""
+    theory: bool = True
+    """Set mean-field theory beside the measurement."""
     mode: str = "train"
     """train or eval: batch statistics of the batch, or the running ones; dropout."""
     precision: str | None = None

@@ -48,20 +48,31 @@ def prepare(options, /, *, aux_weight=0.3) -> Task:
         OSError: if a data file is missing or corrupt.
     """
     data = load_data(options)
-    settings = model_settings(options)
-    if data.task == "sequence-classification":
-        settings.setdefault("sequence_output", True)
-    model = models.build(
-        options.model,
-        in_shape=data.input_shape,
-        num_outputs=data.num_outputs,
-        seed=options.seed,
-        **settings,
-    )
+    model = build_model(options, data, options.seed)
     loss = _LOSSES[data.task]
     if options.aux_heads:
         loss = training.with_auxiliary(loss, weight=aux_weight)
     return Task(data, model, loss)
+
+
+def build_model(options, data, seed, /) -> nnx.Module:
+    """The model of the options, for these data.
+
+    Args:
+        options: with the fields of `ModelOptions`.
+        data: from `load_data`.
+        seed: an integer or a PRNG key.
+    """
+    settings = model_settings(options)
+    if data.task == "sequence-classification":
+        settings.setdefault("sequence_output", True)
+    return models.build(
+        options.model,
+        in_shape=data.input_shape,
+        num_outputs=data.num_outputs,
+        seed=seed,
+        **settings,
+    )
 
 
 def load_data(options, /) -> datasets.Dataset:

@@ -1,7 +1,16 @@
 """The report of an analysis and its views."""
 
 from gradstab.report.ensembles import Ensemble, OverSeeds
+from gradstab.report.ranges import ranges
 from gradstab.report.report import GrowthPair, Report, load
 from gradstab.report.verdict import judge
 
-__all__ = ["Ensemble", "GrowthPair", "OverSeeds", "Report", "judge", "load"]
+__all__ = [
+    "Ensemble",
+    "GrowthPair",
+    "OverSeeds",
+    "Report",
+    "judge",
+    "load",
+    "ranges",
+]

@@ -3,8 +3,11 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from gradstab.records import Growth, Layer, Recurrence
+import numpy as np
+
+from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
+from gradstab.report.ensembles import Ensemble
 
 
 class GrowthPair(NamedTuple):
@@ -31,6 +34,15 @@ class Report:
         reasons: the numbers behind the verdict, a sentence each.
         loss: value of the loss; of the random projection if none was given.
         made: how: versions, device, precision, seed, examples, command, seconds.
+        exponents: (examples, k) growth exponents of the Jacobian from input to output,
+            descending: natural logarithms of its singular values over the number of
+            layers. None if they were not computed; the notes say why.
+        exponent_errors: (examples, k) how far they may be off.
+        theory: mean-field theory beside the measurement, layer by layer; None if it
+            has nothing to say about any layer.
+        ranges: where the signals leave the range of narrower dtypes.
+        ensemble: signals of every initialisation, if an ensemble was analysed.
+        notes: what was left out of the analysis of the network as a whole, and why.
     """
 
     layers: tuple[Layer, ...]
@@ -40,6 +52,12 @@ class Report:
     reasons: tuple[str, ...]
     loss: float
     made: dict[str, Any]
+    exponents: np.ndarray | None = None
+    exponent_errors: np.ndarray | None = None
+    theory: Prediction | None = None
+    ranges: tuple[Range, ...] = ()
+    ensemble: Ensemble | None = None
+    notes: tuple[str, ...] = ()
 
     def layer(self, name, /) -> Layer:
         """The layer of that name.

@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 
 from gradstab import records
+from gradstab.report import ensembles
 
-SCHEMA = 1
+SCHEMA = 2
 # What a file without them cannot be.
 _NEEDED = {"schema", "layers", "made"}
 _RECORDS = {
     cls.__name__: cls
     for cls in (
+        ensembles.Ensemble,
         records.Estimate,
         records.Growth,
         records.Layer,
+        ensembles.OverSeeds,
+        records.Prediction,
+        records.Range,
         records.Recurrence,
         records.Spectrum,
     )

@@ -20,6 +20,9 @@ COLOURS = {
 # Deep networks: the ends tell the story, the JSON file holds the rest.
 _MOST_ROWS = 64
 
+# A law that was fitted to some ten layers says nothing about more than this.
+_FARTHEST = 1000
+
 # Heads no wider than the numbers, so that eight columns fit into sixty characters.
 _COLUMNS = (
     "forward\nrms",
@@ -37,18 +40,31 @@ def show(report, console=None, /) -> None:
     console = console or Console()
     # A narrow screen needs every character for the numbers.
     console.print(_layers(report, padding=(0, 0, 0, int(console.width >= 80))))
-    for recurrence in report.recurrences:
+    for view in _views(report):
         console.print()
-        console.print(_recurrence(recurrence))
+        console.print(view)
     console.print()
     notes = {layer.note: layer.name for layer in reversed(report.layers) if layer.note}
     for note, name in notes.items():
         console.print(Text(f"{name}: {note}", style="dim"))
+    for note in report.notes:
+        console.print(Text(note, style="dim"))
     colour = COLOURS[report.verdict]
     line = Text.assemble("verdict: ", (report.verdict, colour))
     console.print(line)
     for reason in report.reasons:
         console.print(Text(f"  {reason}"))
+
+
+def _views(report):
+    """The tables that some reports have."""
+    yield from map(_recurrence, report.recurrences)
+    if report.theory is not None:
+        yield _theory(report.theory)
+    if report.exponents is not None:
+        yield _exponents(report.exponents)
+    if any(found.depth <= _FARTHEST for found in report.ranges):
+        yield _ranges(report.ranges)
 
 
 def html(report, /) -> str:
@@ -115,6 +131,78 @@ def _recurrence(recurrence):
             _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
         )
     return table
+
+
+def _theory(theory):
+    """Measurement, theory, and the standard errors between them."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title="mean-field theory beside the measurement",
+        caption="factor: by which a gradient's norm changes on its way back through "
+        "the layer; z: measurement minus theory, in standard errors",
+    )
+    table.add_column("layer", overflow="fold")
+    for column in ("rms", "theory", "z", "factor", "theory", "z"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rms = theory.forward_rms + theory.forward_z * theory.forward_error
+    columns = (
+        rms,
+        theory.forward_rms,
+        theory.forward_z,
+        theory.measured_gradient_factor,
+        theory.gradient_factor,
+        theory.gradient_z,
+    )
+    known = np.flatnonzero(np.isfinite(theory.gradient_factor))
+    for row in _with_gap(tuple(known)):
+        if row is None:
+            table.add_row(*["..."] * 7)
+            continue
+        numbers = [_number(column[row]) for column in columns]
+        numbers[2], numbers[5] = (f"{columns[i][row]:+.1f}" for i in (2, 5))
+        table.add_row(Text(theory.names[row]), *numbers)
+    return table
+
+
+def _exponents(exponents):
+    """The course of the exponents from the largest to the smallest."""
+    mean = np.mean(exponents, axis=0)
+    shown = np.unique(np.linspace(0, len(mean) - 1, 7).round().astype(int))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title="growth exponents of the Jacobian from input to output, per layer",
+    )
+    for place in shown:
+        table.add_column(f"{place + 1}.", justify="right", no_wrap=True)
+    table.add_row(*(_number(mean[place]) for place in shown))
+    return table
+
+
+def _ranges(ranges):
+    """Where each dtype ends, in the network or beyond it."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title="where the range of a dtype ends",
+        caption="a number of layers: beyond the network, by the law of growth",
+    )
+    for column in ("dtype", "signal", "gradient"):
+        table.add_column(column)
+    cells: dict[str, dict[str, str]] = {}
+    for found in ranges:
+        cells.setdefault(found.dtype, {})[found.direction] = _end(found)
+    for dtype, cell in cells.items():
+        table.add_row(dtype, Text(cell["forward"]), Text(cell["backward"]))
+    return table
+
+
+def _end(found):
+    if found.depth > _FARTHEST:
+        return "-"
+    where = found.layer or f"{found.depth:.0f} layers"
+    return f"{where} ({found.end})"
 
 
 def _with_gap(layers):

@@ -91,7 +91,7 @@ def test_the_file_is_strict_json(path):
         raise AssertionError(f"{constant} is not JSON")
 
     data = json.loads(path.read_text(), parse_constant=refuse)
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["layers"][0]["forward_rms"] == {"number": "Infinity"}
     assert data["verdict"] == "broken"
 
@@ -111,9 +111,9 @@ def test_folders_on_the_way_are_made(sample, tmp_path):
 
 
 def test_a_file_of_a_newer_schema_is_refused_with_the_reason(path):
-    data = json.loads(path.read_text()) | {"schema": 2}
+    data = json.loads(path.read_text()) | {"schema": 3}
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"schema 2, this gradstab reads 1.*0\.1\.0"):
+    with pytest.raises(ValueError, match=r"schema 3, this gradstab reads 2.*0\.1\.0"):
         gs.load(path)
 
 
@@ -124,13 +124,13 @@ def test_a_file_of_a_newer_schema_is_refused_with_the_reason(path):
         ("{", "not a JSON file"),
         ("[1, 2]", "not a report"),
         ('{"accuracy": 0.9}', "not a report"),
-        ('{"schema": 1, "layers": [], "made": {}}', "damaged: it has no growth"),
+        ('{"schema": 2, "layers": [], "made": {}}', "damaged: it has no growth"),
         (
-            '{"schema": 1, "made": {}, "layers": [{"record": "Layer"}]}',
+            '{"schema": 2, "made": {}, "layers": [{"record": "Layer"}]}',
             "damaged: KeyError",
         ),
         (
-            '{"schema": 1, "made": {}, "layers": [{"array": [1], "shape": [2], '
+            '{"schema": 2, "made": {}, "layers": [{"array": [1], "shape": [2], '
             '"dtype": "float64"}]}',
             "damaged: ValueError",
         ),

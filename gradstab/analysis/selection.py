@@ -1,0 +1,65 @@
+"""Which layers are looked at closely, and how closely."""
+
+import re
+from typing import NamedTuple
+
+
+class Limits(NamedTuple):
+    """How much of the Jacobians is computed; see `analyze`."""
+
+    examples: int
+    top_k: int | None
+    max_dense: int
+    max_bytes: float
+
+
+def checked_limits(examples, top_k, max_dense, max_bytes, /) -> Limits:
+    """The limits of an analysis.
+
+    Raises:
+        ValueError: if one of them is below what makes sense.
+    """
+    if examples < 1:
+        raise ValueError(f"examples must be at least 1, got {examples}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, or None for all: {top_k}")
+    if max_dense < 0:
+        raise ValueError(f"max_dense must not be negative, got {max_dense}")
+    if max_bytes < 2**20:
+        raise ValueError(f"max_bytes must be at least 2**20, one MiB, got {max_bytes}")
+    return Limits(examples, top_k, max_dense, max_bytes)
+
+
+def select_layers(names, which, /) -> list[bool]:
+    r"""Which layers' Jacobians are wanted.
+
+    Args:
+        names: of all layers.
+        which: None for all; a regular expression, matched as a whole; or a sequence of
+            names and of positions from the input.
+
+    Raises:
+        KeyError: for a name or a position that there is not.
+        ValueError: for an expression that matches no layer.
+
+    Examples:
+        >>> select_layers(["stem", "blocks.0", "blocks.1"], r"blocks\.\d+")
+        [False, True, True]
+        >>> select_layers(["stem", "blocks.0", "blocks.1"], ["stem", -1])
+        [True, False, True]
+    """
+    if which is None:
+        return [True] * len(names)
+    listed = f"this network has: {', '.join(names)}"
+    if isinstance(which, str):
+        found = [re.fullmatch(which, name) is not None for name in names]
+        if not any(found):
+            raise ValueError(f"layers={which!r} matches no layer; {listed}")
+        return found
+    positions: dict = {i: i % len(names) for i in range(-len(names), len(names))}
+    positions |= dict(zip(names, range(len(names)), strict=True))
+    for item in which:
+        if item not in positions:
+            raise KeyError(f"there is no layer {item!r}; {listed}")
+    chosen = {positions[item] for item in which}
+    return [i in chosen for i in range(len(names))]
