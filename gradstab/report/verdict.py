@@ -20,8 +20,8 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
     critical, as is one whose signal follows a power or an exponential of the root. One
     whose signals keep their size, after a transient if there is one, is stable.
 
-    A signal that leaves the range of the model's dtype inside the network is vanishing
-    or exploding whatever its law.
+    A signal that does not keep its size and leaves the range of the model's dtype
+    inside the network is vanishing or exploding whatever its law.
 
     Recurrent layers are judged along time by the same rules, except that a state that
     settles from its start at zero follows a power for a while: it is stable. The worst
@@ -44,7 +44,7 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
     findings = _broken(layers)
     findings += _judge_pair(growth.forward, growth.backward, "layer", "")
     if layers:
-        findings += _out_of_range(ranges(layers, growth, dtypes=dtypes), "")
+        findings += _out_of_range(ranges(layers, growth, dtypes=dtypes), growth, "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
         pair = recurrence.forward, recurrence.backward
@@ -52,7 +52,7 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
         mild = recurrence.forward.law in ("power", "exp-sqrt")
         findings += [backward, ("stable", forward[1]) if mild else forward]
         found = ranges_along_time(recurrence, dtypes=dtypes)
-        findings += _out_of_range(found, f"{where}step ")
+        findings += _out_of_range(found, recurrence, f"{where}step ")
     findings.sort(key=lambda finding: VERDICTS.index(finding[0]))
     known = [finding for finding in findings if finding[0] != "unknown"]
     verdict = known[0][0] if known else "unknown"
@@ -77,27 +77,31 @@ def _broken(layers):
 
 
 def _silent(layers):
-    """Layers that get no gradient at all, though what comes next is not tiny.
+    """Layers that get no gradient at all.
 
-    Either none arrives at their output, or none gets from there to their parameters:
-    they are cut off, and did not just underflow.
+    No path leads from them to the loss. Or, though what comes next is not tiny, none
+    arrives at their output, or none gets from there to their parameters.
     """
     names, following = [], 1.0
     for layer in reversed(layers):
         # Without a loss the gradient of the parameters is unknown: NaN.
         untaught = layer.num_params > 0 and layer.param_gradient_norm == 0
-        if (layer.gradient_rms == 0 or untaught) and following > 1e-30:
+        lost = (layer.gradient_rms == 0 or untaught) and following > 1e-30
+        if layer.disconnected or lost:
             names.append(layer.name)
         if layer.gradient_rms > 0:
             following = layer.gradient_rms
     return names[::-1]
 
 
-def _out_of_range(found, where):
+def _out_of_range(found, growth, where):
     """Signals that leave a dtype's range inside the network.
 
-    One that starts out of it needs another scale of the loss, not another network.
+    One that starts out of range, or keeps its size at the edge of it, needs another
+    scale of the loss and not another network.
     """
+    pair = {"forward": growth.forward, "backward": growth.backward}
+    moving = [d for d, g in pair.items() if g.law != "constant" or g.settling]
     nouns = {"forward": "the signal", "backward": "the gradient"}
     sides = {
         "underflow": ("vanishing", "falls below the smallest normal number"),
@@ -109,7 +113,7 @@ def _out_of_range(found, where):
             f"{where}{r.layer}: {nouns[r.direction]} {sides[r.end][1]} of {r.dtype}",
         )
         for r in found
-        if r.layer and r.depth > 1
+        if r.layer and r.depth > 1 and r.direction in moving
     ]
 
 

@@ -1,5 +1,7 @@
 """One word for a network, from its signals."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from report_samples import layer, network, recurrence, report
@@ -57,6 +59,15 @@ def test_a_gradient_that_underflowed_is_vanishing_not_cut_off():
     gradients = np.where(L < 5, 0.0, 1e-45 * 1e3 ** np.maximum(L - 5, 0))
     found = report(network(ONE, gradients))
     assert found.verdict == "vanishing"
+
+
+def test_a_layer_without_a_path_to_the_loss_is_cut_off_however_small_the_others():
+    first, *others = network(ONE, 1e-40 * ONE)
+    cut = dataclasses.replace(first, disconnected=True)
+    found = report([cut, *others])
+    assert found.verdict == "broken"
+    assert found.reasons[0] == "no gradient reaches 1 layers: blocks.0"
+    assert report([first, *others]).verdict == "stable"
 
 
 def test_the_layers_that_no_gradient_reaches_are_named():
@@ -140,6 +151,13 @@ def test_a_mild_law_that_leaves_the_range_of_the_models_dtype_is_no_mild_verdict
 
 def test_a_gradient_that_starts_below_the_range_asks_for_another_scale_of_the_loss():
     assert judged(ONE, 1e-6 * ONE, ["float16"])[0] == "stable"
+
+
+def test_a_gradient_that_keeps_its_size_at_the_edge_of_the_range_does_too():
+    edge = 2.0**-14 * (1 + 0.05 * np.cos(3 * L))
+    assert judged(ONE, edge, ["float16"])[0] == "stable"
+    settling = np.exp(-3 * 0.6**L)  # 0.17 to 1 of what leaves the last layer
+    assert judged(ONE, 2e-4 * settling, ["float16"])[0] == "vanishing"
 
 
 def test_a_dtype_of_no_interest_has_no_say():

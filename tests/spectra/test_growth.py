@@ -227,6 +227,23 @@ def test_layers_whose_norm_underflowed_are_left_out():
     assert "20" not in found.layers
 
 
+def test_a_step_over_missing_layers_counts_as_that_many(monkeypatch):
+    """Under equal scatter the likeliest drift is the whole change over all layers."""
+    monkeypatch.setattr("gradstab.spectra.growth._SCATTERS", (0.0,))
+    norms = np.exp([0.0, 1.1, 1.9, 0, 0, 0, 0, 8.3, 9.1])
+    norms[3:7] = 0
+    assert fit_growth(norms).rate == pytest.approx(9.1 / 8, rel=1e-12)
+
+
+def test_a_constant_tells_how_large_a_drift_may_be():
+    steps = np.random.default_rng(6).normal(0, 0.1, 40)
+    found = fit_growth(np.exp(np.cumsum(steps)))
+    assert found.law == "constant"
+    # The relative standard error of a scatter from 39 steps is 0.11; a transient
+    # in the fit may widen it.
+    assert 0.75 < found.error / (0.1 / np.sqrt(39)) < 2
+
+
 def test_an_example_without_a_gradient_does_not_hide_the_others():
     norms = np.stack([0.5**LAYERS, np.zeros(40), np.full(40, np.nan)], axis=1)
     found = fit_growth(norms)
