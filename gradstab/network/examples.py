@@ -186,5 +186,5 @@ def _close(found, expected):
     fine, finite = jnp.isfinite(found), jnp.isfinite(expected)
     gap = _tree.safe_norm(jnp.where(fine & finite, found - expected, 0))
     size = _tree.safe_norm(jnp.where(finite, expected, 0))
-    tolerance = np.sqrt(float(jnp.finfo(expected.dtype).eps))
+    tolerance = float(np.sqrt(jnp.finfo(expected.dtype).eps))
     return jnp.all(fine == finite) & (gap <= tolerance * size)
