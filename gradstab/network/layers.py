@@ -6,19 +6,22 @@ to the layer before them. A scan whose carry is the only live data is entered: e
 iteration of its body is a layer, or several, and all of them share one function.
 """
 
-import jax.numpy as jnp
+import dataclasses
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Block, Outline, Stack
+from gradstab.network.boundaries import as_boundaries, divide
+from gradstab.network.merging import merge
 from gradstab.network.program import flatten_body
 
 
-def find_plan(program, /) -> list:
+def find_plan(program, num_examples, /) -> list:
     """Blocks and stacks of a program, in depth order.
 
     Args:
         program: from `trace_program`.
+        num_examples: length of the example axis.
 
     Returns:
         A list of `Block` and `Stack`; together they tile the way from input to output.
@@ -26,25 +29,39 @@ def find_plan(program, /) -> list:
     Raises:
         ValueError: if no data flow from the inputs to the output.
     """
-    inputs = program.input_vars
-    floating = [v for v in inputs if _is_floating(v)]
-    flow = flows.trace_flow(
-        program.eqns,
-        data=floating,
-        dependent=[v for v in inputs if not _is_floating(v)],
-        owners={v: frozenset({i}) for i, v in enumerate(program.param_vars)},
-    )
+    flow = _flow(program)
+    floating = [v for v in program.input_vars if _compat.is_floating(v)]
     atoms = flows.atoms(program.eqns, flow, floating, program.out_var)
     if not atoms:
         raise ValueError(
             "the output does not depend on the inputs by a differentiable path: "
             "nothing to analyse"
         )
-    # A parameter leaf is sliced only where the scan takes the leaf itself.
-    leaf_of = {v: i for i, v in enumerate(program.param_vars)}
     outline = Outline(tuple(program.eqns), flow)
-    items = _merge([_as_stack(atom, flow, leaf_of) or atom for atom in atoms], outline)
+    limits = num_examples, program.boundaries
+    items = [_as_stack(atom, flow, program, limits) or atom for atom in atoms]
+    items = merge(items, outline, *limits)
     return [item if isinstance(item, Stack) else outline.block(item) for item in items]
+
+
+def cut_at(boundaries, program, num_examples, /):
+    """The program with the boundaries that a user draws.
+
+    Args:
+        boundaries: regular expressions, see `find_layers`; None draws none.
+        program: from `trace_program`.
+        num_examples: length of the example axis.
+
+    Raises:
+        TypeError, ValueError: see `as_boundaries`.
+    """
+    if boundaries is None:
+        return program
+    drawn = as_boundaries(boundaries, program)
+    closed = divide(
+        program.closed, _flow(program), program.out_var, drawn, num_examples
+    )
+    return dataclasses.replace(program, closed=closed, boundaries=drawn)
 
 
 def all_blocks(plan, /) -> list[Block]:
@@ -53,11 +70,17 @@ def all_blocks(plan, /) -> list[Block]:
     return [block for blocks in lists for block in blocks]
 
 
-def _is_floating(variable):
-    return jnp.issubdtype(_compat.dtype_of(variable), jnp.inexact)
+def _flow(program):
+    inputs = program.input_vars
+    return flows.trace_flow(
+        program.eqns,
+        data=[v for v in inputs if _compat.is_floating(v)],
+        dependent=[v for v in inputs if not _compat.is_floating(v)],
+        owners={v: frozenset({i}) for i, v in enumerate(program.param_vars)},
+    )
 
 
-def _as_stack(atom, flow, leaf_of):
+def _as_stack(atom, flow, program, limits):
     """The atom as a scan over layers, or None if it is not one."""
     if len(atom.eqns) != 1 or len(atom.in_vars) != 1:
         return None
@@ -79,10 +102,15 @@ def _as_stack(atom, flow, leaf_of):
     others = [v for i, v in enumerate(carries) if i != position]
     if any(inside.is_data(v) or inside.is_dependent(v) for v in others):
         return None
+    num_examples, boundaries = limits
+    if boundaries is not None:
+        body = divide(body, inside, carries[position], boundaries, num_examples)
+        inside = _flow_inside(eqn, parts, body, position, flow)
+    # A parameter leaf is sliced only where the scan takes the leaf itself.
+    leaf_of = {v: i for i, v in enumerate(program.param_vars)}
     outline = _outline(eqn, parts, body, inside, leaf_of)
-    data = body.jaxpr.invars[first + position]
-    atoms = flows.atoms(outline.eqns, inside, [data], carries[position])
-    groups = _merge(atoms, outline)
+    data, out = body.jaxpr.invars[first + position], body.jaxpr.outvars[position]
+    groups = merge(flows.atoms(outline.eqns, inside, [data], out), outline, *limits)
     if not any(map(outline.contracts, groups)):
         return None
     return Stack(eqn, parts, body, tuple(map(outline.block, groups)))
@@ -116,53 +144,3 @@ def _outline(eqn, parts, body, flow, leaf_of):
             if outer[i] in leaf_of
         },
     )
-
-
-def _merge(atoms, outline):
-    """Join the atoms that own no product with a parameter to the layer before them."""
-    merged, waiting = [], []
-    for atom in atoms:
-        if isinstance(atom, Stack):
-            merged += [_join(waiting)] if waiting else []
-            merged.append(atom)
-            waiting = []
-        elif merged and not waiting and _continues(merged[-1], atom, outline):
-            merged[-1] = _join([merged[-1], atom])
-        elif outline.contracts(atom):
-            merged.append(_join([*waiting, atom]))
-            waiting = []
-        else:
-            waiting.append(atom)
-    return merged + ([_join(waiting)] if waiting else [])
-
-
-def _continues(layer, atom, outline):
-    """Whether the atom belongs to the layer before it."""
-    if isinstance(layer, Stack):
-        return False
-    return not outline.contracts(atom) or any(map(_takes_projections, atom.eqns))
-
-
-def _takes_projections(eqn):
-    """Whether this is a recurrent scan whose inputs were projected before it.
-
-    Multiplying all time steps with the input weights at once, ahead of the scan, is a
-    way of computing a recurrent layer, not a layer of its own.
-    """
-    parts = _compat.scan_parts(eqn)
-    if parts is None:
-        return False
-    body = flatten_body(parts.body).jaxpr
-    fixed = parts.num_consts + parts.num_carry
-    carries, inputs = body.invars[parts.num_consts : fixed], body.invars[fixed:]
-    flow = flows.trace_flow(body.eqns, data=filter(_is_floating, inputs))
-    state = flows.trace_flow(body.eqns, data=filter(_is_floating, carries))
-    products = [e for e in body.eqns if _compat.contains(e, flows.CONTRACTIONS)]
-    return bool(products) and not any(
-        flow.is_data(v) and not state.is_data(v) for e in products for v in e.invars
-    )
-
-
-def _join(atoms):
-    eqns = tuple(eqn for atom in atoms for eqn in atom.eqns)
-    return flows.Atom(eqns, atoms[0].in_vars, atoms[-1].out_var)

@@ -6,6 +6,7 @@ from gradstab import _compat
 from gradstab.network import naming
 from gradstab.network.blocks import Block, Roll
 from gradstab.network.layers import all_blocks
+from gradstab.network.reasons import why_joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Place:
         block: which block computes it.
         index: which of the block's layers it is, in depth order; None if the only one.
         slice: which slice of ``sliced_params`` it owns; None outside a scan.
+        note: why products that look like several layers are one.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Place:
     block: int
     index: int | None
     slice: int | None
+    note: str = ""
 
 
 def find_places(plan, program, /) -> tuple[Place, ...]:
@@ -52,7 +55,9 @@ def find_places(plan, program, /) -> tuple[Place, ...]:
         stack = _paths(slices or (), program)
         step = None if slices is None else part if stack else index
         name = naming.layer_name(base_of[own], step, stack)
-        rows.append(_place(name, own, number_of[block], index, part, program))
+        row = _place(name, own, number_of[block], index, part, program)
+        note = why_joined(name, own, row.contraction_params, alone=len(sites) == 1)
+        rows.append(dataclasses.replace(row, note=note))
     names = naming.distinct([row.name for row in rows])
     return tuple(
         dataclasses.replace(row, name=name)

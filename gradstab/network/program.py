@@ -22,6 +22,7 @@ class Program:
         num_state: the number of state leaves (running statistics, counters, keys).
         out_tree: structure of the whole output.
         out_index: which flat output is the differentiated one.
+        boundaries: those that its user draws, or None.
     """
 
     closed: Any
@@ -29,6 +30,7 @@ class Program:
     num_state: int
     out_tree: Any
     out_index: int
+    boundaries: Any = None
 
     @property
     def eqns(self):

@@ -11,7 +11,7 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context, Roll, Stack
 from gradstab.network.contexts import held_positions
-from gradstab.network.layers import all_blocks, find_plan
+from gradstab.network.layers import all_blocks, cut_at, find_plan
 from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
 from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
@@ -146,8 +146,10 @@ class Network:
         return tuple(layer_slice(found, place) for place in self.layers)
 
 
-def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network:
-    """Find the layers of a function by tracing it; no edit, no list of layer types.
+def find_layers(
+    apply, params, inputs, /, *, state=None, output=None, boundaries=None
+) -> Network:
+    r"""Find the layers of a function by tracing it; no edit, no list of layer types.
 
     Args:
         apply: ``apply(params, *inputs)``, or ``apply(params, state, *inputs)`` if
@@ -156,9 +158,17 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
         inputs: a tuple of inputs, examples on the leading axis.
         state: arrays that are neither parameters nor inputs: running statistics, keys.
         output: selects the differentiated array from what ``apply`` returns.
+        boundaries: where to cut beside the points that every path passes: a regular
+            expression, or several, over the paths of parameters and over names given
+            by `jax.ad_checkpoint.checkpoint_name`. All products with parameters in
+            whose path it matches the same text are one layer, such as ``blocks.3`` of
+            ``r"blocks\.\d+"``, and a layer ends where a name that it matches as a whole
+            is given. If skips pass a boundary, the data that leave the layer there are
+            all live arrays together, one row for each example, and the layer's
+            Jacobian is of all of them.
 
     Returns:
-        The network. Cost: one trace.
+        The network. Cost: one trace, and a second one with boundaries.
 
     Raises:
         ValueError: if the inputs do not share a leading axis; if the output has several
@@ -189,7 +199,8 @@ def find_layers(apply, params, inputs, /, *, state=None, output=None) -> Network
     function = with_state if state is None else apply
     held = () if state is None else state
     program = trace_program(function, params, held, inputs, output=output)
-    plan, steps = roll_up(find_plan(program), program)
+    program = cut_at(boundaries, program, num_examples)
+    plan, steps = roll_up(find_plan(program, num_examples), program)
     blocks = tuple(all_blocks(plan))
     return Network(
         layers=find_places(plan, program),

@@ -1,0 +1,202 @@
+"""Boundaries that a user draws: where a program is cut, even across skips.
+
+Between two equations of a program several arrays can be live: the trunk and the skips
+of a U-Net. At a boundary all of them are packed into one array, example by example, and
+unpacked behind it. The program computes what it did, to the last bit, and the packed
+array is a variable that every path passes through: layers end and begin there like
+anywhere else.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from gradstab import _compat, _tree
+from gradstab.network import flow as flows
+from gradstab.network.program import evaluate
+
+_MARK = "gradstab boundary"
+
+
+@dataclasses.dataclass(frozen=True)
+class Boundaries:
+    """Regular expressions, and the parameter paths that they are about.
+
+    Attributes:
+        patterns: compiled regular expressions.
+        paths: dotted path of every parameter leaf.
+    """
+
+    patterns: tuple[re.Pattern, ...]
+    paths: tuple[str, ...]
+
+    def group(self, leaves, /) -> str | None:
+        """The part of these parameters' paths that an expression matches."""
+        found = (p.search(self.paths[i]) for i in sorted(leaves) for p in self.patterns)
+        return next((match.group() for match in found if match), None)
+
+    def names(self, eqn, /) -> bool:
+        """Whether the equation gives a variable a name that an expression matches."""
+        name = _compat.given_name(eqn)
+        return name is not None and any(p.fullmatch(name) for p in self.patterns)
+
+
+def as_boundaries(boundaries, program, /) -> Boundaries:
+    """Compile what a user gives.
+
+    Args:
+        boundaries: a regular expression or several.
+        program: from `trace_program`.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if an expression is none, or matches no path and no name.
+    """
+    given = (boundaries,) if isinstance(boundaries, str) else tuple(boundaries)
+    if not all(isinstance(pattern, str) for pattern in given):
+        raise TypeError(f"boundaries must be regular expressions, got {boundaries!r}")
+    try:
+        patterns = tuple(map(re.compile, given))
+    except re.error as error:
+        raise ValueError(f"boundaries={boundaries!r}: {error}") from error
+    names = sorted(set(_names(program.eqns)))
+    for pattern in patterns:
+        matched = any(map(pattern.search, program.param_names))
+        if not matched and not any(map(pattern.fullmatch, names)):
+            raise ValueError(
+                f"boundaries: {pattern.pattern!r} matches no parameter path "
+                f"({_some(program.param_names)}) and no name given by checkpoint_name "
+                f"({_some(names)})"
+            )
+    return Boundaries(patterns, tuple(program.param_names))
+
+
+def is_boundary(eqn, /) -> bool:
+    """Whether a layer must end where this equation ends."""
+    return _compat.given_name(eqn) == _MARK
+
+
+def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
+    """The program with all that is live packed into one array at every boundary.
+
+    Args:
+        closed: a flat program, or a flat body of a scan.
+        flow: its flow.
+        out_var: where the data leave it.
+        boundaries: from `as_boundaries`.
+        num_examples: length of the example axis.
+
+    Returns:
+        A flat program of the same inputs and outputs. Cost: a trace.
+    """
+    eqns = flows.needed_equations(closed.jaxpr.eqns, out_var, flow)
+    live = _live_after(eqns, flow, out_var)
+    ends = _named_ends(eqns, boundaries) | _group_ends(eqns, flow, boundaries, live)
+    # Nothing is cut before the first product, nor behind the last equation.
+    packs = {id(eqns[i]): live[i] for i in ends if i < len(eqns) - 1 and live[i]}
+    if not packs:
+        return closed
+
+    def run(*values):
+        env = dict(_compat.constants(closed))
+        env.update(zip(closed.jaxpr.invars, values, strict=True))
+        for eqn in closed.jaxpr.eqns:
+            results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
+            env.update(zip(eqn.outvars, results, strict=True))
+            held = packs.get(id(eqn), ())
+            passed = _packed([env[v] for v in held], num_examples)
+            env.update(zip(held, passed, strict=True))
+        return [_read(env, atom) for atom in closed.jaxpr.outvars]
+
+    shapes = [
+        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
+        for v in closed.jaxpr.invars
+    ]
+    return jax.make_jaxpr(run)(*shapes)
+
+
+def _packed(arrays, num_examples):
+    """The arrays, by way of one array that holds them all."""
+    if len(arrays) < 2:
+        return [checkpoint_name(array, _MARK) for array in arrays]
+    apart = all(array.shape[:1] == (num_examples,) for array in arrays)
+    rows = [array.reshape(num_examples if apart else 1, -1) for array in arrays]
+    wide = _tree.widest(*(array.dtype for array in arrays))
+    packed = jnp.concatenate([row.astype(wide) for row in rows], axis=1)
+    packed = checkpoint_name(packed, _MARK)
+    unpacked, start = [], 0
+    for array, row in zip(arrays, rows, strict=True):
+        part = packed[:, start : start + row.shape[1]]
+        unpacked.append(part.reshape(array.shape).astype(array.dtype))
+        start += row.shape[1]
+    return unpacked
+
+
+def _live_after(eqns, flow, out_var):
+    """For each equation the data that a later one needs, in order of their making."""
+    live, needed = [], {out_var: None}
+    for eqn in reversed(eqns):
+        live.append(tuple(needed))
+        for variable in eqn.outvars:
+            needed.pop(variable, None)
+        needed.update({v: None for v in eqn.invars if flow.is_data(v)})
+    made = {v: i for i, eqn in enumerate(eqns) for v in eqn.outvars}
+    return [tuple(sorted(vs, key=lambda v: made.get(v, -1))) for vs in live[::-1]]
+
+
+def _named_ends(eqns, boundaries):
+    return {i for i, eqn in enumerate(eqns) if boundaries.names(eqn)}
+
+
+def _group_ends(eqns, flow, boundaries, live):
+    """Where one group of parameters ends and another begins: least is live there."""
+    products = [
+        (i, boundaries.group(leaves))
+        for i, eqn in enumerate(eqns)
+        if (leaves := flows.contracts_parameter(eqn, flow))
+    ]
+    ends = set()
+    for (start, before), (end, after) in itertools.pairwise(products):
+        if before == after:
+            continue
+        uses = [
+            (i, boundaries.group(frozenset().union(*map(flow.params_of, eqn.invars))))
+            for i, eqn in enumerate(eqns[start : end + 1], start)
+            if any(map(flow.params_of, eqn.invars))
+        ]
+        first = max(i for i, group in uses[:-1] if group == before)
+        last = min(i for i, group in uses if group == after and i > first)
+        ends.add(min(range(first, last), key=lambda i: (_entries(live[i]), -i)))
+    return ends
+
+
+def _entries(variables):
+    return sum(math.prod(_compat.shape_of(v)) for v in variables)
+
+
+def _names(eqns):
+    """Names given by `checkpoint_name`, those inside scans among them.
+
+    Bodies that are never entered (branches, unbounded loops) could not be cut there.
+    """
+    for eqn in eqns:
+        name = _compat.given_name(eqn)
+        if name is not None:
+            yield name
+        if _compat.inlined_body(eqn) is not None or _compat.scan_parts(eqn) is not None:
+            for body in _compat.inner_programs(eqn):
+                yield from _names(body.eqns)
+
+
+def _some(names):
+    names = list(names)
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "none"
+
+
+def _read(env, atom):
+    return atom.val if isinstance(atom, _compat.Literal) else env[atom]
