@@ -209,7 +209,9 @@ def through_norm(law, norm, f, /) -> tuple[Law, Transport]:
     size = np.mean(law.square, -1, keepdims=True) - level**2 + norm.eps
     if np.any(size <= 0):
         raise NoTheoryError("normalisation of data that are all equal")
-    transport = scaling(norm.gain_square / size)
+    # The mean, and the direction of the data themselves, get no gradient.
+    lost = (2 if norm.kind == "layer" else 1) / law.square.shape[-1]
+    transport = scaling(norm.gain_square / size * max(1 - lost, 0.0))
     if law.sample is not None:
         return given(f(law.sample)), transport
     kept = 2 * level * law.mean - level**2
@@ -269,7 +271,7 @@ def _columns(moments):
 
 def _interpolated(averages, variances, low, high, mean):
     span = math.log(high / low)
-    degree = 8 + 4 * math.ceil(span)
+    degree = 12 + 6 * math.ceil(span)
     points = np.polynomial.chebyshev.chebpts1(degree + 1)
     moments = averages.many(low * np.exp((points + 1) / 2 * span), mean)
     x = 2 * np.log(variances / low) / span - 1

@@ -167,14 +167,17 @@ def _compared(end, measured, errors):
     error = math.sqrt(errors.variance("log_square")) / 2
     error_of_gain = math.sqrt(errors.variance("log_gain"))
     rms, factor = np.exp([end.log_square / 2, end.log_gain])
+    with np.errstate(invalid="ignore"):  # nothing goes through a dead layer
+        above = np.subtract(measured.log_square, end.log_square) / 2
+        of_gain = np.subtract(measured.log_gain, end.log_gain)
     return {
         "forward_rms": rms,
         "forward_error": rms * error,
-        "forward_z": (measured.log_square - end.log_square) / 2 / error,
+        "forward_z": above / error,
         "gradient_factor": factor,
         "measured_gradient_factor": np.exp(measured.log_gain),
         "gradient_error": error_of_gain,
-        "gradient_z": (measured.log_gain - end.log_gain) / error_of_gain,
+        "gradient_z": of_gain / error_of_gain,
         "chi": end.chi,
     }
 

@@ -150,7 +150,9 @@ def _parse(eqns, flow, root, result):
         (start,) = atom.in_vars
         step = _step(atom, needed(inside, start, atom.out_var), flow, start)
         before = found[-1] if found else None
-        if _bare(step) and _bare(before):
+        # Centring may be an articulation point within a normalisation.
+        norms = isinstance(step, Norm) and isinstance(before, Norm)
+        if norms or (_bare(step) and _bare(before)):
             found[-1] = _joined(before, step, inside)
         else:
             found.append(step)
@@ -216,8 +218,7 @@ def _bare(step):
 
 
 def _joined(first, second, eqns):
-    linear = isinstance(first, Affine) and isinstance(second, Affine)
-    kind = Affine if linear else Elementwise
+    kind = type(first) if type(first) is type(second) else Elementwise
     inside = needed(eqns, first.root, second.result)
     return kind(inside, first.root, second.result)
 
