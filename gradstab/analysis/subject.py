@@ -84,8 +84,9 @@ def find_subject(
     if wide:
         try:
             return _traced(target, loss, True, options)
-        except (TypeError, jax.dtypes.TypePromotionError):
-            # A model that fixes its dtypes inside cannot be widened from outside.
+        except (TypeError, ValueError, jax.dtypes.TypePromotionError):
+            # A model that fixes its dtypes inside cannot be widened from outside. What
+            # is wrong with it for another reason shows again below.
             if precision == "float64":
                 raise
     return _traced(target, loss, False, options)
