@@ -44,9 +44,11 @@ def test_a_name_or_the_paths_of_parameters_part_a_layer(boundaries):
     )
 
 
-def test_all_that_is_live_at_a_boundary_leaves_the_layer_together():
+@pytest.mark.parametrize("boundaries", ["middle", "a|b"])
+def test_all_that_is_live_at_a_boundary_leaves_the_layer_together(boundaries):
+    """The activation among it: it belongs to the layer before."""
     x = _x(2, 3)
-    network = find_layers(_skip_over_two, PARAMS, (x,), boundaries="middle")
+    network = find_layers(_skip_over_two, PARAMS, (x,), boundaries=boundaries)
     _, out = _data(network, network.layers[0], PARAMS, x)
     # The skip was made first: one row for each example.
     h = jnp.tanh(x @ PARAMS["a"])
@@ -100,6 +102,20 @@ def test_a_named_activation_is_where_its_layer_ends():
     assert network.names == ("a", "b")
     _, out = _data(network, network.layers[0], PARAMS, x)
     chex.assert_trees_all_close(out, jnp.tanh(x @ PARAMS["a"]), rtol=1e-6)
+
+
+def test_an_expression_is_about_whole_names():
+    def apply(params, x):
+        h = checkpoint_name(jnp.tanh(x @ params["a"]), "first")
+        h = checkpoint_name(jnp.tanh(h @ params["b"]), "first_of_two")
+        return x + h @ params["c"]
+
+    params = PARAMS | {"c": _x(3, 3)}
+    names = [
+        find_layers(apply, params, (_x(2, 3),), boundaries=boundaries).names
+        for boundaries in ("first", "first.*")
+    ]
+    assert names == [("a", "b+c"), ("a", "b", "c")]
 
 
 def test_a_group_begins_where_least_is_live():
@@ -181,7 +197,7 @@ def test_arrays_of_several_dtypes_and_ranks_pass_a_boundary_unchanged():
         skip = x.astype(jnp.bfloat16)
         image = checkpoint_name((x @ params["a"]).reshape(-1, 2, 2), "image")
         h = image.reshape(-1, 4) @ params["b"]
-        return h + skip.astype(jnp.float32)
+        return h + (skip * skip).astype(jnp.float32)
 
     x = _x(2, 3)
     network = find_layers(apply, PARAMS, (x,), boundaries="image")
