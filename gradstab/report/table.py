@@ -47,6 +47,10 @@ def show(report, console=None, /) -> None:
     notes = {layer.note: layer.name for layer in reversed(report.layers) if layer.note}
     for note, name in notes.items():
         console.print(Text(f"{name}: {note}", style="dim"))
+    for recurrence in report.recurrences:
+        if recurrence.note:
+            line = f"{recurrence.name}: {recurrence.note}"
+            console.print(Text(line, style="dim"))
     for note in report.notes:
         console.print(Text(note, style="dim"))
     colour = COLOURS[report.verdict]
@@ -111,6 +115,7 @@ def _recurrence(recurrence):
         box=box.SIMPLE_HEAD,
         show_edge=False,
         title=Text(f"{recurrence.name} along time, state of {recurrence.state_size}"),
+        caption=_lyapunov(recurrence.exponents),
     )
     table.add_column("step")
     for column in ("state rms", "gradient", "largest sv", "rms sv"):
@@ -131,6 +136,14 @@ def _recurrence(recurrence):
             _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
         )
     return table
+
+
+def _lyapunov(exponents):
+    """The range of the Lyapunov exponents; None if there are none."""
+    if not exponents.size:
+        return None
+    first, last = (np.median(exponents[:, place]) for place in (0, -1))
+    return f"Lyapunov exponents {first:+.3g} .. {last:+.3g} per time step"
 
 
 def _theory(theory):
@@ -168,16 +181,10 @@ def _theory(theory):
 def _exponents(exponents):
     """The course of the exponents from the largest to the smallest."""
     mean = np.mean(exponents, axis=0)
-    shown = np.unique(np.linspace(0, len(mean) - 1, 7).round().astype(int))
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        title="growth exponents of the Jacobian from input to output, per layer",
-    )
-    for place in shown:
-        table.add_column(f"{place + 1}.", justify="right", no_wrap=True)
-    table.add_row(*(_number(mean[place]) for place in shown))
-    return table
+    shown = np.unique(np.linspace(0, len(mean) - 1, 5).round().astype(int))
+    numbers = ", ".join(f"{place + 1}: {_number(mean[place])}" for place in shown)
+    title = "growth exponents of the Jacobian from input to output, per layer"
+    return Text(f"{title} (by rank)\n  {numbers}")
 
 
 def _ranges(ranges):
