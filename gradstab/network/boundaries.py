@@ -97,7 +97,7 @@ def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
     eqns = flows.needed_equations(closed.jaxpr.eqns, out_var, flow)
     live = _live_after(eqns, flow, out_var)
     ends = _named_ends(eqns, boundaries) | _group_ends(eqns, flow, boundaries, live)
-    # Nothing is cut before the first product, nor behind the last equation.
+    # Behind the last equation nothing is left to be cut off.
     packs = {id(eqns[i]): live[i] for i in ends if i < len(eqns) - 1 and live[i]}
     if not packs:
         return closed

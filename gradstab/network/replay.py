@@ -165,7 +165,8 @@ def find_layers(
             ``r"blocks\.\d+"``, and a layer ends where a name that it matches as a whole
             is given. If skips pass a boundary, the data that leave the layer there are
             all live arrays together, one row for each example, and the layer's
-            Jacobian is of all of them.
+            Jacobian is of all of them. What lies inside a branch, an unbounded loop or
+            a scan over time is not cut.
 
     Returns:
         The network. Cost: one trace, and a second one with boundaries.
@@ -184,6 +185,17 @@ def find_layers(
         >>> params = {"hidden": [jnp.eye(3), jnp.eye(3)], "head": jnp.ones((3, 1))}
         >>> find_layers(apply, params, (jnp.ones((4, 3)),)).names
         ('hidden.0', 'hidden.1', 'head')
+
+        A skip around two products joins them; the boundary lets it pass with the data:
+
+        >>> def skip(params, x):
+        ...     return x + jnp.tanh(x @ params["a"]) @ params["b"]
+        >>> params = {"a": jnp.eye(3), "b": jnp.eye(3)}
+        >>> find_layers(skip, params, (jnp.ones((4, 3)),)).names
+        ('a+b',)
+        >>> network = find_layers(skip, params, (jnp.ones((4, 3)),), boundaries="a|b")
+        >>> network.names, network.layers[0].out_shape
+        (('a', 'b'), (4, 6))
     """
     if not isinstance(inputs, tuple):
         raise TypeError(
