@@ -125,14 +125,16 @@ def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
     initialisation. It is linear in the logarithms, so its mean is the rate of the mean
     logarithm.
 
-    What this compares with: mean-field theory predicts the ratio of the *means of the
-    squares* of neighbouring layers, at infinite width. The rate here is that of the
-    *mean of the logarithm*, which is lower by what a layer adds to the variance of
+    What this compares with: mean-field theory predicts, at infinite width, the mean of
+    the ratio of the squared norms in neighbouring layers, farther from the source (the
+    input or the loss) over nearer to it. The rate here is that of the *mean logarithm*,
+    which every layer that the signal passes lowers by what it adds to the variance of
     :math:`\ln \|\cdot\|`: O(1 / width), 5 / (4 n) in a relu network of width n (Hanin
-    and Nica 2020), 0.0024 per layer at width 512. The mean of the squares itself is no
-    substitute in deep networks, as a few draws carry it once depth / width nears one;
-    `OverSeeds.log_root_mean_square` adds the variance instead. The mean of the ratios
-    of single networks agrees with neither: it weighs draws by their inverse.
+    and Nica 2020), 0.0024 at width 512. So the rate of the forward signal is lower than
+    theory's; that of the gradient, counted from the input like all rates, is higher.
+    Over many layers the mean of the squares itself is no substitute, as a few draws
+    carry it once depth / width nears one: `OverSeeds.log_root_mean_square` adds the
+    variance to the mean logarithm instead.
 
     Args:
         norms: (seeds, layers), layers counted from the input.

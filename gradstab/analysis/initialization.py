@@ -79,7 +79,7 @@ def initializations(make, key, num, /):
         found = jax.vmap(arrays)(keys)
     except _NOT_TRACEABLE:
         parts.clear()
-        rows = [arrays(one) for one in _tree.fresh_keys(keys)]
+        rows = [arrays(one) for one in keys]
         found = [jnp.stack(leaves) for leaves in zip(*rows, strict=True)]
     if num > 1 and not _differ(found):
         raise ValueError(
