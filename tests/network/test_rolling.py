@@ -167,6 +167,20 @@ def _different_backward_rules(p, x):
     return same(x @ w)
 
 
+def _different_axes(p, x):
+    """One product with the weights transposed: another parameter of one primitive."""
+    number, w = p
+    axes = ((1,), (1 if number == 2 else 0,))
+    return jnp.tanh(jax.lax.dot_general(x, w, (axes, ((), ()))))
+
+
+def _different_programs_inside(p, x):
+    number, w = p
+    sign = 1 if number == 2 else -1
+    body = jax.checkpoint(lambda _, h: h + sign * jnp.tanh(h))
+    return jax.lax.fori_loop(0, 2, body, x @ w)
+
+
 def _different_order(p, x):
     number, w = p
     y = x @ w
@@ -180,6 +194,8 @@ def _different_order(p, x):
         _different_constants,
         _different_rules,
         _different_backward_rules,
+        _different_axes,
+        _different_programs_inside,
         _different_order,
     ],
 )
@@ -235,18 +251,18 @@ def test_hidden_states_that_are_returned_are_those_of_the_loop():
         states = []
         for w in ws:
             x = jnp.tanh(x @ w)
-            states.append(x)
+            states += [x, 2 * x]
         return {"y": x, "states": states}
 
     network = find_layers(apply, _weights(), (_x(),), output=lambda out: out["y"])
     assert len(network.blocks) == 1
     found = network.replay(_weights(), (), (_x(),)).output
-    chex.assert_trees_all_close(found, apply(_weights(), _x()), rtol=1e-6)
+    chex.assert_trees_all_close(found, apply(_weights(), _x()), rtol=1e-5)
     # A gradient from each of them reaches the layer that it leaves.
     gradient = propagate(
-        network, _weights(), (), (_x(),), loss=lambda out: 7 * jnp.sum(out["states"][1])
+        network, _weights(), (), (_x(),), loss=lambda out: 7 * jnp.sum(out["states"][3])
     ).gradients
-    assert np.all(np.asarray(layer_slice(gradient, network.layers[1])) == 7)
+    assert np.all(np.asarray(layer_slice(gradient, network.layers[1])) == 14)
     assert np.all(np.asarray(layer_slice(gradient, network.layers[2])) == 0)
 
 
@@ -285,6 +301,7 @@ def test_a_context_that_depends_on_data_within_the_chain_ends_it():
 
 
 def test_effects_are_neither_repeated_nor_moved():
+    """What is noted of the data would come behind what is noted of all the weights."""
     seen = []
 
     def note(number):
@@ -292,15 +309,16 @@ def test_effects_are_neither_repeated_nor_moved():
 
     def apply(ws, x):
         for w in ws:
-            jax.debug.callback(note, jnp.sum(w), ordered=True)
-            x = jnp.tanh(x @ w)
+            jax.debug.callback(note, w[0, 0], ordered=True)
+            x = x @ w
+            jax.debug.callback(note, x[0, 0], ordered=True)
         return x
 
-    ws = [jnp.full((WIDTH, WIDTH), float(i)) for i in range(DEPTH)]
-    network = find_layers(apply, ws, (_x(),))
-    network.replay(ws, (), (_x(),))
+    ws = [float(i) * jnp.eye(WIDTH) for i in (2, 3, 5)]
+    x = jnp.ones((EXAMPLES, WIDTH))
+    find_layers(apply, ws, (x,)).replay(ws, (), (x,))
     jax.effects_barrier()
-    assert seen == [9.0 * i for i in range(DEPTH)]
+    assert seen == [2, 2, 3, 6, 5, 30]
 
 
 def test_a_recurrent_layer_of_a_chain_is_followed_like_one_alone():
