@@ -146,9 +146,9 @@ def _laws(layer, from_end):
     if num < _BENT_STEPS:
         return laws
     # A law is known by its bend: a power that begins beyond a third of the network is
-    # straight, and a transient that lasts longer than a quarter of it has not ended.
+    # straight, and a transient of more than a sixth of it may as well be a bent law.
     shifts = np.concatenate([[0.0], np.geomspace(0.1, num / 3, 24)])
-    lengths = np.geomspace(0.5, num / 4, 24)
+    lengths = np.geomspace(0.5, num / 6, 24)
     transients = [_transient, _last_transient] if from_end else [_transient]
     return [
         *laws[:2],

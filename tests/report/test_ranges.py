@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from report_samples import network, recurrence, report
+from report_samples import layer, network, recurrence, report
 
 from gradstab.report.ranges import DTYPES, ranges, ranges_along_time
 
@@ -123,6 +123,15 @@ def test_extrapolation_starts_at_the_last_layer_of_the_fit():
     assert ends[0].depth == 127
 
 
+def test_so_does_that_of_the_gradient_at_the_first_layer_of_the_fit():
+    """A stem of another scale does not say where the blocks would go."""
+    names = [f"blocks.{i}" for i in range(DEPTH)]
+    made = report(network(ONE, 2.0 ** (L - DEPTH - 1)), names=names)
+    with_stem = [layer("stem", gradient=1000.0), *made.layers]
+    ends = ranges(with_stem, made.growth, dtypes=["float32"])
+    assert ends[1].depth == 127
+
+
 def test_a_depth_beyond_all_numbers_raises_nothing():
     end = found(L**-0.3, ONE)["forward", "bfloat16"]
     assert end.depth > 1e100
@@ -130,13 +139,14 @@ def test_a_depth_beyond_all_numbers_raises_nothing():
 
 def test_time_steps_are_counted_from_where_the_signal_starts():
     steps = np.arange(1.0, 31)
-    cell = recurrence(0.5**steps, 0.5 ** (31 - steps) * math.sqrt(2))
+    # Two entries of 0.75 * 2^-l: below 2^-14 at once where 2^-l is not.
+    cell = recurrence(0.5**steps, 0.75 * 0.5 ** (31 - steps) * math.sqrt(2))
     ends = ranges_along_time(cell, dtypes=["float16", "float32"])
     assert [(end.direction, end.depth, end.layer) for end in ends] == [
         ("forward", 15, "14"),
         ("forward", 127, ""),
-        ("backward", 15, "15"),
-        ("backward", 127, ""),
+        ("backward", 14, "16"),
+        ("backward", 126, ""),
     ]
 
 

@@ -90,6 +90,19 @@ def test_the_reasons_name_the_rate_and_its_direction():
     assert any("the signal grows by a factor 1.5 per layer" in r for r in reasons)
 
 
+def test_the_factor_over_the_network_is_told_in_the_direction_of_travel():
+    reasons = report(network(3.0**L, 2.0**L)).reasons
+    assert any(f"a factor {2.0**-19:.3g} over" in reason for reason in reasons)
+    assert any(f"a factor {3.0**19:.3g} over" in reason for reason in reasons)
+    reasons = report(network(L**0.5, ONE)).reasons
+    assert any(f"a factor {20**0.5:.3g} over" in reason for reason in reasons)
+
+
+def test_a_state_that_explodes_along_time_is_exploding():
+    growing = recurrence(1.3 ** np.arange(30.0), np.ones(30))
+    assert report(network(ONE, ONE), [growing]).verdict == "exploding"
+
+
 def test_a_recurrent_layer_is_judged_along_time():
     steps = 0.8 ** np.arange(30.0)
     vanishing = recurrence(np.ones(30), steps[::-1])
@@ -151,6 +164,11 @@ def test_a_mild_law_that_leaves_the_range_of_the_models_dtype_is_no_mild_verdict
 
 def test_a_gradient_that_starts_below_the_range_asks_for_another_scale_of_the_loss():
     assert judged(ONE, 1e-6 * ONE, ["float16"])[0] == "stable"
+
+
+def test_one_that_starts_below_it_and_falls_on_is_judged_by_its_law():
+    assert judged(ONE, 1e-6 * L, ["float16"])[0] == "critical"
+    assert judged(ONE, 1e-4 * L / 20, ["float16"])[0] == "vanishing"
 
 
 def test_a_gradient_that_keeps_its_size_at_the_edge_of_the_range_does_too():
