@@ -106,7 +106,7 @@ def test_a_limit_on_bytes_changes_nothing_but_the_memory(relu_networks):
 
 
 @pytest.mark.parametrize("num", [1, 5, 8])
-@pytest.mark.parametrize("fits", [0, 1, 3, 100])
+@pytest.mark.parametrize("fits", [0, 1, 3, 4, 100])
 def test_seeds_are_split_into_equal_parts_that_fit(num, fits):
     rows = ensembles._chunks(num, 10, 10 * fits + 9)
     assert rows.shape[1] <= max(fits, 1)
