@@ -146,6 +146,18 @@ def test_an_ensemble_has_means_and_errors_over_its_initialisations():
     assert "over 8 initialisations" in whole.notes[-1]
 
 
+def test_theory_is_compared_with_all_initialisations():
+    # A layer's mean squared gain is chi exactly, at any width: z is of order one.
+    weights = gs.initializations(make, jax.random.key(6), 64)
+    options = {"ensemble": True, "layers": (), "theory": True}
+    theory = run(apply, weights, X, **options).theory
+    assert np.isnan(theory.gradient_z[0])
+    assert np.max(np.abs(theory.gradient_z[1:])) < 5
+    assert np.all(theory.gradient_error[1:] < 0.02)
+    doubled = run(apply, [2 * w for w in weights], X, **options).theory
+    np.testing.assert_allclose(doubled.sigma_w, 2 * theory.sigma_w, rtol=1e-6)
+
+
 def test_parameters_of_one_initialisation_are_no_ensemble():
     with pytest.raises(ValueError, match="initializations"):
         run(lambda w, x: x * w, jnp.ones(()), X, ensemble=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.analysis.beside import beside_ensemble
 from gradstab.analysis.cost import estimate_cost
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
@@ -70,7 +71,8 @@ def analyze(
             cannot be told apart; see `gradstab.network.find_layers`.
         ensemble: whether parameters and state have a leading axis over initialisations,
             as `gradstab.initializations` makes them. Signals and growth are then those
-            of all of them; Jacobians and theory those of the first.
+            of all of them, and theory is compared with these; Jacobians are those of
+            the first.
         examples: for how many examples Jacobians are computed.
         layers: the layers whose Jacobians are computed: a regular expression that their
             names match as a whole, or a sequence of names and positions; all of them by
@@ -172,7 +174,7 @@ def analyze(
         reasons=reasons,
         loss=found.loss,
         made=_made(subject, seed, limits, cost) | {"seconds": round(seconds, 3)},
-        theory=_known(prediction),
+        theory=_known(prediction, found.ensemble),
         ranges=ranges(measured.layers, found.growth),
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
@@ -203,11 +205,11 @@ def _over_all(subject, every, loss, key):
     return _Found(signals, growth, float(jnp.mean(found.loss)), ensemble)
 
 
-def _known(prediction):
-    """The theory, if it has something to say."""
+def _known(prediction, ensemble):
+    """The theory, if it has something to say, beside what was measured."""
     if prediction is None or not np.isfinite(prediction.chi).any():
         return None
-    return prediction
+    return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
 def _notes(found, exponents):
@@ -215,7 +217,7 @@ def _notes(found, exponents):
     if found.ensemble is not None:
         notes.append(
             f"signals and growth over {found.ensemble.num_seeds} initialisations; "
-            "Jacobians and theory of the first"
+            "Jacobians of the first"
         )
     return tuple(notes)
 

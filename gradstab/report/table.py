@@ -64,7 +64,7 @@ def _views(report):
     """The tables that some reports have."""
     yield from map(_recurrence, report.recurrences)
     if report.theory is not None:
-        yield _theory(report.theory)
+        yield _theory(report.theory, [layer.forward_rms for layer in report.layers])
     if report.exponents is not None:
         yield _exponents(report.exponents)
     if any(found.depth <= _FARTHEST for found in report.ranges):
@@ -146,7 +146,7 @@ def _lyapunov(exponents):
     return f"Lyapunov exponents {first:+.3g} .. {last:+.3g} per time step"
 
 
-def _theory(theory):
+def _theory(theory, rms):
     """Measurement, theory, and the standard errors between them."""
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -158,7 +158,6 @@ def _theory(theory):
     table.add_column("layer", overflow="fold")
     for column in ("rms", "theory", "z", "factor", "theory", "z"):
         table.add_column(column, justify="right", no_wrap=True)
-    rms = theory.forward_rms + theory.forward_z * theory.forward_error
     columns = (
         rms,
         theory.forward_rms,
