@@ -5,8 +5,8 @@ of every layer, at two depths, each in a fresh process, and of a process that on
 imports and traces. Values are reduced layer by layer, so the peak should grow with
 depth by the parameters and activations alone, one to three MiB a layer. Expected:
 below 600 MiB at depth 64. The signals and the coupling test are part of it, as in
-`gradstab.analyze`. Measured: 353 and 485 MiB; the peak is that of the signals, which
-stack the weights of equal layers. A minute on two cores.
+`gradstab.analyze`. Measured: 496 and 571 MiB, 347 and 407 of them before that; the peak
+is that of the signals, which stack the weights of equal layers. A minute on two cores.
 
     OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.memory
 """

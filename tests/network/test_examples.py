@@ -12,7 +12,6 @@ from gradstab.network import (
     example_blocks,
     find_layers,
     layer_slice,
-    propagate,
 )
 
 NUM, WIDTH = 3, 4
@@ -31,24 +30,25 @@ def normal(seed, *shape):
 
 
 def traced(apply, *inputs, params=None):
-    """Network, flow and functions of one example, of a model and a batch."""
+    """Network, replay and functions of one example, of a model and a batch."""
     params = [normal(9, WIDTH, WIDTH)] if params is None else params
     inputs = tuple(jax.random.key(a) if isinstance(a, int) else a for a in inputs)
     network = find_layers(apply, params, inputs)
     first = jax.tree.map(lambda a: a if a.ndim == 0 else a[:1], inputs)
     single = find_layers(apply, params, first)
-    flow = propagate(network, params, (), inputs)
-    return network, flow, example_blocks(network, single)
+    # Evaluated one operation after the other: nothing to compile.
+    replay = network.replay(params, (), inputs)
+    return network, replay, example_blocks(network, single)
 
 
-def agreements(network, flow, pairs):
+def agreements(network, replay, pairs):
     return [
         bool(
             agree(
                 network.blocks[place.block],
                 pairs[place.block],
-                layer_slice(flow.replay.contexts, place),
-                layer_slice(flow.replay.entering, place),
+                layer_slice(replay.contexts, place),
+                layer_slice(replay.entering, place),
                 jax.random.key(0),
             )
         )
@@ -95,14 +95,14 @@ UNCOUPLED = {
 
 @pytest.mark.parametrize("case", UNCOUPLED.values(), ids=UNCOUPLED)
 def test_the_function_of_one_example_does_what_the_layer_does(case):
-    network, flow, pairs = traced(*case)
-    assert all(agreements(network, flow, pairs))
+    network, replay, pairs = traced(*case)
+    assert all(agreements(network, replay, pairs))
     (pair,) = pairs
     place = network.layers[0]
-    context = layer_slice(flow.replay.contexts, place)
-    data = layer_slice(flow.replay.entering, place)
+    context = layer_slice(replay.contexts, place)
+    data = layer_slice(replay.entering, place)
     found = pair.over_batch(context, *data)
-    expected = layer_slice(flow.replay.activations, place)
+    expected = layer_slice(replay.activations, place)
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
     # And example by example, from arrays in which only one is left.
     context, data = pair.separate(context, data)
@@ -146,13 +146,13 @@ COUPLED = {
 
 @pytest.mark.parametrize("case", COUPLED.values(), ids=COUPLED)
 def test_a_function_that_is_not_that_of_the_layer_is_found_out(case):
-    network, flow, pairs = traced(*case)
-    assert not any(agreements(network, flow, pairs))
+    network, replay, pairs = traced(*case)
+    assert not any(agreements(network, replay, pairs))
 
 
 def test_a_mask_of_its_own_is_found_out():
-    network, flow, pairs = traced(*UNCOUPLED["dropout"])
-    context, data = flow.replay.contexts[0], flow.replay.entering[0]
+    network, replay, pairs = traced(*UNCOUPLED["dropout"])
+    context, data = replay.contexts[0], replay.entering[0]
     axes = pairs[0].varying_axes
     turned = [
         array if axis is None else jnp.roll(array, 1, axis)
@@ -170,8 +170,8 @@ def test_a_mask_of_its_own_is_found_out():
 
 
 def test_a_batch_of_one_is_its_own_example():
-    network, flow, pairs = traced(plain, normal(0, 1, WIDTH))
-    assert agreements(network, flow, pairs) == [True]
+    network, replay, pairs = traced(plain, normal(0, 1, WIDTH))
+    assert agreements(network, replay, pairs) == [True]
 
 
 def test_models_that_differ_with_the_batch_have_no_counterpart():
@@ -191,15 +191,15 @@ def test_layers_of_a_scan_share_the_function():
     def apply(params, x):
         return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params)[0]
 
-    network, flow, pairs = traced(
+    network, replay, pairs = traced(
         apply, normal(0, NUM, WIDTH), params=normal(1, 5, WIDTH, WIDTH)
     )
     assert len(pairs) == 1
-    assert agreements(network, flow, pairs) == [True] * 5
+    assert agreements(network, replay, pairs) == [True] * 5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_numbers_that_are_not_finite_must_be_the_same_ones(bad):
     x = normal(0, NUM, WIDTH).at[1, 2].set(bad)
-    network, flow, pairs = traced(plain, x)
-    assert agreements(network, flow, pairs) == [True]
+    network, replay, pairs = traced(plain, x)
+    assert agreements(network, replay, pairs) == [True]
