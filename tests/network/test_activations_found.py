@@ -8,7 +8,7 @@ import pytest
 from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab import models
-from gradstab.network import Context, find_activations, find_layers
+from gradstab.network import Activation, Context, find_activations, find_layers
 from gradstab.network.activations import saturation
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -122,3 +122,19 @@ def test_each_activation_of_a_gated_layer_counts():
     chains = _chains(apply, {"a": jnp.eye(2), "b": jnp.eye(2)}, jnp.ones((1, 2)))
     slopes = sorted(round(chain.greatest_slope, 2) for chain in chains)
     assert slopes == [0.25, 1.0]
+
+
+def test_an_activation_takes_the_parameters_that_it_is_given():
+    def apply(params, x):
+        h = x @ params["w"]
+        return jnp.where(h > 0, h, params["slope"][None] * h)
+
+    params = {"w": jnp.eye(2), "slope": jnp.array([0.1, 0.5])}
+    network = find_layers(apply, params, (jnp.ones((1, 2)),))
+    (block,) = network.blocks
+    product, *rest = block.eqns
+    values = dict.fromkeys(block.varying_vars, params["slope"][None])
+    leaky = Activation(tuple(rest), product.outvars[0], block.out_var, context=values)
+    z = jnp.array([[-1.0, -1.0]])
+    chex.assert_trees_all_close(leaky(z), jnp.array([[-0.1, -0.5]]))
+    chex.assert_trees_all_close(leaky.slopes(z), jnp.array([[0.1, 0.5]]))

@@ -131,3 +131,26 @@ def test_an_activation_in_float32_is_averaged_to_its_own_precision():
 def test_what_has_no_length_map_is_refused(activation, message):
     with pytest.raises(ValueError, match=message):
         expectations(activation).moments(1.0)
+
+
+def test_several_variances_and_a_mean_are_averaged_at_once():
+    q, mean = np.array([0.2, 3.0, 40.0]), -0.7
+    moments = expectations(jax.nn.relu).many(q, mean)
+    # E max(0, m + s z) = m Phi(m / s) + s phi(m / s), and so on.
+    root, share = np.sqrt(q), special.ndtr(mean / np.sqrt(q))
+    spike = root * density(mean / root)
+    expected = mean * share + spike, (mean**2 + q) * share + mean * spike, share
+    found = moments.mean, moments.square, moments.slope_square
+    # Of the largest entry: the smallest are what is left of larger ones.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * 40)
+
+
+def test_a_rule_for_the_backward_direction_is_enough():
+    @jax.custom_vjp
+    def straight_through(x):
+        return jnp.sign(x)
+
+    straight_through.defvjp(lambda x: (jnp.sign(x), None), lambda _, g: (0.5 * g,))
+    moments = expectations(straight_through).moments(2.0)
+    np.testing.assert_allclose(moments.square, 1.0, rtol=ROUNDING)
+    np.testing.assert_allclose(moments.slope_square, 0.25, rtol=ROUNDING)
