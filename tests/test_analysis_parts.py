@@ -208,3 +208,18 @@ def test_the_estimate_knows_what_is_not_computed():
     assert _cost(512, top_k=4).seconds < whole.seconds
     assert _cost(512, examples=1).seconds < whole.seconds
     assert _cost(512, max_bytes=2**20).num_bytes < whole.num_bytes
+
+
+def test_cotangents_are_not_the_weights_drawn_with_the_same_seed():
+    key = jax.random.split(jax.random.key(0), 4)[0]
+    weights = [jax.random.normal(key, (64, 64)) / 8] * 2
+    options = {"layers": (), "seed": 0, "precision": "own"}
+    first, _ = run(apply_linear, weights, normal(2, 64, 64), **options).layers
+    # Mean 1, error sqrt(2 / 64 / 64); the rows of the weights themselves would give 2.
+    assert np.mean(np.square(first.gradient_norm)) == pytest.approx(1, abs=0.3)
+
+
+def apply_linear(params, x):
+    for w in params:
+        x = x @ w
+    return x

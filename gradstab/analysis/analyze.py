@@ -26,6 +26,8 @@ from gradstab.report import Ensemble, GrowthPair, Report, judge, ranges
 from gradstab.spectra import example_functions, product_exponents
 from gradstab.theory import predict
 
+_OURS = int.from_bytes(b"grad", "big")
+
 
 def analyze(
     model,
@@ -132,7 +134,7 @@ def analyze(
         arithmetic(subject.wide),
         progress_bar(progress, len(wanted), note=str(cost)) as advance,
     ):
-        keys = jax.random.split(jax.random.key(seed), 4)
+        keys = _keys(seed, 4)
         flow = propagate(network, *subject.arrays, loss=loss, key=keys[0])
         found = _one(network, flow)
         if ensemble:
@@ -183,6 +185,11 @@ def analyze(
     )
 
 
+def _keys(seed, num):
+    """Keys that no weights were drawn with: those come from small seeds as well."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _OURS), num)
+
+
 class _Found(NamedTuple):
     """The signals of one initialisation, or of all of an ensemble."""
 
@@ -199,8 +206,8 @@ def _one(network, flow):
 
 def _over_all(subject, every, loss, key):
     network, inputs = subject.network, subject.target.inputs
-    arrays = subject.cast(every)
-    found = ensemble_signals(network, *arrays, inputs, loss=loss, key=key)
+    params, state = subject.cast(every)
+    found = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
     signals, ensemble, growth = summarize(found, find_trunk(network))
     return _Found(signals, growth, float(jnp.mean(found.loss)), ensemble)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,8 +117,9 @@ def _layer(place, row, found, coupled, sizes):
         sizes[name][1:] if name in place.sliced_params else sizes[name]
         for name in place.params
     ]
+    numbers: dict[str, Any] = {name: float(value) for name, value in row.items()}
     return Layer(
-        **{name: float(value) for name, value in row.items()},
+        **numbers,
         gradient_norm=norms,
         jacobian=found.spectrum,
         name=place.name,

@@ -10,7 +10,7 @@ class Limits(NamedTuple):
     examples: int
     top_k: int | None
     max_dense: int
-    max_bytes: float
+    max_bytes: int
 
 
 def checked_limits(examples, top_k, max_dense, max_bytes, /) -> Limits:
