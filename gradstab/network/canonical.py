@@ -72,8 +72,11 @@ class Forms:
         )
 
     def _derivative(self, eqn):
+        try:
+            traced = _derivative(eqn)
+        except Exception as error:  # a rule is its author's code: it may raise anything
+            raise _UncertainError from error
         # Rules inside this program would only be used by second derivatives.
-        traced = _derivative(eqn)
         return self._program(traced, rules=False)
 
     def _program(self, program, rules):

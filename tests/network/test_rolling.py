@@ -222,6 +222,32 @@ def test_equal_rules_of_differentiation_are_equal(rule):
     assert len(_find(lambda w, x: rule(x @ w)).blocks) == 1
 
 
+def test_a_rule_that_refuses_is_used_where_nothing_is_differentiated():
+    @jax.custom_jvp
+    def sign(x):
+        return jnp.sign(x)
+
+    @sign.defjvp
+    def refuse(primals, tangents):
+        raise NotImplementedError("no derivative of a sign")
+
+    def layer(w, x):
+        return jnp.tanh(x @ w) * sign(jnp.sum(w))
+
+    network = _find(layer)
+    assert [place.index for place in network.layers] == [0, 1, 2, 3]
+    integers = jax.custom_jvp(lambda n: n + 1)
+    integers.defjvp(lambda primals, tangents: (integers(*primals), tangents[0]))
+
+    def counted(w, x):
+        return jnp.tanh(x @ w) * integers(jnp.argmax(x, axis=1))[:, None].astype(
+            x.dtype
+        )
+
+    assert len(_find(counted).blocks) == 1
+    assert len(_find(lambda w, x: (x @ w) * sign(x)).blocks) == DEPTH
+
+
 def test_names_given_to_arrays_do_not_matter():
     def apply(ws, x):
         for i, w in enumerate(ws):
