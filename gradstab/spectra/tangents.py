@@ -37,7 +37,7 @@ def basis_rows(example, context, data, /, *, forward, chunk):
     out = jax.eval_shape(over(lambda c, d: example(c, *d)), context, data)
     size = sum(math.prod(a.shape) for a in one) if forward else _entries(out)
     indices = jnp.arange(size)
-    first = _first_product(example, context) if forward else None
+    first = first_product(example, context) if forward else None
 
     def unit(index, dtype):
         return (indices == index).astype(dtype)
@@ -85,8 +85,8 @@ def _flat(array):
     return array.reshape(-1)
 
 
-class _FirstProduct(NamedTuple):
-    """A product with weights with which a block begins.
+class FirstProduct(NamedTuple):
+    """A product with weights at the beginning of a block.
 
     Attributes:
         block: the block.
@@ -114,11 +114,15 @@ class _FirstProduct(NamedTuple):
         return jax.jvp(rest, (x, y), (tangent, image))[1]
 
 
-def _first_product(example, context):
-    """The product at the beginning of the block; None if it does not begin so.
+def first_product(example, context, /):
+    """The product with which a block begins; None if it does not begin so.
 
-    It has to sum over all entries of the data, and its weights must be the same for all
-    examples and not be computed in the block.
+    The product has to sum over all entries of the data, and its weights must be the
+    same for all examples and not be computed in the block.
+
+    Args:
+        example: an `ExampleBlock`.
+        context: as `ExampleBlock.separate` returns it.
     """
     block = example.block
     if len(block.in_vars) != 1:
@@ -138,7 +142,7 @@ def _first_product(example, context):
     free = [i for i in range(weights.ndim) if i not in summed]
     out = eqn.outvars[0]
     images = weights.transpose(*summed, *free).astype(_compat.dtype_of(out))
-    return _FirstProduct(
+    return FirstProduct(
         block, eqn, images.reshape(math.prod(shape), *_compat.shape_of(out))
     )
 

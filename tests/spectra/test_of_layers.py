@@ -16,6 +16,7 @@ from gradstab.spectra import (
     layer_spectrum,
 )
 from gradstab.spectra.layer_map import layer_map
+from gradstab.spectra.tangents import first_product
 
 NUM, WIDTH = 3, 6
 
@@ -133,6 +134,24 @@ def test_jacobians_are_those_of_jax_with_and_without_functions_of_one_example(mo
         for linear, jacobians in zip(traced.maps(), expected, strict=True):
             found = linear.dense(1e9)
             chex.assert_trees_all_close(found, np.asarray(jacobians), atol=2e-6)
+
+
+@pytest.mark.parametrize("subscripts", ["oji,bij->bo", "bij,oji->bo"])
+def test_a_first_product_over_two_axes_gives_the_images_of_the_basis(subscripts):
+    def model(params, x):
+        pair = (params[0], x) if subscripts[0] == "o" else (x, params[0])
+        return jnp.tanh(jnp.einsum(subscripts, *pair))
+
+    params, x = [normal(0, WIDTH, 3, 2)], normal(5, NUM, 2, 3)
+    traced = Traced(model, params, x)
+    (linear,) = traced.maps()
+    context, _ = linear.owner.separate(linear.context, linear.data)
+    first = first_product(linear.owner, context)
+    images = params[0].transpose(2, 1, 0).reshape(6, WIDTH)
+    chex.assert_trees_all_equal(first.images.reshape(6, WIDTH), images)
+    one = jax.jacfwd(lambda x: model(params, x[None])[0])
+    expected = np.asarray(jax.vmap(one)(x)).reshape(NUM, WIDTH, 6)
+    chex.assert_trees_all_close(linear.dense(1e9), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("single", [True, False])
