@@ -284,10 +284,26 @@ def test_products_inside_a_branch_say_that_it_is_not_entered():
 def test_residual_blocks_and_gates_need_no_reason():
     def apply(params, x):
         for p in params["blocks"]:
-            x = x + jnp.tanh(jnp.tanh(x @ p["one"]) @ p["two"]) @ p["three"]
+            h = jnp.tanh(jnp.tanh(x @ p["one"]["w"]) @ p["two"]["w"])
+            x = x + h @ p["three"]["w"]
         return jnp.tanh(x @ params["value"]) * jax.nn.sigmoid(x @ params["gate"])
 
     names = ("one", "two", "three")
-    block = {name: _x(3, 3, seed=i) for i, name in enumerate(names)}
+    block = {name: {"w": _x(3, 3, seed=i)} for i, name in enumerate(names)}
     params = {"blocks": [block] * 4, "value": _x(3, 3), "gate": _x(3, 3)}
     assert _joined(apply, params) is None
+
+
+def test_what_follows_a_scan_before_a_boundary_belongs_to_the_next_layer():
+    """An iteration of the scan cannot take it, and without a product it is no layer."""
+
+    def apply(params, x):
+        h = jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params["w"])[0]
+        return checkpoint_name(jnp.sin(h), "middle") @ params["head"]
+
+    params, x = {"w": _x(2, 3, 3), "head": _x(3, 2)}, _x(2, 3)
+    network = find_layers(apply, params, (x,), boundaries="middle")
+    assert network.names == ("w.0", "w.1", "head")
+    h, _ = _data(network, network.layers[2], params, x)
+    by_hand = jnp.tanh(jnp.tanh(x @ params["w"][0]) @ params["w"][1])
+    chex.assert_trees_all_close(h, by_hand, rtol=1e-6)
