@@ -36,10 +36,10 @@ def weights(seed, num, *, width=WIDTH, sigma_w=1.5):
     return list(sigma_w * normal(seed, num, width, width) / np.sqrt(width))
 
 
-def predicted(apply, params, x, *, redraws=0, joint=jnp.float64, loss=None):
+def predicted(apply, params, x, *, redraws=0, dtype=jnp.float64, loss=None):
     """The prediction, and the signals, in float64."""
-    with jax.enable_x64(joint == jnp.float64):
-        params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, joint), (params, x))
+    with jax.enable_x64(dtype == jnp.float64):
+        params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, x))
         network = find_layers(apply, params, (x,))
         flow = propagate(network, params, (), (x,), loss=loss)
         return predict(network, flow, redraws=redraws), flow.signals
@@ -155,8 +155,8 @@ def test_orthogonal_weights_are_known_by_their_singular_values():
 def ones_convolved(p):
     """The mean of a map over windows of three by three with zeros around it."""
     padded = np.pad(p, 1)
-    rows = sum(padded[i : i + len(p)] for i in range(3))
-    return sum(rows[:, i : i + p.shape[1]] for i in range(3)) / 9
+    rows = np.sum([padded[i : i + len(p)] for i in range(3)], axis=0)
+    return np.sum([rows[:, i : i + p.shape[1]] for i in range(3)], axis=0) / 9
 
 
 def test_a_convolution_loses_signal_at_its_borders():
@@ -283,7 +283,8 @@ def test_dropout_multiplies_squares_by_one_over_what_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("activation", "sigma_w"), [(jnp.tanh, 1.5), (jax.nn.relu, 2**0.5)]
+    ("activation", "sigma_w"),
+    [(jnp.tanh, 1.5), pytest.param(jax.nn.relu, 2**0.5, marks=pytest.mark.slow)],
 )
 def test_z_has_the_spread_that_it_claims(activation, sigma_w):
     # Of 16 redraws z follows Student's law with 15 degrees of freedom, of spread 1.07;
@@ -313,6 +314,7 @@ def test_weights_that_know_their_input_are_far_from_theory():
     assert found.forward_z[0] > 6
 
 
+@pytest.mark.slow
 def test_errors_fall_with_the_root_of_the_width():
     errors = []
     for width in (24, 24 * 16):
@@ -375,6 +377,7 @@ def test_chance_adds_up_from_layer_to_layer():
     np.testing.assert_allclose(errors, np.sqrt(variance) / 2, rtol=4 / np.sqrt(128))
 
 
+@pytest.mark.slow
 def test_an_example_of_zeros_has_the_length_of_the_biases():
     def apply(params, x):
         for w in params:
@@ -450,6 +453,6 @@ def test_the_same_key_gives_the_same_errors():
 
 def test_half_precision_is_compared_within_its_rounding():
     params, x = weights(52, 2), normal(53, 2, WIDTH)
-    found, _ = predicted(chain(jnp.tanh), params, x, redraws=8, joint=jnp.bfloat16)
+    found, _ = predicted(chain(jnp.tanh), params, x, redraws=8, dtype=jnp.bfloat16)
     assert np.all(np.abs(found.forward_z) < 5)
     assert np.all(np.abs(found.gradient_z) < 5)
