@@ -103,8 +103,8 @@ def needed_program(closed, wanted: Sequence[int], /) -> tuple[Any, list[bool]]:
     return ClosedJaxpr(jaxpr, closed.consts), list(used)
 
 
-def shape_of(variable: Var, /) -> tuple[int, ...]:
-    """The shape of a variable."""
+def shape_of(variable: Var | Literal, /) -> tuple[int, ...]:
+    """The shape of a variable or a literal."""
     return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -247,8 +247,8 @@ class Recurrence:
         backward: growth of its gradient per step.
         exponents: (examples, k) Lyapunov exponents of the state map over all steps:
             ln(singular value of the product of all state Jacobians) / steps, in
-            descending order, of the first examples. All if a state has at most 256 entries, none above
-            65536, else the leading 16.
+            descending order, of the first examples. All if a state has at most 256
+            entries, the leading 16 up to 65536, none above.
         exponents_error: (examples, k) by how much the last sweep changed them.
         name: the layer.
         state_size: entries of one example's state, all parts of it together.
@@ -331,7 +331,7 @@ class Layer:
         num_params: number of entries of the parameters that it owns.
         coupled: whether it mixes examples.
         disconnected: whether no path leads from it to the loss, see `Signals`.
-        note: why a number is missing.
+        note: why a number is missing, or why the layer is no smaller.
         alignment: (examples,) of the leading output direction of the layer before with
             the leading input direction of this one, from 0 to 1; None if one of them is
             not known.

@@ -26,7 +26,7 @@ def normal(seed, *shape):
 
 
 def run(*args, theory=False, **options):
-    """`gs.analyze` without a progress bar, and without theory unless it is asked for."""
+    """`gs.analyze` without a progress bar, and without theory unless asked for."""
     return gs.analyze(*args, progress=False, theory=theory, **options)
 
 
