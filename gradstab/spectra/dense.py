@@ -26,6 +26,9 @@ _GRAM = 64
 # fraction of itself: if the largest is at most 1e4 times the smallest.
 _RELATIVE = 1e-6
 
+# Powers of two whose squares, and sums of them, stay within the range of float64.
+_SQUARABLE = 400
+
 # The shift of the inverse iteration, relative to the largest eigenvalue: above rounding
 # of the decomposition, and far below the gap to the next one.
 _SHIFT = 1e-9
@@ -139,17 +142,18 @@ class _Found(NamedTuple):
 
 def _decompose(worst, vectors, matrix):
     """The values of one matrix, by its Gram matrix if no error is above the worst."""
-    wide = np.array(matrix, np.float64, order="C")
+    wide = np.array(matrix, np.float64)  # in the order in which the numbers lie
     count = min(wide.shape)
     left, right = (np.full(size, np.nan) for size in wide.shape)
-    largest = np.max(np.abs(wide))
+    largest = max(np.max(wide), -np.min(wide))
     if not np.isfinite(largest):
         return _Found(np.full(count, np.nan), left, right, True)
     if largest == 0:
         return _Found(np.zeros(count), left, right, True)
     # Squares of very small and of very large entries leave the range of float64.
     _, exponent = np.frexp(largest)
-    np.ldexp(wide, -exponent, out=wide)
+    exponent = 0 if abs(exponent) < _SQUARABLE else exponent
+    wide = np.ldexp(wide, -exponent) if exponent else wide
     flat = wide if wide.shape[0] <= wide.shape[1] else wide.T
     gram = flat @ flat.T
     values = _from_gram(gram, worst) if worst > 0 else None
@@ -175,7 +179,7 @@ def _gram_errors(values):
     """By how much values found from a Gram matrix may be off."""
     largest = values[:, :1]
     size = np.maximum(values, np.sqrt(_GRAM * _UNIT) * largest)
-    return _GRAM * _UNIT * np.square(largest) / np.where(size > 0, size, 1)
+    return _GRAM * _UNIT * largest * (largest / np.where(size > 0, size, 1))
 
 
 def _leading(flat, gram, largest):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gradstab.spectra import dense_jacobian, dense_spectrum, jacobian_map
+from gradstab.spectra.dense import decompose
 
 
 def _linear(matrix, x, **options):
@@ -29,6 +30,15 @@ def test_singular_values_known_on_paper_are_exact(matrix, values):
     chex.assert_trees_all_close(found.values, np.array([values], float), atol=1e-14)
     assert found.shape == matrix.shape
     assert np.all(np.isfinite(found.mean_square.value))
+
+
+@pytest.mark.parametrize("power", [-800, 800])
+def test_entries_whose_squares_leave_the_range_of_float64_are_no_trouble(power):
+    matrix = np.random.default_rng(1).normal(size=(5, 4))
+    # A power of two changes no digit.
+    expected = np.ldexp(decompose(matrix[None]).values, power)
+    found = decompose(np.ldexp(matrix, power)[None])
+    chex.assert_trees_all_close(found.values, expected, rtol=1e-12)
 
 
 def test_the_mean_square_is_that_of_a_random_direction():
