@@ -9,6 +9,7 @@ import gradstab as gs
 from gradstab.cli import main
 
 SMALL = "--depth 2 --width 8 --activation tanh --batch-size 32"
+QUICK = f"{SMALL} --examples 2 --no-theory"
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,7 @@ def gradstab(line):
     return main(shlex.split(line))
 
 
+@pytest.mark.slow
 def test_the_default_network_vanishes_and_the_rate_is_named(capsys):
     assert gradstab("analyze") == 0
     printed = capsys.readouterr().out
@@ -37,12 +39,12 @@ def test_the_default_network_vanishes_and_the_rate_is_named(capsys):
 
 def test_bare_commands_write_fresh_numbered_folders():
     for number in (1, 2):
-        assert gradstab(f"analyze {SMALL} --examples 2") == 0
+        assert gradstab(f"analyze {QUICK}") == 0
         assert pathlib.Path(f"results/analyze-{number}/report.json").exists()
 
 
 def test_a_report_is_not_overwritten_unless_asked(capsys):
-    line = f"analyze {SMALL} --examples 2 --json report.json"
+    line = f"analyze {QUICK} --json report.json"
     assert gradstab(line) == 0
     before = pathlib.Path("report.json").read_text()
     assert gradstab(f"{line} --seed 1") == 2
@@ -99,12 +101,13 @@ def test_a_mistake_in_a_function_of_the_user_keeps_its_traceback(tmp_path):
         gradstab("analyze wrong:make")
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_training_run_can_be_analysed(capsys):
     line = f"train {SMALL} --steps 40 --checkpoint-every 20 --steps-per-dispatch 10"
     assert gradstab(f"{line} --learning-rate 0.5") == 0
     assert "test: accuracy" in capsys.readouterr().out
     for step in (20, 40):
-        line = "analyze --checkpoint results/train-1 --examples 2"
+        line = "analyze --checkpoint results/train-1 --examples 2 --no-theory"
         assert gradstab(f"{line} --step {step} --json {step}.json") == 0
     reports = [gs.load(f"{step}.json") for step in (20, 40)]
     assert reports[0].layers[0].param_norm != reports[1].layers[0].param_norm

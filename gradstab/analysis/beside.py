@@ -14,7 +14,9 @@ def beside_ensemble(prediction: Prediction, ensemble: Ensemble, /) -> Prediction
     Theory predicts means of squares over the weights. Given the gradient at its output,
     the mean over a layer's weights of :math:`\|g_{l-1}\|^2 / \|g_l\|^2` is its
     :math:`\chi`; so what is compared are root mean squares over the initialisations, of
-    this ratio and of the data that leave the layer, with errors over them.
+    this ratio and of the data that leave the layer, with errors over them. An
+    initialisation counts with its geometric mean over the examples, which is O(1 /
+    width) below their root mean square.
 
     Args:
         prediction: from `predict`, of one initialisation; that of another differs by

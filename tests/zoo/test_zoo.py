@@ -76,12 +76,12 @@ def test_the_product_is_that_of_the_model_in_float32(entry):
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ZOO, ids=[entry.name for entry in ZOO])
 def test_every_model_is_analysed_without_edits(entry):
-    model, args, options = entry.make()
-    if entry.forward:
-        with pytest.raises(ValueError, match="Reverse-mode differentiation does not"):
-            gs.analyze(model, *args, progress=False, **options)
-        return
     with arithmetic(entry):
+        model, args, options = entry.make()
+        if entry.forward:
+            with pytest.raises(ValueError, match="Reverse-mode differentiation"):
+                gs.analyze(model, *args, progress=False, **options)
+            return
         report = gs.analyze(model, *args, progress=False, **options)
     assert tuple(layer.name for layer in report.layers) == entry.names
     for layer in report.layers:
