@@ -141,6 +141,7 @@ def test_the_jacobian_of_a_reversed_recurrence_has_its_own_weights():
         np.testing.assert_allclose(spectrum.values[0], expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_thousand_steps_have_sixty_four_jacobians_evenly_spaced():
     def apply(params, x):
         def body(h, now):

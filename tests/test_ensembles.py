@@ -90,6 +90,7 @@ def test_every_seed_has_the_signals_of_its_own_network(noisy):
             np.testing.assert_allclose(found.loss[number], one.loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_limit_on_bytes_changes_nothing_but_the_memory(relu_networks):
     params = gs.initializations(_he, jax.random.key(0), 5)
     x = jnp.ones((2, 4))

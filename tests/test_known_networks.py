@@ -139,6 +139,7 @@ def test_a_critical_tanh_network_is_critical_and_not_vanishing():
     assert -0.6 < report.growth.forward.rate < -0.35
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_stable_in_evaluation_and_explodes_in_training():
     # Yang et al. (2019): pi / (pi - 1) per layer in the squared norm as the batch
     # grows; 1.52195 at a batch of 32, the norm 1.2337.

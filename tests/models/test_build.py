@@ -129,6 +129,7 @@ def test_every_option_of_every_kind_has_a_case():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "option"), EVERY_OPTION)
 def test_every_option_changes_the_answer(kind, option):
     base = {**SMALL_OF[kind], **BESIDE.get(option, {})}

@@ -15,6 +15,7 @@ def rates(config, name, scale, sigma_b):
     return predicted, np.mean(found), np.std(found, ddof=1) / np.sqrt(len(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "point"), [("tanh", POINTS[0]), ("arctan 2x - 0.5 sin x", POINTS[2])]
 )

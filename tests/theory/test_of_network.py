@@ -201,6 +201,7 @@ def test_identity_connections_add_squares():
     assert found.notes[0].startswith("2 products")
 
 
+@pytest.mark.slow
 def test_a_stream_gathers_the_mean_of_its_branches():
     def apply(params, x):
         for w in params:
@@ -282,6 +283,7 @@ def test_dropout_multiplies_squares_by_one_over_what_is_kept():
     np.testing.assert_allclose(found.forward_rms[0] ** 2, square, rtol=EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "sigma_w"),
     [(jnp.tanh, 1.5), pytest.param(jax.nn.relu, 2**0.5, marks=pytest.mark.slow)],
@@ -304,6 +306,7 @@ def test_z_has_the_spread_that_it_claims(activation, sigma_w):
     assert np.all(np.abs(np.mean(rows, axis=(0, 2))) < 0.7)
 
 
+@pytest.mark.slow
 def test_weights_that_know_their_input_are_far_from_theory():
     x = normal(28, 1, WIDTH)
     w = weights(29, 1)[0]
@@ -451,6 +454,7 @@ def test_the_same_key_gives_the_same_errors():
     assert first.activations == ("tanh", "tanh")
 
 
+@pytest.mark.slow
 def test_half_precision_is_compared_within_its_rounding():
     params, x = weights(52, 2), normal(53, 2, WIDTH)
     found, _ = predicted(chain(jnp.tanh), params, x, redraws=8, dtype=jnp.bfloat16)

@@ -11,8 +11,14 @@ from cut_by_hand import BY_HAND
 
 import gradstab as gs
 
+# One framework of modules and the bare functions run each time, the others do not.
+QUICK = {"nnx", "functions"}
 ENTRIES = [
-    pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] if entry.slow else [])
+    pytest.param(
+        entry,
+        id=entry.name,
+        marks=[] if entry.framework in QUICK and not entry.slow else [pytest.mark.slow],
+    )
     for entry in ZOO
 ]
 CUT = [param for param in ENTRIES if param.id in BY_HAND]
