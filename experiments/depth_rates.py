@@ -5,7 +5,7 @@ activation, the initialiser, normalisation, identity connections. Mean-field the
 (Schoenholz et al. 2017) gives 0.236 per layer for sigmoid with weights of variance
 1 / fan-in, 0.707 for ReLU with the same (He et al. 2015), 1 for ReLU with 2 / fan-in,
 and 1.21 in the limit of large batches with batch normalisation in training mode (Yang
-et al. 2019). One minute on two cores.
+et al. 2019). Two minutes on two cores.
 
     python -m experiments.depth_rates
 """

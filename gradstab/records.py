@@ -329,7 +329,7 @@ class Layer:
         out_shape: shape of one example's data that leave.
         params: dotted paths of the parameter leaves that it uses.
         num_params: number of entries of the parameters that it owns.
-        coupled: whether it mixes examples.
+        coupled: whether it mixes examples; False in an analysis without Jacobians.
         disconnected: whether no path leads from it to the loss, see `Signals`.
         note: why a number is missing, or why the layer is no smaller.
         alignment: (examples,) of the leading output direction of the layer before with

@@ -4,9 +4,9 @@ One tanh layer at each width, one example, float32. Dense: the Jacobian built an
 its singular values; by products: the eight largest values with bounds and the sum of
 all squares with an interval (`top_k=8`). Dense grows like the cube of the width,
 products like its square. Widths whose dense spectrum would take longer than a limit
-are extrapolated by the cube and marked with ~. Expected: products win from 512 to 1024
-on. The times are of the calls after the first, so compiling is not in them; the first
-is listed beside them. Five minutes on two cores.
+are extrapolated by the cube and marked with ~. Not measured on a quiet machine yet, so
+no width is stated here. The times are of the calls after the first, so compiling is not
+in them; the first is listed beside them. Five minutes on two cores.
 
     OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.crossover
 """

@@ -14,7 +14,7 @@ from gradstab.analysis.beside import beside_ensemble
 from gradstab.analysis.cost import estimate_cost
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
-from gradstab.analysis.layers import measure_layers, with_cosines
+from gradstab.analysis.layers import measure_layers, nothing_known, with_cosines
 from gradstab.analysis.progress import progress_bar
 from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import arithmetic, find_subject
@@ -139,7 +139,9 @@ def analyze(
         found = _one(network, flow)
         if ensemble:
             found = _over_all(subject, every, loss, keys[1])
-        known = example_functions(network, flow, subject.single())
+        known = nothing_known(network)
+        if any(wanted):
+            known = example_functions(network, flow, subject.single())
         measured = measure_layers(
             subject,
             flow,

@@ -74,6 +74,12 @@ def measure_layers(
     return Measured(tuple(layers), tuple(recurrences))
 
 
+def nothing_known(network, /) -> ExampleFunctions:
+    """What is known of examples where no Jacobian is wanted: not even couplings."""
+    num = len(network.layers)
+    return ExampleFunctions((None,) * num, (False,) * num)
+
+
 def with_cosines(measured, subject, flow, known, limits, /) -> Measured:
     """The layers with the cosines of the examples' gradients of their parameters.
 
