@@ -19,7 +19,7 @@ from gradstab.network.adapters import as_target
 from gradstab.report import OverSeeds
 from gradstab.theory.finite_width import relu_log_law
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiler")]
 
 WIDTH, DEPTH, SEEDS = 8, 5, 2000
 

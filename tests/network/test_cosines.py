@@ -11,7 +11,7 @@ from gradstab.network import Propagation, cosines, find_layers, propagate
 from gradstab.network.cosines import gradient_cosines
 from gradstab.network.examples import example_blocks
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiler")]
 
 EXAMPLES, WIDTH = 4, 3
 

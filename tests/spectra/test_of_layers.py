@@ -18,6 +18,8 @@ from gradstab.spectra import (
 from gradstab.spectra.layer_map import layer_map
 from gradstab.spectra.tangents import first_product
 
+pytestmark = pytest.mark.slow  # many programs to compile
+
 NUM, WIDTH = 3, 6
 
 

@@ -9,6 +9,8 @@ from test_of_layers import NUM, WIDTH, Traced, dense, normal, normalised
 
 from gradstab.spectra import product_exponents
 
+pytestmark = pytest.mark.slow  # many programs to compile
+
 DEPTH = 5
 
 
