@@ -9,8 +9,8 @@ found; what runs between (products, decompositions) grows with depth and is not 
 
 Expected: at 64 tanh layers at most 1.5 of the time at 8. A transformer of 24 blocks is
 a program of 1700 equations that must be traced before anything can be found equal in
-it. Measured: 2.8 s at either depth on two cores, ratios of 0.9 to 1.3 where others used
-them too; 1.2 for the transformer. Three minutes.
+it. Measured on two cores that others used too: 0.9 to 1.3 for the layers, 0.8 to 1.2
+for the transformer. Three minutes on a quiet machine.
 
     python -m experiments.benchmarks.compile_layers
 """
