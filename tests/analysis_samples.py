@@ -3,21 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import gradstab as gs
 
 WIDTH = 4
 
 W = np.array([[0.5, 1.0], [0.0, 2.0]], np.float32)
-
-
-@pytest.fixture(scope="module")
-def quick_compiler():
-    """Models are small programs that run once: compile them fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def normal(seed, *shape):

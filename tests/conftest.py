@@ -18,3 +18,11 @@ def strict_jax():
         jax.debug_key_reuse(True),
     ):
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_compiler():
+    """Compile fast, not well: for files whose programs are small and run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

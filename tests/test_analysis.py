@@ -11,7 +11,6 @@ from analysis_samples import (
     WIDTH,
     diagonal,
     normal,
-    quick_compiler,  # noqa: F401 (a fixture)
     run,
     scanned,
     square_loss,

@@ -11,7 +11,6 @@ import pytest
 from analysis_samples import (
     W,
     normal,
-    quick_compiler,  # noqa: F401 (a fixture)
     run,
     square_loss,
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from analysis_samples import normal, quick_compiler, run
+from analysis_samples import normal, run
 from rich.console import Console
 
 import gradstab as gs
@@ -18,7 +18,7 @@ from gradstab.network.adapters import as_target
 
 DEPTH, WIDTH, EXAMPLES = 6, 24, 3
 
-pytestmark = pytest.mark.usefixtures(quick_compiler.__name__)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def make(key):

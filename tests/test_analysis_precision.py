@@ -9,7 +9,6 @@ from analysis_samples import (
     W,
     diagonal,
     normal,
-    quick_compiler,  # noqa: F401 (a fixture)
     run,
     square_loss,
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from analysis_samples import quick_compiler, run, square_loss  # noqa: F401
+from analysis_samples import run, square_loss
 from flax import nnx
 
 import gradstab as gs

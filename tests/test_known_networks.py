@@ -53,11 +53,15 @@ def x():
     return jax.random.normal(jax.random.key(0), (4, WIDTH))
 
 
-@pytest.mark.parametrize("scale", [1.5, 0.5, 0.9, 1.2])
-@pytest.mark.parametrize("analyze", [as_list, as_scan, as_mlp])
+@pytest.mark.parametrize(
+    ("analyze", "scale"),
+    [
+        *((form, scale) for form in (as_list, as_scan, as_mlp) for scale in (1.5, 0.5)),
+        (as_scan, 0.9),
+        (as_scan, 1.2),
+    ],
+)
 def test_a_linear_network_grows_by_its_weights(analyze, scale, x):
-    if scale in (0.9, 1.2) and analyze is not as_scan:
-        pytest.skip("one form of the network is enough for the second pair of scales")
     report = analyze(scale, x)
     forward, backward = report.growth.forward, report.growth.backward
     assert len(report.layers) == DEPTH

@@ -5,19 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import pytest
 from flax import linen, nnx
 
 from gradstab import models
 from gradstab.network.adapters import as_target
-
-
-@pytest.fixture(scope="module")
-def quick_compiler():
-    """Networks are small programs that run once: compile them fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Case(NamedTuple):

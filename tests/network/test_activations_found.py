@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab import models
 from gradstab.network import Activation, Context, find_activations, find_layers

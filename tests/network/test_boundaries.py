@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import find_layers, layer_slice
 

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import Propagation, cosines, find_layers, propagate
 from gradstab.network.cosines import gradient_cosines

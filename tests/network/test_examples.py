@@ -14,15 +14,9 @@ from gradstab.network import (
     layer_slice,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 NUM, WIDTH = 3, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """Networks are small programs that run once: compile them fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def normal(seed, *shape):

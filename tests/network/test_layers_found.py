@@ -4,7 +4,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import find_layers, layer_slice
 from gradstab.network.naming import base_names, distinct, layer_name

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import locate_nonfinite
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_zoo import quick_compiler  # noqa: F401 (a fixture)
 
 from gradstab.network import find_layers, propagate
 from gradstab.network.norms import parameter_norms

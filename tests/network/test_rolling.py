@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
-from network_zoo import cube, fresh, quick_compiler, squash  # noqa: F401 (a fixture)
+from network_zoo import cube, fresh, squash
 
 from gradstab.network import find_layers, follow_state, layer_slice, propagate, replay
 from gradstab.network.rolling import live_equations

@@ -13,15 +13,9 @@ from gradstab.spectra import layer_recurrences, state_jacobians
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.state_jacobians import StateJacobians, StateMaps
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
+
 EXAMPLES, STEPS, HIDDEN = 3, 5, 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """Small programs that run once: compiled fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -18,17 +18,10 @@ from gradstab.spectra import (
 from gradstab.spectra.layer_map import layer_map
 from gradstab.spectra.tangents import first_product
 
-pytestmark = pytest.mark.slow  # many programs to compile
+# Many programs to compile.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compiler")]
 
 NUM, WIDTH = 3, 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """Networks are small programs that run once: compile them fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def normal(seed, *shape):

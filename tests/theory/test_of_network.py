@@ -20,12 +20,7 @@ WIDTH = 24
 EXACT = 1e-8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """Layers are small programs that run a few times: compile them fast, not well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def normal(seed, *shape):
