@@ -329,7 +329,8 @@ class Layer:
         out_shape: shape of one example's data that leave.
         params: dotted paths of the parameter leaves that it uses.
         num_params: number of entries of the parameters that it owns.
-        coupled: whether it mixes examples; False in an analysis without Jacobians.
+        coupled: whether it mixes examples; None in an analysis without Jacobians, which
+            does not look.
         disconnected: whether no path leads from it to the loss, see `Signals`.
         note: why a number is missing, or why the layer is no smaller.
         alignment: (examples,) of the leading output direction of the layer before with
@@ -354,7 +355,7 @@ class Layer:
     out_shape: tuple[int, ...] = static()
     params: tuple[str, ...] = static()
     num_params: int = static()
-    coupled: bool = static(default=False)
+    coupled: bool | None = static(default=None)
     disconnected: bool = static(default=False)
     note: str = static(default="")
     alignment: np.ndarray | None = None

@@ -77,7 +77,7 @@ def measure_layers(
 def nothing_known(network, /) -> ExampleFunctions:
     """What is known of examples where no Jacobian is wanted: not even couplings."""
     num = len(network.layers)
-    return ExampleFunctions((None,) * num, (False,) * num)
+    return ExampleFunctions((None,) * num, (None,) * num)
 
 
 def with_cosines(measured, subject, flow, known, limits, /) -> Measured:

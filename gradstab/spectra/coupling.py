@@ -22,11 +22,11 @@ class ExampleFunctions(NamedTuple):
     Attributes:
         functions: the function of one example, where there is one that agrees with the
             layer; else None.
-        coupled: whether the layer mixes examples.
+        coupled: whether the layer mixes examples; None if nobody looked.
     """
 
     functions: tuple[ExampleBlock | None, ...]
-    coupled: tuple[bool, ...]
+    coupled: tuple[bool | None, ...]
 
 
 def example_functions(network, flow, single=None, /) -> ExampleFunctions:
