@@ -167,7 +167,7 @@ def test_batch_normalisation_is_stable_in_evaluation_and_explodes_in_training():
     # standard error of 0.007.
     np.testing.assert_allclose(1 / training.growth.backward.factor, 1.2337, rtol=0.02)
     assert evaluation.verdict in ("stable", "critical")
-    # Couplings are looked for where Jacobians are wanted only; elsewhere none is guessed.
+    # Couplings are looked for only where Jacobians are wanted, and never guessed.
     assert all(layer.coupled is None for layer in training.layers)
 
 
