@@ -1,6 +1,12 @@
 """Are the gradients right? Finite differences that know their own noise."""
 
 from gradstab.gradcheck.checker import check
-from gradstab.gradcheck.verdict import Finding, GradCheck, Verdict
+from gradstab.gradcheck.findings import (
+    Finding,
+    GradCheck,
+    Identity,
+    Location,
+    Verdict,
+)
 
-__all__ = ["Finding", "GradCheck", "Verdict", "check"]
+__all__ = ["Finding", "GradCheck", "Identity", "Location", "Verdict", "check"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradstab.gradcheck.directions import directions, root_mean_square
+from gradstab.gradcheck.findings import GradCheck, Verdict
 from gradstab.gradcheck.probes import Prober
 from gradstab.gradcheck.problem import MODES, problem
 from gradstab.gradcheck.verdict import (
@@ -14,8 +15,6 @@ from gradstab.gradcheck.verdict import (
     DIFFERS,
     KINK,
     UNCONFIRMED,
-    GradCheck,
-    Verdict,
     judge,
 )
 

@@ -1,14 +1,10 @@
-"""What a check found, and the verdict that it supports."""
+"""Whether a rule agrees with the differences, and how far these can be trusted."""
 
-import dataclasses
-import enum
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.directions import SIGHT, root_mean_square
+from gradstab.gradcheck.findings import Finding
 from gradstab.gradcheck.probes import Probes
 from gradstab.gradcheck.steps import estimate, num_resolved
 
@@ -24,108 +20,6 @@ UNCONFIRMED = "differed along one set of directions and not along another"
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
 _LUCK = 1.8
-
-
-class Verdict(enum.Enum):
-    """The three answers of a check."""
-
-    PASS = "PASS"
-    FAIL = "FAIL"
-    INCONCLUSIVE = "INCONCLUSIVE"
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["error", "bar", "resolution", "step"],
-    meta_fields=["state", "absolute", "leaf", "mode", "oracle"],
-)
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One derivative rule, with respect to one argument leaf.
-
-    `error`, `bar` and `resolution` are relative to the Frobenius norm of the leaf's
-    true Jacobian or, if `absolute`, to the norm of f's value over the size of the leaf.
-
-    Attributes:
-        error: the measured Frobenius norm of rule minus truth.
-        bar: how much of that may be noise.
-        resolution: a larger error would have been noticed.
-        step: the largest step used, in units of the argument.
-        state: ``agrees``, ``differs``, or the reason why neither can be said.
-        absolute: whether the true derivative is zero.
-        leaf: the argument, such as ``args[0].kernel``.
-        mode: ``forward`` (the JVP) or ``reverse`` (the VJP).
-        oracle: what the rule was compared with.
-    """
-
-    error: float
-    bar: float
-    resolution: float
-    step: float
-    state: str
-    absolute: bool
-    leaf: str
-    mode: str
-    oracle: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.leaf} ({self.mode}): error {self.error:.1e} +- {self.bar:.1e}, "
-            f"resolution {self.resolution:.1e}"
-            f"{' of the size of f (zero derivative)' * self.absolute}: {self.state}"
-        )
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["findings", "resolution"],
-    meta_fields=[
-        "verdict",
-        "reason",
-        "rtol",
-        "precision",
-        "evaluations",
-        "seed",
-        "notes",
-    ],
-)
-@dataclasses.dataclass(frozen=True)
-class GradCheck:
-    """The result of a check: data, printed in at most 15 lines.
-
-    Attributes:
-        findings: one per argument leaf and mode, the worst first.
-        resolution: the worst of the findings; infinite if nothing was resolved.
-        verdict: PASS if `resolution` is at most `rtol`; FAIL if a rule is wrong.
-        reason: for FAIL what is wrong, for INCONCLUSIVE why; empty for PASS.
-        rtol: the resolution asked for.
-        precision: the dtype in which f was checked.
-        evaluations: of f, its JVP and its VJP together.
-        seed: of the random directions.
-        notes: what else the reader should know.
-    """
-
-    findings: tuple[Finding, ...]
-    resolution: float
-    verdict: Verdict
-    reason: str
-    rtol: float
-    precision: str
-    evaluations: int
-    seed: int
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        shown, hidden = self.findings[:8], len(self.findings) - 8
-        lines = [
-            f"{self.verdict.value}{': ' * bool(self.reason)}{self.reason}",
-            f"resolution {self.resolution:.1e}, asked for {self.rtol:.1e}; "
-            f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}",
-            *(f"  {finding}" for finding in shown),
-            *([f"  and {hidden} more findings, none worse"] if hidden > 0 else []),
-            *(f"note: {note}" for note in self.notes),
-        ]
-        return "\n".join(lines)
 
 
 def judge(leaf: str, probes: Probes, /, *, dtype, rtol: float) -> list[Finding]:

@@ -1,0 +1,175 @@
+"""The records of a check: what was found, where, and the verdict that it supports."""
+
+import dataclasses
+import enum
+import functools
+
+import jax
+
+
+class Verdict(enum.Enum):
+    """The three answers of a check."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["error", "bar", "resolution", "step"],
+    meta_fields=["state", "absolute", "leaf", "mode", "oracle", "point"],
+)
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One derivative rule, with respect to one argument leaf.
+
+    `error`, `bar` and `resolution` are relative to the Frobenius norm of the leaf's
+    true Jacobian or, if `absolute`, to the norm of f's value over the size of the leaf.
+
+    Attributes:
+        error: the measured Frobenius norm of rule minus truth.
+        bar: how much of that may be noise.
+        resolution: a larger error would have been noticed.
+        step: the largest step used, in units of the argument.
+        state: ``agrees``, ``differs``, or the reason why neither can be said.
+        absolute: whether the true derivative is zero.
+        leaf: the argument, such as ``args[0].kernel``.
+        mode: ``forward`` (the JVP) or ``reverse`` (the VJP).
+        oracle: what the rule was compared with.
+        point: where: ``as given``, or how the arguments were moved.
+    """
+
+    error: float
+    bar: float
+    resolution: float
+    step: float
+    state: str
+    absolute: bool
+    leaf: str
+    mode: str
+    oracle: str
+    point: str = "as given"
+
+    def __str__(self) -> str:
+        return (
+            f"{self.leaf} ({self.mode}): error {self.error:.1e} +- {self.bar:.1e}, "
+            f"resolution {self.resolution:.1e}"
+            f"{' of the size of f (zero derivative)' * self.absolute}: {self.state}"
+        )
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["error", "bar"],
+    meta_fields=["name", "leaf", "holds", "detail"],
+)
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """A law that every derivative obeys, tried without differences.
+
+    A law that is broken makes a check fail; one that holds proves nothing by itself.
+
+    Attributes:
+        error: by how much it is broken, relative to what it compares.
+        bar: how much of that rounding explains.
+        name: of the law, such as ``linear in the cotangent``.
+        leaf: the argument concerned; empty if all are.
+        holds: whether the error is within the bar.
+        detail: what was compared, in words.
+    """
+
+    error: float
+    bar: float
+    name: str
+    leaf: str
+    holds: bool
+    detail: str = ""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "expected", "bar"],
+    meta_fields=["leaf", "mode", "index", "count", "total", "hint"],
+)
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """The worst wrong entry of an argument leaf's gradient, and what may be its cause.
+
+    Attributes:
+        value: what the rule says there.
+        expected: what the oracle says.
+        bar: how far that may be off.
+        leaf: the argument, such as ``args[0].kernel``.
+        mode: ``forward`` or ``reverse``.
+        index: of the entry within the leaf.
+        count: how many entries were found wrong.
+        total: how many entries the leaf has.
+        hint: the likely cause, such as ``a constant factor of 1/2``; empty if unknown.
+    """
+
+    value: float
+    expected: float
+    bar: float
+    leaf: str
+    mode: str
+    index: tuple[int, ...]
+    count: int
+    total: int
+    hint: str = ""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["findings", "resolution", "identities", "locations"],
+    meta_fields=[
+        "verdict",
+        "reason",
+        "rtol",
+        "precision",
+        "evaluations",
+        "seed",
+        "notes",
+    ],
+)
+@dataclasses.dataclass(frozen=True)
+class GradCheck:
+    """The result of a check: data, printed in at most 15 lines.
+
+    Attributes:
+        findings: one per argument leaf and mode, the worst first.
+        resolution: the worst of the findings; infinite if nothing was resolved.
+        verdict: PASS if `resolution` is at most `rtol`; FAIL if a rule is wrong.
+        reason: for FAIL what is wrong, for INCONCLUSIVE why; empty for PASS.
+        rtol: the resolution asked for.
+        precision: the dtype in which f was checked.
+        evaluations: of f, its JVP and its VJP together.
+        seed: of the random directions.
+        notes: what else the reader should know.
+        identities: the laws that were tried without differences.
+        locations: where the rule is wrong, the worst argument first; empty unless FAIL.
+    """
+
+    findings: tuple[Finding, ...]
+    resolution: float
+    verdict: Verdict
+    reason: str
+    rtol: float
+    precision: str
+    evaluations: int
+    seed: int
+    notes: tuple[str, ...]
+    identities: tuple[Identity, ...] = ()
+    locations: tuple[Location, ...] = ()
+
+    def __str__(self) -> str:
+        shown, hidden = self.findings[:8], len(self.findings) - 8
+        lines = [
+            f"{self.verdict.value}{': ' * bool(self.reason)}{self.reason}",
+            f"resolution {self.resolution:.1e}, asked for {self.rtol:.1e}; "
+            f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}",
+            *(f"  {finding}" for finding in shown),
+            *([f"  and {hidden} more findings, none worse"] if hidden > 0 else []),
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
