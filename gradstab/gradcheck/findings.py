@@ -90,11 +90,21 @@ class Identity:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["value", "expected", "bar"],
-    meta_fields=["leaf", "mode", "index", "count", "total", "hint"],
+    meta_fields=[
+        "leaf",
+        "mode",
+        "index",
+        "count",
+        "total",
+        "hint",
+        "output",
+        "estimated",
+        "evaluations",
+    ],
 )
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """The worst wrong entry of an argument leaf's gradient, and what may be its cause.
+    """The worst wrong entry of an argument leaf's Jacobian, and what may be its cause.
 
     Attributes:
         value: what the rule says there.
@@ -106,6 +116,10 @@ class Location:
         count: how many entries were found wrong.
         total: how many entries the leaf has.
         hint: the likely cause, such as ``a constant factor of 1/2``; empty if unknown.
+        output: the entry of f's output that is meant, such as ``[2, 0]``; empty if f
+            returns one number.
+        estimated: whether `count` was extrapolated from a sample.
+        evaluations: of f, its JVP and its VJP, spent on finding this.
     """
 
     value: float
@@ -117,6 +131,9 @@ class Location:
     count: int
     total: int
     hint: str = ""
+    output: str = ""
+    estimated: bool = False
+    evaluations: int = 0
 
 
 @functools.partial(
