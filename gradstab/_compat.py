@@ -37,6 +37,7 @@ __all__ = [
     "inner_programs",
     "is_floating",
     "is_rule",
+    "lacks_jvp",
     "needed_program",
     "product",
     "program_function",
@@ -141,6 +142,11 @@ def is_rule(eqn: JaxprEqn, /) -> bool:
 def backward_only(eqn: JaxprEqn, /) -> bool:
     """Whether the equation is, or holds, a rule without a forward direction."""
     return contains(eqn, frozenset({"custom_vjp_call", "custom_vjp_call_jaxpr"}))
+
+
+def lacks_jvp(eqn: JaxprEqn, /) -> bool:
+    """Whether the equation is, or holds, what a `jax.jvp` of a custom_vjp leaves."""
+    return contains(eqn, frozenset({"custom_lin"}))
 
 
 def inner_programs(eqn: JaxprEqn, /) -> list:
