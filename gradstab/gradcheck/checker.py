@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstab.gradcheck.directions import directions, root_mean_square
 from gradstab.gradcheck.findings import GradCheck, Verdict
-from gradstab.gradcheck.probes import Prober
+from gradstab.gradcheck.probes import MAX_BYTES, Prober
 from gradstab.gradcheck.problem import MODES, problem
 from gradstab.gradcheck.verdict import (
     AGREES,
@@ -32,6 +32,7 @@ def check(
     rtol: float | None = None,
     seed: int = 0,
     modes: tuple[str, ...] = MODES,
+    max_bytes: int = MAX_BYTES,
 ) -> GradCheck:
     r"""Checks the derivatives of a function against differences of its value.
 
@@ -55,25 +56,28 @@ def check(
 
     Args:
         f: function of pytrees to a pytree, whose floating leaves are checked together.
-            It must trace under `jax.jit` and `jax.vmap`.
-        *args: the point. Integers, booleans, None and PRNG keys are passed on as given.
+            If it cannot be traced by `jax.jit` or mapped by `jax.vmap`, it is called
+            one point at a time.
+        *args: the point. Complex numbers are moved as pairs of real ones. Integers,
+            booleans, None and PRNG keys are passed on as given.
         rtol: the resolution asked for; 1e-6 in float64, 1e-2 in float32, else 0.1.
         seed: of the random directions.
         modes: the rules to check: ``forward``, ``reverse`` or both. The forward mode is
             left out, with a note, if f has a `jax.custom_vjp`.
+        max_bytes: memory that the evaluations under way may take, roughly.
 
     Returns:
         The verdict and what it rests on. A wrong rule raises nothing.
 
     Raises:
-        TypeError: f is not callable, something is complex, or only the forward mode was
-            asked for and f has none.
+        TypeError: f is not callable, or only the forward mode was asked for and f has
+            none.
         ValueError: there is nothing to differentiate, or an option is out of range.
 
     Cost:
-        In float64, 432 evaluations of f per argument leaf, whatever its size, in one
-        vmap (in turns above 256 MiB); as many again to confirm an error, and again to
-        look beside a kink.
+        In float64, 432 evaluations of f per argument leaf, whatever its size, mapped
+        in turns of at most ``max_bytes``; as many again to confirm an error, and again
+        to look beside a kink.
 
     >>> import jax.numpy as jnp
     >>> result = check(jnp.tanh, jnp.linspace(-1, 1, 5))
@@ -83,7 +87,7 @@ def check(
     _validate(f, rtol, modes)
     task = problem(f, args, modes=modes)
     rtol = _RTOL.get(task.dtype.name, 0.1) if rtol is None else float(rtol)
-    prober = Prober(task)
+    prober = Prober(task, max_bytes=max_bytes)
     spent = []
 
     def look(point, rng):

@@ -43,6 +43,16 @@ def directions(rng: np.random.Generator, like, /, *, num: int) -> tuple:
     )
 
 
+def few_digits(a, digits: int, /) -> np.ndarray:
+    """Numbers rounded to so many binary digits, in float64.
+
+    >>> few_digits(np.array([0.3, 5.0]), 2)
+    array([0.25, 4.  ])
+    """
+    mantissa, exponent = np.frexp(np.asarray(a, np.float64))
+    return np.ldexp(np.round(mantissa * 2.0**digits), exponent - digits)
+
+
 def root_mean_square(a, /) -> float:
     """Without overflow; infinite or NaN if an entry is.
 

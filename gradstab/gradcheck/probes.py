@@ -1,29 +1,29 @@
-"""All the evaluations of a check, in one compiled program."""
+"""What one round of evaluations saw, in float64 on the host."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _tree
 from gradstab.gradcheck.directions import (
     NUM_COTANGENTS,
     NUM_TANGENTS,
     directions,
+    few_digits,
     root_mean_square,
 )
 from gradstab.gradcheck.problem import MODES, Problem
+from gradstab.gradcheck.programs import Programs
 from gradstab.gradcheck.steps import REPLICATES, ladder
 
 # Probes that would need more than this at once are taken in turns.
-_BYTES = 2**28
+MAX_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    r"""The tables of one argument leaf, in float64 on the host.
+    r"""The tables of one argument leaf.
 
     With tangents ``v_k`` and cotangents ``w_j``, an *entry* is a pair ``(k, j)``.
 
@@ -64,46 +64,136 @@ class Measurement:
         finite: whether f is finite at the point.
         repeats: whether f gave the same value again.
         evaluations: of f, its JVP and its VJP.
+        draw: the directions, to ask other functions along the same.
     """
 
     leaves: tuple[Probes, ...]
     finite: bool
     repeats: bool
     evaluations: int
+    draw: "Draw"
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Random directions.
+
+    Attributes:
+        tangents: per leaf ``(num_tangents, *shape)``.
+        cotangents: per output ``(num_cotangents, *shape)``.
+    """
+
+    tangents: tuple
+    cotangents: tuple
 
 
 class Prober:
-    """Measures one problem as often as asked; compiles once."""
+    """Measures one problem as often as asked; compiles once.
 
-    def __init__(self, problem: Problem):
+    Args:
+        problem: what is checked.
+        max_bytes: how much memory the evaluations under way may take.
+    """
+
+    def __init__(self, problem: Problem, /, *, max_bytes: int = MAX_BYTES):
         self.problem = problem
-        self._run = jax.jit(functools.partial(_tables, problem.f, problem.modes))
+        self.programs = Programs(problem, lanes=num_lanes(problem, max_bytes))
 
-    def __call__(self, point, rng: np.random.Generator, /) -> Measurement:
+    def __call__(
+        self, point, rng: np.random.Generator, /, *, coarse: bool = False
+    ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
-        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
+        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder;
+        every other level is left out if ``coarse``.
         """
-        dtype, leaves = self.problem.dtype, range(len(point))
-        tangents = tuple(directions(rng, [x], num=NUM_TANGENTS)[0] for x in point)
-        cotangents = directions(rng, self.problem.outputs, num=NUM_COTANGENTS)
-        scales = np.array([_size(x) for x in point])
-        rungs = np.outer(scales, ladder(dtype))
-        # No two grids share a point: mirrored directions and halved steps would.
-        jitter = rng.uniform(0.9, 1.1, (len(point), NUM_TANGENTS, len(REPLICATES)))
-        steps = np.einsum("il,ikm,m->iklm", rungs, jitter, REPLICATES)
-        with self.problem.context():
-            raw = self._run(point, tangents, cotangents, steps)
-            raw = jax.tree.map(lambda a: np.asarray(a, np.float64), raw)
-        eps = float(jnp.finfo(dtype).eps)
-        rules = len(point) * NUM_TANGENTS if "forward" in self.problem.modes else 0
-        rules += NUM_COTANGENTS if "reverse" in self.problem.modes else 0
+        point = tuple(point)
+        draw = _draw(self.problem, rng)
+        tables = rule_tables(self.programs, point, draw)
+        steps, rungs, scales = _steps(point, rng, self.problem.dtype, coarse=coarse)
+        seen = _differences(self.programs, point, draw, tables, steps)
+        eps = float(jnp.finfo(self.problem.dtype).eps)
         return Measurement(
-            leaves=tuple(_one_leaf(raw, i, rungs[i], scales[i], eps) for i in leaves),
-            finite=bool(raw["finite"]),
-            repeats=bool(raw["gap"] <= np.sqrt(eps) * raw["value"]),
-            evaluations=2 * steps.size + rules + 2,
+            leaves=tuple(
+                _one_leaf(tables, seen, i, rungs[i], scales[i], eps)
+                for i in range(len(point))
+            ),
+            finite=bool(np.all(np.isfinite(tables["value"]))),
+            repeats=bool(tables["gap"] <= np.sqrt(eps) * tables["norm"]),
+            evaluations=2 * steps.size + num_rules(self.problem),
+            draw=draw,
         )
+
+
+def num_lanes(problem: Problem, max_bytes: int, /) -> int:
+    """How many probes fit: both ends in their own dtype, and float64 copies of both."""
+    outputs = sum(y.size for y in problem.outputs)
+    fitting = max_bytes // (2 * problem.footprint + 32 * outputs + 1)
+    # So many are two turns of a leaf. Every round is to be of turns of one size.
+    turn = NUM_TANGENTS * len(REPLICATES) * len(ladder(problem.dtype)[::2])
+    return int(np.clip(fitting, 1, turn))
+
+
+def num_rules(problem: Problem, /) -> int:
+    """Evaluations of f and its rules in one call of `rule_tables`."""
+    rules = len(problem.leaves) * NUM_TANGENTS if "forward" in problem.modes else 0
+    return rules + (NUM_COTANGENTS if "reverse" in problem.modes else 0) + 2
+
+
+def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
+    """What the rules of a function say along the directions.
+
+    Returns:
+        For every mode that was asked for its entries ``(leaves, tangents,
+        cotangents)``; ``gradients``, per leaf the VJPs of the cotangents; ``value``,
+        all outputs as one vector, ``norm``, its Euclidean norm, and ``gap``, by how
+        much it changed when computed again.
+    """
+    raw = programs.rules(point, draw.tangents, draw.cotangents)
+    value, again = _vector(raw["value"]), _vector(raw["again"])
+    with np.errstate(all="ignore"):
+        tables = {"value": value, "norm": _norm(value), "gap": _norm(again - value)}
+        if "reverse" in raw:
+            tables["gradients"] = raw["reverse"]
+            tables["reverse"] = _paired(draw.tangents, raw["reverse"])
+        if "forward" in raw:
+            moved = _vectors(raw["forward"], axes=2)
+            tables["forward"] = moved @ _vectors(draw.cotangents).T
+    return tables
+
+
+def _draw(problem, rng) -> Draw:
+    """Directions with so few digits that products with the steps are exact."""
+    tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
+    cotangents = directions(rng, problem.outputs, num=NUM_COTANGENTS)
+    # The same directions are asked of f in its own precision.
+    own = problem.own or problem
+    return Draw(
+        tuple(
+            few_digits(v, _half(x.dtype)).astype(v.dtype)
+            for v, x in zip(tangents, own.leaves, strict=True)
+        ),
+        tuple(
+            few_digits(w, _half(y.dtype)).astype(w.dtype)
+            for w, y in zip(cotangents, own.outputs, strict=True)
+        ),
+    )
+
+
+def _half(dtype) -> int:
+    """Half the binary digits of a number."""
+    return (jnp.finfo(dtype).nmant + 1) // 2
+
+
+def _steps(point, rng, dtype, *, coarse):
+    """The steps (leaves, tangents, levels, replicates), their levels, and the sizes."""
+    scales = np.array([_size(x) for x in point])
+    rungs = np.outer(scales, ladder(dtype)[:: 1 + coarse])
+    # No two grids share a point: mirrored directions and halved steps would.
+    jitter = rng.uniform(0.9, 1.1, (len(point), NUM_TANGENTS, len(REPLICATES)))
+    steps = np.einsum("il,ikm,m->iklm", rungs, jitter, REPLICATES)
+    digits = [_half(x.dtype) for x in point]
+    return np.stack(list(map(few_digits, steps, digits))), rungs, scales
 
 
 def _size(leaf) -> float:
@@ -112,148 +202,102 @@ def _size(leaf) -> float:
     return size if np.isfinite(size) and size > 0 else 1.0
 
 
+@np.errstate(all="ignore")
+def _differences(programs, point, draw, tables, steps) -> dict:
+    """What every probe shows; arrays of the shape of the steps, and of the entries."""
+    i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
+    h = steps.ravel()
+    anchor, slopes = _anchor(tables, draw)
+    unit = _unit(tables["value"])
+    cotangents = _vectors(draw.cotangents) * unit
+    probes = []
+    turns = programs.ends(point, draw.tangents, anchor, i, k, _narrow(h, point))
+    for where, there, here, nudge in turns:
+        there, here = (_vectors(y) / unit for y in (there, here))
+        change = there - here
+        bend = change - 2 * (tables["value"] / unit - here)
+        expected = 2 * h[where, None] * slopes[i[where], k[where]]
+        residual = change @ cotangents.T - expected + nudge.reshape(len(change), -1)
+        probes.append(
+            {
+                "residual": residual / (2 * h[where, None]),
+                "norm": unit * _norm(there),
+                "moved": unit * _norm(change),
+                "bend": unit * _norm(bend) / (2 * h[where]),
+                "jump": _least(change),
+            }
+        )
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
+    seen = {n: a.reshape(*steps.shape, *a.shape[1:]) for n, a in whole.items()}
+    return seen | {"slopes": slopes}
+
+
+def _narrow(h, point):
+    """The steps, in a dtype that every leaf's step survives unchanged."""
+    return h.astype(max((x.dtype for x in point), key=lambda d: jnp.finfo(d).nmant))
+
+
+def _anchor(tables, draw):
+    """The finite part of the gradients, and its entries; zero without gradients."""
+    if "gradients" not in tables:
+        shape = len(draw.tangents), NUM_TANGENTS, NUM_COTANGENTS
+        return None, np.zeros(shape)
+    finite = tuple(
+        np.where(np.isfinite(g), g, g.dtype.type(0)) for g in tables["gradients"]
+    )
+    return finite, _paired(draw.tangents, finite)
+
+
 @np.errstate(invalid="ignore", over="ignore")
-def _one_leaf(raw, i, steps, scale, eps) -> Probes:
+def _one_leaf(tables, seen, i, steps, scale, eps) -> Probes:
     def rms(a):  # over directions and replicates
         return np.sqrt(np.mean(np.square(a[i]), axis=(0, 2)))
 
-    residual = np.moveaxis(raw["residual"][i], 0, 2)  # levels, replicates, k, j
-    norms = rms(raw["norm"])
+    residual = np.moveaxis(seen["residual"][i], 0, 2)  # levels, replicates, k, j
+    norms = rms(seen["norm"])
     near = norms[(steps <= scale) & np.isfinite(norms)]
     return Probes(
-        rules={mode: raw[mode][i].ravel() for mode in MODES if mode in raw},
-        anchor=raw["anchor"][i].ravel(),
+        rules={mode: tables[mode][i].ravel() for mode in MODES if mode in tables},
+        anchor=seen["slopes"][i].ravel(),
         residual=residual.reshape(*residual.shape[:2], -1),
         rounding=eps * norms,
-        moved=rms(raw["moved"]),
-        bend=rms(raw["bend"]),
-        jump=float(np.fmin.reduce(raw["jump"][i].ravel())),
+        moved=rms(seen["moved"]),
+        bend=rms(seen["bend"]),
+        jump=float(np.fmin.reduce(seen["jump"][i].ravel())),
         steps=steps,
         scale=float(scale),
-        value=float(np.max(near, initial=raw["value"])),
+        value=float(np.max(near, initial=tables["norm"])),
     )
 
 
-def _tables(f, modes, point, tangents, cotangents, steps):
-    """Every number that the check needs, as one program.
-
-    Shapes: ``steps`` (leaves, tangents, levels, replicates); tables of the rules
-    (leaves, tangents, cotangents); ``residual`` that of ``steps`` and the cotangents.
-    """
-    value = f(point)
-    unit = _largest(value)
-    norm = functools.partial(_norm, unit=unit)
-    # Traced again and kept apart by the barrier: the same value, unless f is random.
-    again = f(jax.lax.optimization_barrier(point))
-    raw = {
-        "finite": _tree.all_finite(value),
-        "value": norm(value),
-        "gap": norm(_minus(again, value)),
-    }
-    anchor = tuple(jnp.zeros((NUM_COTANGENTS, *x.shape), x.dtype) for x in point)
-    if "reverse" in modes:
-        _, pullback = jax.vjp(f, point)
-        (gradients,) = jax.vmap(pullback)(cotangents)
-        raw["reverse"] = _pair(tangents, gradients)
-        anchor = jax.tree.map(_finite_part, gradients)
-    raw["anchor"] = _pair(tangents, anchor)
-
-    def move(i, k, h):  # h v_k for leaf i, zero for the others
-        return tuple(
-            jnp.where(i == n, h, jnp.zeros_like(h)).astype(v.dtype) * v[k]
-            for n, v in enumerate(tangents)
-        )
-
-    def rule(i, k, h):
-        _, tangent = jax.jvp(f, (point,), (move(i, k, h),))
-        return _project(cotangents, tangent)
-
-    def probe(i, k, h):
-        """One central difference, and what tells how far it can be trusted."""
-        d = move(i, k, h)
-        ends = jax.tree.map(lambda x, d: jnp.stack([x + d, x - d]), point, d)
-        there, here = _ends(jax.vmap(f)(ends))
-        ahead, behind = _minus(there, value), _minus(value, here)
-        # The displacement that rounding x + h v has left: what the VJP says about it is
-        # taken off, so if the VJP is right then rounding the input adds no noise.
-        shift = _minus(*_ends(ends))
-        change = _minus(there, here)
-        residual = _project(cotangents, change) - _project(anchor, shift)
-        return {
-            "residual": residual / (2 * h),
-            "norm": norm(there),
-            "moved": norm(change),
-            "bend": norm(_minus(ahead, behind)) / (2 * h),
-            "jump": _least(change) / unit,
-        }
-
-    i, k, *_ = np.indices(steps.shape)
-    turns = functools.partial(_in_turns, lanes=_lanes(point, value))
-    if "forward" in modes:
-        one = jnp.ones(steps.shape[:2], steps.dtype)
-        raw["forward"] = turns(rule, i[:, :, 0, 0], k[:, :, 0, 0], one)
-    return raw | turns(probe, i, k, steps)
-
-
-def _in_turns(function, *arrays, lanes):
-    """The function mapped over arrays of one shape, at most ``lanes`` at once."""
-    flat = tuple(jnp.ravel(a) for a in arrays)
-    if flat[0].size <= lanes:
-        out = jax.vmap(function)(*flat)
-    else:
-        out = jax.lax.map(lambda a: function(*a), flat, batch_size=lanes)
-    shape = arrays[0].shape
-    return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
-
-
-def _lanes(point, value) -> int:
-    both_ends = 2 * sum(x.nbytes for x in point) + 8 * sum(y.nbytes for y in value)
-    return max(1, _BYTES // both_ends)
-
-
-def _pair(tangents, gradients):
+def _paired(tangents, gradients):
     """<g_j, v_k> leaf by leaf: (leaves, tangents, cotangents)."""
-    tables = [_rows(v) @ _rows(g).T for v, g in zip(tangents, gradients, strict=True)]
-    return jnp.stack(tables)
+    pairs = zip(tangents, gradients, strict=True)
+    return np.stack([_vectors([v]) @ _vectors([g]).T for v, g in pairs])
 
 
-def _project(cotangents, tree):
-    """<w_j, tree> for every row j of the stacked cotangents."""
-    pairs = zip(cotangents, tree, strict=True)
-    return sum(_rows(w) @ _wide(y).ravel() for w, y in pairs)
+def _vector(arrays):
+    return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
 
 
-def _rows(stack):
-    return _wide(stack).reshape(stack.shape[0], -1)
+def _vectors(arrays, *, axes=1):
+    """All arrays side by side, as vectors behind the leading axes, in float64."""
+    flat = [np.asarray(a, np.float64) for a in arrays]
+    flat = [a.reshape(*a.shape[:axes], -1) for a in flat]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
 
 
-def _ends(stacked):
-    return tuple(a[0] for a in stacked), tuple(a[1] for a in stacked)
+def _unit(value):
+    largest = np.max(np.abs(value))
+    return largest if np.isfinite(largest) and largest > 0 else 1.0
 
 
-def _minus(a, b):
-    return jax.tree.map(lambda x, y: _wide(x) - _wide(y), a, b)
-
-
-def _largest(value):
-    largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(_wide(y))) for y in value))
-    return jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
-
-
-def _least(tree):
+def _least(change):
     """The smallest magnitude that is not zero; infinite if there is none."""
-    sizes = (jnp.min(jnp.abs(jnp.where(a == 0, jnp.inf, a))) for a in tree)
-    return functools.reduce(jnp.minimum, sizes)
+    return np.min(np.where(change == 0, np.inf, np.abs(change)), axis=-1)
 
 
-def _norm(tree, *, unit):
-    """The Euclidean norm of numbers whose size is about ``unit``."""
-    return unit * jnp.sqrt(sum(jnp.sum(jnp.square(_wide(a) / unit)) for a in tree))
-
-
-def _finite_part(g):
-    return jnp.where(jnp.isfinite(g), g, jnp.zeros_like(g))
-
-
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _norm(vectors):
+    """Euclidean norms over the last axis, without overflow."""
+    unit = _unit(vectors)
+    return unit * np.sqrt(np.sum(np.square(vectors / unit), axis=-1))

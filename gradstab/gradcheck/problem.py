@@ -7,14 +7,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from gradstab import _tree
+from gradstab.gradcheck import traits
+from gradstab.gradcheck.abilities import VMAP, abilities, program
+from gradstab.gradcheck.arguments import floating_part
 
 MODES = ("forward", "reverse")
+PRECISIONS = (None, "float64", "own")
 
 # What tracing raises at code that exists in one precision only.
 _UNTRACEABLE = (TypeError, ValueError, NotImplementedError, AssertionError)
+
+# There float64 does not exist, or is emulated at a hundredth of the speed.
+_NO_FLOAT64 = ("METAL", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +35,14 @@ class Problem:
         dtype: the coarsest that f computes in; its rounding limits the check.
         wide: whether everything was lifted to float64.
         notes: for the reader of the result.
+        of_leaves: makes another function of the same arguments one of the leaves.
+        own: the same problem in its own precision, if that is not float64; None also if
+            `wide` is not set.
+        engine: ``vmap``, ``map`` (one point at a time, compiled) or ``loop`` (in
+            Python): how f is evaluated at many points.
+        footprint: bytes that one evaluation of f takes, roughly.
+        iterates: whether f holds a loop that may not converge elsewhere.
+        has_rules: whether f holds custom rules of differentiation.
     """
 
     f: Callable
@@ -40,43 +53,87 @@ class Problem:
     dtype: np.dtype
     wide: bool
     notes: tuple[str, ...]
+    of_leaves: Callable | None = None
+    own: "Problem | None" = None
+    engine: str = VMAP
+    footprint: int = 0
+    iterates: bool = False
+    has_rules: bool = False
 
     def context(self):
         """The JAX settings under which f is called."""
         return _context(wide=self.wide)
 
 
-def problem(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> Problem:
+def problem(
+    f: Callable,
+    args: tuple,
+    /,
+    *,
+    modes: tuple[str, ...] = MODES,
+    precision: str | None = None,
+) -> Problem:
     """Lifts f to float64 if it can be, and finds what there is to check.
 
     Args:
         f: any function of pytrees to a pytree.
-        args: its arguments. Integers, booleans, PRNG keys and everything else that is
-            not a floating array or number is passed on as it is.
+        args: its arguments. Complex numbers become pairs of real ones. Integers,
+            booleans, PRNG keys and everything else that is not a floating array or
+            number is passed on as it is.
         modes: the derivative rules asked for.
+        precision: ``float64``, ``own`` (of the arguments), or None for the former if f
+            exists in it, and the hardware has it.
 
     Returns:
-        The problem in float64, or, if f does not trace there or rounds to a narrower
-        dtype inside, in its own precision, with a note that says why.
+        The problem in float64, with the one in its own precision beside it, or, if f
+        does not trace there or rounds to a narrower dtype inside, the latter, with a
+        note that says why.
 
     Raises:
-        TypeError: a complex argument, or no rule for the only mode asked for.
+        TypeError: there is no rule for the only mode asked for, or f does not exist in
+            the precision asked for.
         ValueError: there is no floating argument or no floating output.
     """
+    if precision is None and jax.default_backend() in _NO_FLOAT64:
+        reason = f"float64 is slow or absent on {jax.default_backend()}"
+    elif precision == "own":
+        reason = "that was asked for"
+    else:
+        lifted, reason = _lifted(f, args, modes)
+        if lifted is not None:
+            return lifted
+        if precision == "float64":
+            raise TypeError(f"f cannot be checked in float64: {reason}")
+    with _context(wide=False):
+        own = _trace(f, args, modes, None)
+    if own.dtype == jnp.float64:
+        return own
+    note = f"f was checked in its own {own.dtype}, because {reason}"
+    return dataclasses.replace(own, notes=(note, *own.notes))
+
+
+def _lifted(f, args, modes):
+    """The problem in float64 with its own beside it, or None and the reason."""
     with _context(wide=True):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
         except _UNTRACEABLE as error:
             line = (str(error).splitlines() or [""])[0][:160]
-            reason = f"it does not trace in float64: {type(error).__name__}: {line}"
-        else:
-            if lifted.dtype == jnp.float64:
-                return lifted
-            reason = f"it rounds to {lifted.dtype} inside"
+            return None, f"it does not trace in float64: {type(error).__name__}: {line}"
+    if lifted.dtype != jnp.float64:
+        return None, f"it rounds to {lifted.dtype} inside"
+    return dataclasses.replace(lifted, own=_own(f, args, lifted)), ""
+
+
+def _own(f, args, lifted) -> Problem | None:
+    """The problem in the precision of the arguments; None if that is float64."""
     with _context(wide=False):
-        own = _trace(f, args, modes, None)
-    note = f"f was checked in its own {own.dtype}, because {reason}"
-    return dataclasses.replace(own, notes=(note, *own.notes))
+        try:
+            own = _trace(f, args, lifted.modes, None)
+        except _UNTRACEABLE:
+            return None
+    alike = [y.shape for y in own.outputs] == [y.shape for y in lifted.outputs]
+    return own if alike and own.dtype != jnp.float64 else None
 
 
 @contextlib.contextmanager
@@ -93,103 +150,34 @@ def _context(*, wide: bool):
 
 
 def _trace(f, args, modes, dtype) -> Problem:
-    leaves, treedef = jax.tree.flatten(args)
-    where = [i for i, leaf in enumerate(leaves) if _is_probed(leaf)]
-    if not where:
-        raise ValueError(
-            "nothing to check: no argument of f has a floating entry; the leaves are "
-            f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
-        )
-    point = tuple(jnp.asarray(leaves[i], dtype) for i in where)
-
-    def of_leaves(floating):
-        full = list(leaves)
-        for i, leaf in zip(where, floating, strict=True):
-            full[i] = leaf
-        out = jax.tree.leaves(f(*jax.tree.unflatten(treedef, full)))
-        return tuple(y for y in map(jnp.asarray, out) if _is_output(y))
-
-    closed = jax.make_jaxpr(of_leaves)(point)
-    outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in closed.out_avals)
+    of_leaves, point, names = floating_part(args, dtype)
+    lone = of_leaves(f)
+    closed = program(lone, point)
+    results = closed.out_avals if closed is not None else lone(point)
+    outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in results)
     if not outputs:
         raise ValueError("nothing to check: f returns no floating array.")
-    modes, notes = _available(of_leaves, point, outputs, modes)
-    dtypes = {y.dtype for y in (*point, *outputs)} | _roundings(closed.jaxpr)
-    names = _names(args)
+    modes, engine, notes = abilities(lone, point, outputs, modes, closed)
+    dtypes = {x.dtype for x in (*point, *outputs)}
+    dtypes |= traits.roundings(closed) if closed is not None else set()
     return Problem(
-        f=of_leaves,
+        f=lone,
         leaves=point,
-        names=tuple(names[i] for i in where),
+        names=names,
         outputs=outputs,
         modes=modes,
         dtype=max(dtypes, key=lambda d: float(jnp.finfo(d).eps)),
         wide=dtype is not None,
         notes=notes,
+        of_leaves=of_leaves,
+        engine=engine,
+        footprint=_footprint(point, outputs, closed),
+        iterates=closed is not None and traits.iterates(closed),
+        has_rules=closed is None or traits.has_rules(closed),
     )
 
 
-def _names(args):
-    return [
-        f"args[{i}].{path}".rstrip(".")
-        for i, arg in enumerate(args)
-        for path in _tree.paths(arg)
-    ]
-
-
-def _is_probed(leaf) -> bool:
-    if not isinstance(leaf, float | complex | np.ndarray | np.generic | jax.Array):
-        return False
-    _refuse_complex(leaf, "an argument")
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating) and jnp.size(leaf) > 0
-
-
-def _is_output(y) -> bool:
-    _refuse_complex(y, "an output")
-    return jnp.issubdtype(y.dtype, jnp.floating) and y.size > 0
-
-
-def _refuse_complex(leaf, what):
-    if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
-        raise TypeError(
-            f"{what} of f is {jnp.result_type(leaf)}; expected real numbers. Check a "
-            "function of the real and imaginary parts instead."
-        )
-
-
-def _available(f, point, outputs, modes):
-    """Traces the rules, so that a broken one raises here, and drops what f lacks."""
-    if "reverse" in modes:
-        jax.eval_shape(lambda p, w: jax.vjp(f, p)[1](w), point, outputs)
-    if "forward" not in modes:
-        return modes, ()
-    # Tracing the JVP of a custom_vjp is not refused yet; mapping it is.
-    rows = [jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for x in point]
-    rule = jax.vmap(lambda v: jax.jvp(f, (point,), (v,)))
-    try:
-        jax.eval_shape(rule, tuple(rows))
-    except TypeError as error:
-        if "custom_vjp" not in str(error) or modes == ("forward",):
-            raise
-        note = "forward mode was not checked: f has a custom_vjp, which has no JVP"
-        return ("reverse",), (note,)
-    return modes, ()
-
-
-def _roundings(jaxpr) -> set:
-    """The dtypes to which f rounds a wider number inside."""
-    found = set()
-    for eqn in jaxpr.eqns:
-        widest = max((_bits(v) for v in eqn.invars), default=0)
-        narrow = [v.aval.dtype for v in eqn.outvars if 0 < _bits(v) < widest]
-        found.update(narrow)
-        for inner in jax.tree.leaves(list(eqn.params.values())):
-            if isinstance(inner, Jaxpr | ClosedJaxpr):
-                found |= _roundings(getattr(inner, "jaxpr", inner))
-    return found
-
-
-def _bits(variable) -> int:
-    dtype = getattr(variable.aval, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        return 0
-    return jnp.finfo(dtype).nmant
+def _footprint(point, outputs, closed) -> int:
+    """Arguments and outputs, and four times the largest array in between."""
+    ends = sum(x.size * x.dtype.itemsize for x in (*point, *outputs))
+    return ends + 4 * (traits.largest_array(closed) if closed is not None else 0)

@@ -82,10 +82,9 @@ def test_the_evaluations_do_not_depend_on_the_size():
     assert small.evaluations == large.evaluations < 500
 
 
-def test_the_probes_give_the_same_answer_when_taken_in_turns(monkeypatch):
+def test_the_probes_give_the_same_answer_when_taken_in_turns():
     whole = check(jnp.tanh, X)
-    monkeypatch.setattr("gradstab.gradcheck.probes._BYTES", 2**12)
-    parts = check(jnp.tanh, X)
+    parts = check(jnp.tanh, X, max_bytes=2**12)
     assert parts.verdict is Verdict.PASS
     # The same points and directions: only the order of sums can differ.
     np.testing.assert_allclose(parts.resolution, whole.resolution, rtol=0.5)
@@ -145,8 +144,6 @@ def test_a_small_function_is_checked_within_a_second_when_warm():
 def test_bad_input_is_refused_with_a_reason():
     with pytest.raises(TypeError, match="expected a function"):
         check(X, X)
-    with pytest.raises(TypeError, match="complex64"):
-        check(jnp.sin, X.astype(np.complex64))
     with pytest.raises(ValueError, match=r"leaves are \[int\]"):
         check(lambda n: n, 3)
     with pytest.raises(ValueError, match="no floating array"):

@@ -1,0 +1,165 @@
+"""The compiled programs of a check: the rules at a point, and f beside it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab.gradcheck.abilities import LOOP, MAP
+from gradstab.gradcheck.problem import Problem
+
+
+class Programs:
+    """Evaluates one function at many points; compiles each program once.
+
+    Args:
+        problem: whose function, unless ``f`` is given, and whose precision.
+        f: another function of the same leaves.
+        lanes: how many evaluations may be under way at once.
+    """
+
+    def __init__(self, problem: Problem, /, *, lanes: int, f=None):
+        self.problem = problem
+        self.lanes = lanes
+        f = problem.f if f is None else f
+        turns = functools.partial(_TURNS.get(problem.engine, _mapped), lanes=lanes)
+        compiled = jax.jit if problem.engine != LOOP else (lambda program: program)
+        self._rules = compiled(functools.partial(_rules, f, problem.modes, turns))
+        self._ends = compiled(functools.partial(_ends, f, turns))
+
+    def rules(self, point, tangents, cotangents) -> dict:
+        """The value of f and the rows of its Jacobian that the rules give.
+
+        Args:
+            point: the leaves.
+            tangents: per leaf ``(num_tangents, *shape)``.
+            cotangents: per output ``(num_cotangents, *shape)``.
+
+        Returns:
+            On the host: ``value`` and, computed once more, ``again``; ``reverse``, per
+            leaf the gradients ``(num_cotangents, *shape)``; ``forward``, per output the
+            tangents ``(leaves, num_tangents, *shape)``; the latter two if f has them.
+        """
+        with self.problem.context():
+            return jax.device_get(self._rules(point, tangents, cotangents))
+
+    def ends(self, point, tangents, anchor, i, k, h):
+        r"""Values on both sides of the point, for probes of leaf i along its tangent k.
+
+        Args:
+            point: the leaves.
+            tangents: per leaf ``(num_tangents, *shape)``. Their products with the steps
+                must be exact.
+            anchor: per leaf the gradients of some cotangents, or None.
+            i: ``(probes,)`` the leaf that is moved.
+            k: ``(probes,)`` along which of its tangents.
+            h: ``(probes,)`` by how much.
+
+        Yields:
+            For at most ``lanes`` probes at once ``(where, there, here, nudge)``: the
+            slice of the probes, the outputs at :math:`x + h v` and at :math:`x - h v`
+            as rounded, and :math:`\langle g, 2 h v - (x_+ - x_-) \rangle`, what
+            rounding these points takes away from the displacement.
+        """
+        lanes = min(self.lanes, len(h))
+        for start in range(0, len(h), lanes):
+            where = slice(start, min(start + lanes, len(h)))
+            # The last turn is filled up: a program of another shape costs more.
+            probes = [np.resize(a[where], lanes) for a in (i, k, h)]
+            with self.problem.context():
+                out = jax.device_get(self._ends(point, tangents, anchor, *probes))
+            count = where.stop - start
+            yield where, *jax.tree.map(lambda a, n=count: a[:n], out)
+
+
+def _rules(f, modes, turns, point, tangents, cotangents):
+    # Traced again and kept apart by the barrier: the same value, unless f is random.
+    found = {"value": f(point), "again": f(jax.lax.optimization_barrier(point))}
+    if "reverse" in modes:
+        _, pullback = jax.vjp(f, point)
+        (found["reverse"],) = turns(pullback, cotangents)
+    if "forward" in modes:
+        num = tangents[0].shape[0]
+        i, k = np.divmod(np.arange(len(point) * num), num)
+
+        def rule(i, k):
+            v = _move(tangents, i, k, np.ones((), np.int32))
+            return jax.jvp(f, (point,), (v,))[1]
+
+        rows = turns(rule, i, k)
+        found["forward"] = tuple(y.reshape(-1, num, *y.shape[1:]) for y in rows)
+    return found
+
+
+def _ends(f, turns, point, tangents, anchor, i, k, h):
+    def probe(i, k, h):
+        d = _move(tangents, i, k, h)
+        there = jax.tree.map(lambda x, d: _stored(x + d), point, d)
+        here = jax.tree.map(lambda x, d: _stored(x - d), point, d)
+        if anchor is None:
+            nudge = jnp.zeros(())
+        else:
+            pairs = zip(point, d, there, here, anchor, strict=True)
+            nudge = sum(_lost_by_rounding(*pair) for pair in pairs)
+        return there, here, nudge
+
+    there, here, nudge = jax.vmap(probe)(i, k, h)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b], axis=1), there, here)
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), both)
+    out = turns(f, flat, lanes=2 * len(i))
+    return (*(tuple(y[side::2] for y in out) for side in (0, 1)), nudge)
+
+
+def _move(tangents, i, k, h):
+    """The step h along v_k for leaf i, zero for the others."""
+    return tuple(
+        jnp.where(i == n, h, jnp.zeros_like(h)).astype(v.dtype) * jnp.asarray(v)[k]
+        for n, v in enumerate(tangents)
+    )
+
+
+def _stored(x):
+    """The number as it is in memory; fused programs keep more digits of narrow ones."""
+    limits = jnp.finfo(x.dtype)
+    if limits.nmant >= jnp.finfo(jnp.float32).nmant:
+        return x
+    return jax.lax.reduce_precision(x, limits.nexp, limits.nmant)
+
+
+def _lost_by_rounding(x, d, there, here, gradients):
+    """<g, 2 d - (there - here)> for every row g of the stacked gradients."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    x, d, there, here = (a.astype(wide) for a in (x, d, there, here))
+    lost = _lost(x, d, there) - _lost(x, -d, here)
+    return gradients.astype(wide).reshape(len(gradients), -1) @ lost.ravel()
+
+
+def _lost(a, b, total):
+    """Exactly a + b - total, for a total that was rounded (Knuth's two-sum)."""
+    kept = total - a
+    return (a - (total - kept)) + (b - kept)
+
+
+def _mapped(function, *arrays, lanes):
+    """The function mapped over the leading axis, at most ``lanes`` rows at once."""
+    if len(jax.tree.leaves(arrays)[0]) <= lanes:
+        return jax.vmap(function)(*arrays)
+    return jax.lax.map(lambda a: function(*a), arrays, batch_size=lanes)
+
+
+def _one_by_one(function, *arrays, lanes):
+    """The same without `jax.vmap`, compiled."""
+    del lanes
+    return jax.lax.map(lambda a: function(*a), arrays)
+
+
+def _in_python(function, *arrays, lanes):
+    """The same without any tracing."""
+    del lanes
+    count = len(jax.tree.leaves(arrays)[0])
+    rows = [function(*jax.tree.map(lambda a, j=j: a[j], arrays)) for j in range(count)]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
+
+
+_TURNS = {MAP: _one_by_one, LOOP: _in_python}
