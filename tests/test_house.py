@@ -7,7 +7,8 @@ import gradstab
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
-    ("_compat", "_tree"),
+    ("_compat",),
+    ("_tree", "_reads"),
     ("records", "initializers", "clipping", "data"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),

@@ -13,6 +13,7 @@ from gradstab.network.recurrence import (
 )
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
 from gradstab.network.signals import Propagation, locate_nonfinite, propagate
+from gradstab.network.stencils import Stencil, find_stencil
 
 __all__ = [
     "Activation",
@@ -24,6 +25,7 @@ __all__ = [
     "Propagation",
     "RecurrentScan",
     "Replay",
+    "Stencil",
     "Trajectory",
     "agree",
     "compiled",
@@ -31,6 +33,7 @@ __all__ = [
     "find_activations",
     "find_layers",
     "find_recurrent_scans",
+    "find_stencil",
     "follow_state",
     "layer_slice",
     "locate_nonfinite",

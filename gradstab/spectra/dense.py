@@ -10,7 +10,7 @@ import scipy.linalg
 
 from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.linear_map import LinearMap
-from gradstab.spectra.workers import over_matrices
+from gradstab.spectra.workers import num_workers, over_matrices
 
 # Tangents pushed through at once: enough to fill the matrix products, few enough that
 # the batch of intermediate results of a wide layer stays in tens of megabytes.
@@ -114,11 +114,11 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
     matrices = [jacobians[i] for i in range(len(jacobians))]
     unit = _roundoff(jacobians.dtype)
     worst = _RELATIVE if unit <= _UNIT else np.inf
-    # If the first one needs a decomposition, most of the others will.
-    found = [_decompose(worst, vectors, matrices[0])]
-    worst = worst if found[0].by_gram else -np.inf
-    rest = functools.partial(_decompose, worst, vectors)
-    found += over_matrices(rest, matrices[1:])
+    # If one of the first needs a decomposition, most of the others will.
+    first, others = matrices[: num_workers()], matrices[num_workers() :]
+    found = over_matrices(functools.partial(_decompose, worst, vectors), first)
+    worst = worst if all(one.by_gram for one in found) else -np.inf
+    found += over_matrices(functools.partial(_decompose, worst, vectors), others)
     values, left, right, by_gram = map(np.stack, zip(*found, strict=True))
     errors = unit * max(jacobians.shape[1:]) * values[:, :1]
     errors = errors + np.where(by_gram[:, None], _gram_errors(values), 0)

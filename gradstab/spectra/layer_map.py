@@ -11,11 +11,15 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
+from gradstab.spectra.colouring import Colouring, find_colouring
 from gradstab.spectra.coupling import leads_with_examples
 from gradstab.spectra.dense import basis_of
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
-from gradstab.spectra.tangents import basis_rows
+from gradstab.spectra.tangents import basis_rows, image_rows
+
+# A Jacobian is put together from the images of colours if they are so much fewer.
+_SAVING = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,12 +104,31 @@ class LayerMap:
             max_bytes: of intermediate results: it bounds the basis vectors at once.
         """
         n_out, n_in = self.shape
+        sparse = self.colouring
+        if sparse is not None and sparse.num <= _SAVING * min(self.shape):
+            return sparse.spread(self.coloured(max_bytes))
         forward = self.has_forward and n_in <= n_out
         size = n_in if forward else n_out
         chunk = max(1, min(size, int(max_bytes // self._scratch)))
         # What NumPy transposes is not copied.
         rows = np.asarray(self._run(_rows, forward, chunk)())[:, : self.num]
         return rows.transpose(1, 2, 0) if forward else rows.swapaxes(0, 1)
+
+    def coloured(self, max_bytes: float) -> np.ndarray:
+        """The images of all colours of `colouring`, ``(num, n_out, colours)``.
+
+        Each holds every entry of the Jacobians at most once, and together all that are
+        not zero: the sum of their squares is the squared Frobenius norm.
+
+        Args:
+            max_bytes: of intermediate results: it bounds the tangents at once.
+        """
+        found = self.colouring
+        assert found is not None
+        chunk = max(1, min(found.num, int(max_bytes // self._scratch)))
+        colours = jnp.asarray(found.colours)
+        images = self._run(_images, chunk)(colours, np.arange(found.num))
+        return np.asarray(images)[:, : self.num].transpose(1, 2, 0)
 
     def product(self, vectors: np.ndarray, backward: bool, max_bytes: float):
         """The Jacobians, or their transposes, times some vectors for each example.
@@ -133,6 +156,13 @@ class LayerMap:
         ]
         found = np.concatenate([np.asarray(i, np.float64) for i in images], axis=2)
         return found[:, :, :count]
+
+    @functools.cached_property
+    def colouring(self) -> Colouring | None:
+        """Which entries of a tangent can be set at once; None if that is not known."""
+        if not self.by_example or not self.has_forward:
+            return None
+        return find_colouring(self.block)
 
     @property
     def by_example(self) -> bool:
@@ -212,6 +242,12 @@ def _rows(owner, form, context, data):
     if isinstance(owner, ExampleBlock):
         return basis_rows(owner, context, data, forward=forward, chunk=chunk)
     return basis_of(_linear(owner, form, context, data), forward=forward, chunk=chunk)
+
+
+def _images(owner, form, context, data, colours, indices):
+    (chunk,) = form.options
+    tangents = functools.partial(jnp.equal, colours)
+    return image_rows(owner, context, data, tangents, indices, chunk=chunk)
 
 
 def layer_map(network, flow, place, /, *, coupled, examples, example=None):

@@ -6,9 +6,10 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from gradstab.records import Spectrum
+from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.dense import Decomposed, decompose, spectrum_of
 from gradstab.spectra.golub_kahan import golub_kahan
 from gradstab.spectra.layer_map import LayerMap, layer_map
@@ -19,6 +20,8 @@ _FEW = 8
 # Steps of the bidiagonalisation, and random probes beside it.
 _MOST_STEPS = 128
 _PROBES = 64
+# Colours of a sparse Jacobian that are tried instead of relying on the probes.
+_MOST_COLOURS = 512
 
 
 class Leading(NamedTuple):
@@ -68,7 +71,8 @@ def layer_spectrum(
     All of them from Jacobians that are written out, a few at a time, if their smaller
     side is at most ``max_dense``. Else, or if only some are wanted, the largest by
     products, with the distance within which a singular value lies, and the sum of the
-    squares of all from random probes, with an interval.
+    squares of all: exact where the layer is known to be sparse, else from random probes
+    with an interval.
 
     Args:
         network: from `find_layers`.
@@ -162,7 +166,7 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
     spectrum = Spectrum(
         values=values.astype(np.float64),
         errors=errors.astype(np.float64),
-        frobenius_square=probed.frobenius_square,
+        frobenius_square=_exact(linear, max_bytes) or probed.frobenius_square,
         shape=linear.shape,
         coupled=linear.coupled,
         method="golub-kahan",
@@ -171,6 +175,22 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
         return LayerSpectrum(spectrum, "")
     alive = np.where(values[:, :1] > 0, 1, np.nan)
     return LayerSpectrum(spectrum, "", Leading(left[:, 0] * alive, right[:, 0] * alive))
+
+
+def _exact(linear: LayerMap, max_bytes):
+    """The squared Frobenius norms by colours; None if there are none, or too many."""
+    colouring = linear.colouring
+    if colouring is None or colouring.num > _MOST_COLOURS:
+        return None
+    num_bytes = 8 * linear.shape[0] * colouring.num
+    squares = [
+        np.sum(
+            np.square(part.coloured(max_bytes)[skip:], dtype=np.float64), axis=(1, 2)
+        )
+        for part, skip in linear.parts(num_bytes, max_bytes)
+    ]
+    square = np.concatenate(squares)
+    return Estimate.within(square, 4 * float(jnp.finfo(linear.dtype).eps) * square)
 
 
 def _from(first, results):

@@ -70,6 +70,33 @@ def basis_rows(example, context, data, /, *, forward, chunk):
     return _over_basis(after_product, (indices, first.images), chunk)
 
 
+def image_rows(example, context, data, tangents, indices, /, *, chunk):
+    """What the Jacobians of some examples make of tangents that are not basis vectors.
+
+    Args:
+        example: an `ExampleBlock`.
+        context: as `ExampleBlock.separate` returns it.
+        data: likewise, ``(num, *shape in a batch of one)``.
+        tangents: takes an index, returns a vector of the entries that enter.
+        indices: of the tangents.
+        chunk: tangents at once.
+
+    Returns:
+        Array ``(indices, num, n_out)``. Survives jit.
+    """
+    one = [jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in data]
+    _, unpack = packing(one, 1)
+    over = functools.partial(jax.vmap, in_axes=example.axes)
+
+    def image(index):
+        vector = tuple(unpack(tangents(index).astype(jnp.float32)[None]))
+        return over(
+            lambda c, d: _flat(jax.jvp(functools.partial(example, c), d, vector)[1])
+        )(context, data)
+
+    return _over_basis(image, indices, chunk)
+
+
 def _over_basis(product, inputs, chunk):
     size = jax.tree.leaves(inputs)[0].shape[0]
     if chunk >= size:
