@@ -1,0 +1,202 @@
+"""Every judge on every case, in processes of their own."""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import zlib
+
+import jax
+
+from experiments.benchmarks.checkers import judges
+from experiments.benchmarks.checkers.cases import DTYPES, SHAPES, Case
+from experiments.benchmarks.checkers.correct import correct
+from experiments.benchmarks.checkers.frozen import HALVES
+from experiments.benchmarks.checkers.jax_operations import operations
+from experiments.benchmarks.checkers.mutants import MUTANTS
+from experiments.benchmarks.checkers.rules import with_vjp
+
+PARTS = ("mutants", "correct", "operations", "torch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One judgement of one case.
+
+    Attributes:
+        part: of the corpus, one of `PARTS`.
+        name: of the case.
+        judge: who judged.
+        wrong: whether the rule is wrong.
+        size: by how much, relative; see `cases.grade`.
+        half: ``tuned`` or ``frozen``; empty but for mutants.
+        klass: the class of bugs; 0 if there is none.
+        dtype: of the case.
+        verdict: PASS, FAIL, INCONCLUSIVE or ERROR.
+        resolution: as the judge states it, if it does.
+        evaluations: of the function and of its rules.
+        seconds: with compilation.
+        reason: in the judge's words.
+    """
+
+    part: str
+    name: str
+    judge: str
+    wrong: bool
+    size: float
+    half: str
+    klass: int
+    dtype: str
+    verdict: str
+    resolution: float
+    evaluations: int
+    seconds: float
+    reason: str
+
+
+def shapes_of(mutant, dtype: str, shapes: str) -> tuple[str, ...]:
+    """All shapes, or one that the name and the dtype decide."""
+    if shapes == "all":
+        return SHAPES
+    first = zlib.crc32(mutant.name.encode())
+    return (SHAPES[(first + DTYPES.index(dtype)) % len(SHAPES)],)
+
+
+def tasks(config) -> list[tuple]:
+    """What is to be judged, in small portions: a part and a name or number."""
+    halves = HALVES if config.half == "both" else (config.half,)
+    found = []
+    if "mutants" in config.parts:
+        chosen = [i for i, m in enumerate(MUTANTS) if m.half in halves]
+        found += [("mutants", i) for i in chosen]
+    if "correct" in config.parts:
+        found += [("correct", name) for name in correct()]
+    if "operations" in config.parts:
+        found += [("operations", name) for name in operations()]
+    if "torch" in config.parts:
+        from experiments.benchmarks.checkers.torch_ports import PORTS
+
+        found += [("torch", name) for name in PORTS]
+    return found[:: config.every]
+
+
+def run(config, advance=lambda rows: None) -> list[Row]:
+    """All judgements, from ``config.workers`` processes.
+
+    Args:
+        config: see `__main__`.
+        advance: called with the rows of every task that is done.
+    """
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        config.workers, mp_context=context, initializer=_start, max_tasks_per_child=40
+    ) as pool:
+        waiting = [pool.submit(judge_task, task, config) for task in tasks(config)]
+        for done in concurrent.futures.as_completed(waiting):
+            rows += done.result()
+            advance(done.result())
+    return rows
+
+
+def _start():
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    jax.config.update("jax_platforms", "cpu")
+
+
+def judge_task(task, config) -> list[Row]:
+    """The rows of one task."""
+    part, what = task
+    rows = {
+        "mutants": _judge_mutant,
+        "correct": _judge_correct,
+        "operations": _judge_operation,
+        "torch": _judge_torch,
+    }[part](what, config)
+    jax.clear_caches()
+    return rows
+
+
+def _judge_mutant(number, config):
+    mutant = MUTANTS[number]
+    chosen = [
+        Case(mutant, shape, dtype)
+        for dtype in config.dtypes
+        if dtype in mutant.dtypes
+        for shape in shapes_of(mutant, dtype, config.shapes)
+    ]
+    rows = []
+    for case in chosen:
+        known = {
+            "part": "mutants",
+            "name": case.name,
+            "wrong": True,
+            "size": case.size(),
+            "half": mutant.half,
+            "klass": mutant.klass,
+            "dtype": case.dtype,
+        }
+        options = {"dtype": case.dtype, "order": mutant.order}
+        rows += _all_judges(config, case.f, case.args, options, known)
+    return rows
+
+
+def _judge_correct(name, config):
+    case = correct()[name]
+    known = _known("correct", name, wrong=False, dtype=case.dtype)
+    options = {"dtype": case.dtype, "expect": case.expect}
+    args = jax.tree.map(lambda a: _as_float(a, case.dtype), case.args)
+    return _all_judges(config, case.f, args, options, known)
+
+
+def _as_float(a, dtype):
+    floating = jax.numpy.issubdtype(a.dtype, jax.numpy.floating)
+    return a.astype(dtype) if floating else a
+
+
+def _judge_operation(name, config):
+    f, args = operations()[name]
+    args = jax.tree.map(lambda a: _as_float(a, "float64"), args)
+
+    def plain(*args):
+        return f(*args)
+
+    off = with_vjp(plain, lambda args, w, g: jax.tree.map(lambda a: 1.01 * a, g))
+    rows = []
+    for f, wrong in ((plain, False), (off, True)):
+        known = _known("operations", name, wrong=wrong, size=0.01 * wrong)
+        rows += _all_judges(config, f, args, {"dtype": "float64"}, known)
+    return rows
+
+
+def _judge_torch(name, config):
+    from experiments.benchmarks.checkers.torch_ports import judge_port
+
+    rows = []
+    for known, verdicts in judge_port(name, config):
+        for judge, judgement in verdicts.items():
+            rows.append(_row(known, judge, judgement))
+    return rows
+
+
+def _known(part, name, *, wrong, size=0.0, dtype="float64"):
+    return {
+        "part": part,
+        "name": name,
+        "wrong": wrong,
+        "size": size,
+        "half": "",
+        "klass": 0,
+        "dtype": dtype,
+    }
+
+
+def _all_judges(config, f, args, options, known):
+    return [
+        _row(known, name, judges.judged(name, f, args, **options))
+        for name in config.judges
+    ]
+
+
+def _row(known, judge, judgement):
+    return Row(judge=judge, **known, **dataclasses.asdict(judgement))

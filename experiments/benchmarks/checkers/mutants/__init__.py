@@ -1,0 +1,23 @@
+"""Wrong rules by subject, and what of section 3's classes is not among them.
+
+A single function of immutable arrays cannot show a cotangent that is overwritten in
+place (class 29).
+"""
+
+from experiments.benchmarks.checkers.mutants import (
+    factors,
+    matrices,
+    numerics,
+    reductions,
+    transformed,
+    windows,
+)
+
+MUTANTS = (
+    *factors.MUTANTS,
+    *reductions.MUTANTS,
+    *matrices.MUTANTS,
+    *windows.MUTANTS,
+    *numerics.MUTANTS,
+    *transformed.MUTANTS,
+)

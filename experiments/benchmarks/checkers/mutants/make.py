@@ -1,0 +1,66 @@
+"""How a mutant is written: the name of an operation, and its mistake."""
+
+from collections.abc import Callable
+
+from experiments.benchmarks.checkers.cases import DTYPES, Mutant
+from experiments.benchmarks.checkers.operations import OPERATIONS
+from experiments.benchmarks.checkers.rules import gradient_of, with_vjp
+
+
+def mutant(
+    klass: int,
+    operation: str,
+    mistake: str,
+    wrong: Callable | None = None,
+    *,
+    of: Callable | None = None,
+    rule: Callable | None = None,
+    truth: Callable | None = None,
+    point: Callable | None = None,
+    dtypes: tuple[str, ...] | None = None,
+    **fields,
+) -> Mutant:
+    """A mutant of one of the `OPERATIONS`, or of a function given here.
+
+    Args:
+        klass: the number of the class of bugs.
+        operation: its name.
+        mistake: in words.
+        wrong: makes the gradients from ``(args, w, true gradients)``; or
+        of: the function whose gradients the rule returns; or
+        rule: makes the function with the wrong rule from the operation.
+        truth: the operation, if it is none of the list.
+        point: where it is checked, if elsewhere.
+        dtypes: those in which there is a mistake, if not all.
+        **fields: further fields of `Mutant`.
+    """
+    listed = OPERATIONS.get(operation)
+    plain = truth or listed.f
+
+    def f(*args):  # without the defaults that custom_vjp would take for arguments
+        return plain(*args)
+
+    point = point or listed.point
+    dtypes = dtypes or (DTYPES if truth or not listed else listed.dtypes)
+    if wrong is not None:
+        made = with_vjp(f, wrong)
+    elif of is not None:
+        made = gradient_of(f, of)
+    else:
+        assert rule is not None
+        made = rule(f)
+    return Mutant(klass, operation, mistake, made, f, point, dtypes=dtypes, **fields)
+
+
+def only(i: int, change: Callable) -> Callable:
+    """A mistake in the gradient of one argument: a function of the true one."""
+
+    def wrong(args, w, g):
+        return (*g[:i], change(g[i]), *g[i + 1 :])
+
+    return wrong
+
+
+def every(change: Callable) -> Callable:
+    """The same mistake in every gradient."""
+    return lambda args, w, g: tuple(change(a) for a in g)
