@@ -49,7 +49,7 @@ def _missing(f, point, outputs, modes, closed) -> dict[str, str]:
     missing = {}
     if "forward" in modes and not _has_jvp(f, point, closed):
         missing["forward"] = _NO_FORWARD
-    if "reverse" in modes and not _has_vjp(f, point, outputs, closed):
+    if "reverse" in modes and not has_vjp(f, point, outputs, traced=closed is not None):
         missing["reverse"] = _NO_REVERSE
     return missing
 
@@ -72,15 +72,17 @@ def _has_jvp(f, point, closed) -> bool:
     return not any(_compat.lacks_jvp(eqn) for eqn in traced.eqns)
 
 
-def _has_vjp(f, point, outputs, closed) -> bool:
+def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
+    """Whether JAX finds a reverse mode; what a broken rule raises is raised."""
+
     def vjp(w):
         return jax.vjp(f, point)[1](w)
 
     try:
-        if closed is None:
-            vjp(tuple(jnp.zeros(y.shape, y.dtype) for y in outputs))
-        else:
+        if traced:
             jax.eval_shape(vjp, outputs)
+        else:
+            vjp(tuple(jnp.zeros(y.shape, y.dtype) for y in outputs))
     except ValueError as error:
         if "Reverse-mode differentiation does not work" not in str(error):
             raise

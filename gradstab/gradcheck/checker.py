@@ -1,28 +1,30 @@
 """The check: probe, judge, look again before accusing."""
 
-import dataclasses
-import itertools
+import importlib
 from collections.abc import Callable
 
 import numpy as np
 
-from gradstab.gradcheck.directions import directions, root_mean_square
-from gradstab.gradcheck.findings import GradCheck, Verdict
-from gradstab.gradcheck.probes import MAX_BYTES, Prober
-from gradstab.gradcheck.problem import MODES, problem
-from gradstab.gradcheck.verdict import (
-    AGREES,
-    DIFFERS,
-    KINK,
-    UNCONFIRMED,
-    judge,
+from gradstab.gradcheck import points
+from gradstab.gradcheck.conclusion import conclude, named, unsettled
+from gradstab.gradcheck.examination import Examination, Look
+from gradstab.gradcheck.findings import (
+    BODY,
+    EXPECTED,
+    REFERENCE,
+    Finding,
+    GradCheck,
 )
+from gradstab.gradcheck.own_precision import LOST, OwnPrecision
+from gradstab.gradcheck.probes import MAX_BYTES, num_lanes
+from gradstab.gradcheck.problem import MODES, PRECISIONS, problem
+from gradstab.gradcheck.verdict import AGREES, DIFFERS, KINK
 
 # The relative error that is asked about by default. Coarser dtypes get 0.1.
 _RTOL = {"float64": 1e-6, "float32": 1e-2}
-
-# How far beside a kink the rule is checked again, in sizes of the argument.
-_BESIDE = 2.0**-3
+_AT = ("given", "both")
+_ORDERS = (1, 2)
+_ITERATES = "f iterates: it was checked at the point given only"
 
 
 def check(
@@ -30,9 +32,18 @@ def check(
     /,
     *args,
     rtol: float | None = None,
-    seed: int = 0,
+    at: str = "both",
+    order: int = 1,
     modes: tuple[str, ...] = MODES,
+    reference: Callable | None = None,
+    expect: Callable | None = None,
+    exhaustive: bool = False,
+    precision: str | None = None,
+    transformations: bool = True,
+    locate: bool = True,
     max_bytes: int = MAX_BYTES,
+    seed: int = 0,
+    progress: bool = False,
 ) -> GradCheck:
     r"""Checks the derivatives of a function against differences of its value.
 
@@ -46,13 +57,15 @@ def check(
 
     The verdict is PASS if the resolution is at most ``rtol``; FAIL if a rule differs
     from the differences by more than their noise, along two independent sets of
-    directions; otherwise INCONCLUSIVE, with a reason. If the true derivative is zero
-    the resolution is absolute: relative to f's value over the size of the argument.
-    At a kink a rule is accepted if it lies between the one-sided slopes and is right at
-    a point beside, and a note says so.
+    directions, or breaks a law that every derivative obeys; otherwise INCONCLUSIVE,
+    with a reason. If the true derivative is zero the resolution is absolute: relative
+    to f's value over the size of the argument. At a kink a rule is accepted if it lies
+    between the one-sided slopes and is right at a point beside, and a note says so.
 
     Everything is lifted to float64, whatever `jax_enable_x64` says, unless f rounds to
-    a narrower dtype inside or does not trace in float64; then a note says so.
+    a narrower dtype inside or does not trace in float64; then a note says so. What
+    rounding does to a rule in the dtype of the arguments is a finding of its own: it
+    may be ``rtol`` or, if that is more, what is the default in that dtype.
 
     Args:
         f: function of pytrees to a pytree, whose floating leaves are checked together.
@@ -61,138 +74,185 @@ def check(
         *args: the point. Complex numbers are moved as pairs of real ones. Integers,
             booleans, None and PRNG keys are passed on as given.
         rtol: the resolution asked for; 1e-6 in float64, 1e-2 in float32, else 0.1.
-        seed: of the random directions.
-        modes: the rules to check: ``forward``, ``reverse`` or both. The forward mode is
-            left out, with a note, if f has a `jax.custom_vjp`.
+        at: ``both``: also at points moved from the one given (larger, smaller, of the
+            other sign, with zeros and ties), where f is finite; ``given``: only there.
+            A rule that is wrong at a moved point fails; one that nothing can be said
+            about there is noted. A function that iterates is not moved.
+        order: 2 checks the derivatives of the derivatives too.
+        modes: the rules to check: ``forward``, ``reverse`` or both. A mode that f has
+            not is left out, with a note.
+        reference: a function with the arguments, values and derivatives that f should
+            have. Its automatic differentiation is one more oracle.
+        expect: a function with the derivatives that the rule is meant to have, instead
+            of those of f: how a straight-through estimator is declared.
+        exhaustive: compare every entry of the Jacobian too.
+        precision: ``float64``: an error if f does not exist in it; ``own``: that of the
+            arguments, for code or hardware without float64.
+        transformations: try whether the derivatives are the same under `jax.jit`,
+            `jax.vmap`, `jax.lax.scan`, `jax.checkpoint` and `jax.shard_map`.
+        locate: after FAIL, find the wrong entries and their likely cause.
         max_bytes: memory that the evaluations under way may take, roughly.
+        seed: of the random directions.
+        progress: show a progress bar of the exhaustive comparison.
 
     Returns:
         The verdict and what it rests on. A wrong rule raises nothing.
 
     Raises:
-        TypeError: f is not callable, or only the forward mode was asked for and f has
-            none.
+        TypeError: f is not callable, has none of the modes asked for, or does not exist
+            in the precision asked for.
         ValueError: there is nothing to differentiate, or an option is out of range.
 
     Cost:
         In float64, 432 evaluations of f per argument leaf, whatever its size, mapped
-        in turns of at most ``max_bytes``; as many again to confirm an error, and again
-        to look beside a kink.
+        in turns of at most ``max_bytes``; half of that at each of four moved points; as
+        many again to confirm an error, and to look beside a kink. About twenty more for
+        each other oracle. A small function takes a second, nearly all of it compiling.
+
+    References:
+        Moré and Wild (2012), Estimating derivatives of noisy simulations; Goldenshluger
+        and Nemirovski (1997), On spatially adaptive estimation of nonparametric
+        regression (the choice of step).
 
     >>> import jax.numpy as jnp
     >>> result = check(jnp.tanh, jnp.linspace(-1, 1, 5))
     >>> result.verdict, result.resolution < 1e-6
     (<Verdict.PASS: 'PASS'>, True)
     """
-    _validate(f, rtol, modes)
-    task = problem(f, args, modes=modes)
-    rtol = _RTOL.get(task.dtype.name, 0.1) if rtol is None else float(rtol)
-    prober = Prober(task, max_bytes=max_bytes)
-    spent = []
-
-    def look(point, rng):
-        seen = prober(point, rng)
-        spent.append(seen.evaluations)
-        if trouble := _trouble(seen):
-            return trouble, []
-        leaves = zip(task.names, seen.leaves, strict=True)
-        found = [judge(*leaf, dtype=task.dtype, rtol=rtol) for leaf in leaves]
-        return "", list(itertools.chain.from_iterable(found))
-
-    streams = iter(np.random.default_rng(seed).spawn(5))
-    trouble, found = _look_twice(look, task.leaves, streams)
-    notes = task.notes
-    if kinks := [g for g in found if g.state == KINK]:
-        point = _beside(task.leaves, next(streams))
-        _, beside = _look_twice(look, point, streams)
-        elsewhere = {(g.leaf, g.mode): g for g in beside}
-        found = [elsewhere.get((g.leaf, g.mode), g) if g in kinks else g for g in found]
-        notes += (
-            f"f has a kink in {_named(kinks)}: the rule lies between the one-sided "
-            "slopes there, and is judged at a point beside",
-        )
-    return _result(
-        found,
-        trouble,
-        rtol=rtol,
-        precision=task.dtype.name,
-        evaluations=sum(spent),
+    _validate(f, rtol, at, order, modes, precision, reference, expect)
+    task = problem(f, args, modes=modes, precision=precision)
+    others = {REFERENCE: reference, EXPECTED: expect}
+    seen = Examination(
+        task,
+        rtol=_default_rtol(task.dtype) if rtol is None else float(rtol),
+        max_bytes=max_bytes,
         seed=seed,
-        notes=notes,
+        others={n: task.of_leaves(g) for n, g in others.items() if g is not None},
+    )
+    look = seen.look_twice(task.leaves)
+    found, notes = list(look.findings), list(task.notes)
+    if not look.trouble:
+        found, notes = _at_point(seen, look, notes)
+    moved = ()
+    if not look.trouble and at == "both" and not _accused(found):
+        more, moved = _at_moved_points(seen)
+        found += more
+        notes += [_ITERATES] * task.iterates
+    return conclude(
+        found,
+        trouble=look.trouble,
+        rtol=seen.rtol,
+        precision=task.dtype.name,
+        evaluations=seen.evaluations,
+        seed=seed,
+        notes=(*notes, *seen.notes),
+        moved=moved,
     )
 
 
-def _validate(f, rtol, modes):
-    if not callable(f):
-        raise TypeError(
-            f"expected a function and its arguments, got {type(f).__name__}"
-        )
+def _validate(f, rtol, at, order, modes, precision, reference, expect):
+    for function in (f, reference, expect):
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"expected a function and its arguments, got {type(function).__name__}"
+            )
+    if reference is not None and expect is not None:
+        raise ValueError("f has either a reference or an expected derivative, not both")
     if rtol is not None and not 0 < rtol < 1:
         raise ValueError(f"rtol is a relative error between 0 and 1, got {rtol!r}")
     unknown = [mode for mode in modes if mode not in MODES]
     if isinstance(modes, str) or unknown or not modes:
         raise ValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")
+    given = {"at": (at, _AT), "order": (order, _ORDERS)}
+    for name, (value, known) in (
+        given | {"precision": (precision, PRECISIONS)}
+    ).items():
+        if value not in known:
+            raise ValueError(f"{name} is one of {known}, got {value!r}")
 
 
-def _trouble(seen) -> str:
-    if not seen.finite:
-        return "f is not finite at the point"
-    if not seen.repeats:
-        return "f is not deterministic: the same arguments gave another value"
-    return ""
+def _default_rtol(dtype) -> float:
+    return _RTOL.get(np.dtype(dtype).name, 0.1)
 
 
-def _look_twice(look, point, streams):
-    """The findings at a point; a rule is accused only if it differs again."""
-    trouble, found = look(point, next(streams))
-    if all(g.state != DIFFERS for g in found):
-        return trouble, found
-    _, again = look(point, next(streams))
-    confirmed = {(g.leaf, g.mode) for g in again if g.state == DIFFERS}
-    return trouble, [
-        dataclasses.replace(g, state=UNCONFIRMED)
-        if g.state == DIFFERS and (g.leaf, g.mode) not in confirmed
-        else g
+def _accused(found) -> bool:
+    return any(g.state == DIFFERS for g in found)
+
+
+def _at_point(seen: Examination, look: Look, notes):
+    """All that is said at the point given: beside its kinks, by body, by rounding."""
+    task = seen.problem
+    found = list(look.findings)
+    if task.own is not None and not _accused(found):
+        found += _rounding(seen, look)
+    if kinks := [g for g in found if g.state == KINK]:
+        found = _beside_kinks(seen, found)
+        notes = [
+            *notes,
+            f"f has a kink in {named(kinks)}: the rule lies between the one-sided "
+            "slopes there, and is judged at a point beside",
+        ]
+    if task.has_rules and unsettled(found):
+        found += _by_body(seen, look)
+    if lost := [g for g in found if g.state == LOST]:
+        notes = [*notes, f"in {task.own.dtype} f {LOST[6:]} in {named(lost)}"]
+    return found, notes
+
+
+def _rounding(seen: Examination, look: Look) -> list[Finding]:
+    task = seen.problem
+    compare = OwnPrecision(
+        task,
+        lanes=num_lanes(task, seen.max_bytes),
+        rtol=max(seen.rtol, _default_rtol(task.own.dtype)),
+    )
+    seen.evaluations += compare.evaluations
+    return compare(task.leaves, look.seen)
+
+
+def _beside_kinks(seen: Examination, found) -> list[Finding]:
+    """The findings at a kink replaced by those at a point beside."""
+    point = points.beside(seen.problem.leaves, seen.stream())
+    beside = seen.look_twice(point, where=points.BESIDE).findings
+    elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
+    return [
+        elsewhere.get((g.leaf, g.mode, g.oracle), g) if g.state == KINK else g
         for g in found
     ]
 
 
-def _beside(point, rng):
-    """A point a little away in every leaf, where a kink at the point is not met."""
-    moves = [directions(rng, [x], num=1)[0][0] for x in point]
-    sizes = [_BESIDE * (root_mean_square(x) or 1.0) for x in point]
-    return tuple(
-        np.asarray(x + size * v, x.dtype)
-        for x, size, v in zip(map(np.asarray, point), sizes, moves, strict=True)
-    )
+def _by_body(seen: Examination, look: Look) -> list[Finding]:
+    """What automatic differentiation of f without its rules says, if it can."""
+    try:
+        bodies = importlib.import_module("gradstab.gradcheck.bodies")
+        plain = bodies.without_rules(seen.problem.f)
+        found = seen.ask(BODY, plain, look, seen.problem.leaves)
+    # A body is under no obligation to have a derivative.
+    except (TypeError, ValueError, NotImplementedError, AssertionError):
+        return []
+    return [g for g in found if g.state != KINK]
 
 
-def _result(found, trouble, **fields) -> GradCheck:
-    found = tuple(sorted(found, key=_severity, reverse=True))
-    wrong = [g for g in found if g.state == DIFFERS]
-    vague = [g for g in found if g.state not in (AGREES, DIFFERS)]
-    if wrong:
-        verdict = Verdict.FAIL
-        modes = " and ".join(sorted({g.mode for g in wrong}))
-        reason = f"wrong {modes} derivative in {_named(wrong)}"
-    elif trouble or vague:
-        verdict = Verdict.INCONCLUSIVE
-        reason = trouble or f"{vague[0].state} ({_named(vague)})"
-    else:
-        verdict, reason = Verdict.PASS, ""
-    return GradCheck(
-        findings=found,
-        resolution=max((g.resolution for g in found), default=np.inf),
-        verdict=verdict,
-        reason=reason,
-        **fields,
-    )
+def _at_moved_points(seen: Examination):
+    """Findings of rules that are wrong at moved points, and what came of each point."""
+    wrong, answers = [], []
+    if seen.problem.iterates:
+        return wrong, ()
+    for where, point in points.moved(seen.problem.leaves, seen.stream()):
+        look = seen.look_twice(point, where=where, coarse=True)
+        accused = [g for g in look.findings if _is_wrong_there(g)]
+        open_ = unsettled(look.findings, settling=(AGREES, KINK))
+        answers.append((where, _answer(look, accused, open_)))
+        wrong += accused
+    return wrong, tuple(answers)
 
 
-def _named(found) -> str:
-    names = list(dict.fromkeys(g.leaf for g in found))
-    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+def _answer(look, accused, unsettled) -> str:
+    if look.trouble:
+        return "not defined"
+    return "wrong" if accused else "undecided" if unsettled else "right"
 
 
-def _severity(finding):
-    return finding.state == DIFFERS, finding.state != AGREES, finding.resolution
+def _is_wrong_there(finding) -> bool:
+    """Whether a rule is finite, and wrong: at borders infinite slopes are no error."""
+    return finding.state == DIFFERS and bool(np.isfinite(finding.error))

@@ -6,6 +6,12 @@ import functools
 
 import jax
 
+# The oracles that are not differences of f.
+REFERENCE = "autodiff of the reference"
+EXPECTED = "autodiff of what is expected"
+BODY = "autodiff of the rule's own body"
+ROUNDING = "the rule itself in float64"
+
 
 class Verdict(enum.Enum):
     """The three answers of a check."""
@@ -51,10 +57,17 @@ class Finding:
     oracle: str
     point: str = "as given"
 
+    @property
+    def proves(self) -> bool:
+        """Whether the oracle knows the derivative, and not only the rule's rounding."""
+        return self.oracle != ROUNDING
+
     def __str__(self) -> str:
+        oracle = "" if "differences" in self.oracle else f" against {self.oracle}"
+        point = "" if self.point == "as given" else f", {self.point}"
         return (
-            f"{self.leaf} ({self.mode}): error {self.error:.1e} +- {self.bar:.1e}, "
-            f"resolution {self.resolution:.1e}"
+            f"{self.leaf} ({self.mode}{point}): error {self.error:.1e} +- "
+            f"{self.bar:.1e}{oracle}, resolution {self.resolution:.1e}"
             f"{' of the size of f (zero derivative)' * self.absolute}: {self.state}"
         )
 
@@ -147,6 +160,7 @@ class Location:
         "evaluations",
         "seed",
         "notes",
+        "moved",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +179,8 @@ class GradCheck:
         notes: what else the reader should know.
         identities: the laws that were tried without differences.
         locations: where the rule is wrong, the worst argument first; empty unless FAIL.
+        moved: how the point was moved, and what came of it there: ``right``, ``wrong``,
+            ``undecided``, or ``not defined`` if f is not finite there.
     """
 
     findings: tuple[Finding, ...]
@@ -178,15 +194,22 @@ class GradCheck:
     notes: tuple[str, ...]
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         shown, hidden = self.findings[:8], len(self.findings) - 8
         lines = [
             f"{self.verdict.value}{': ' * bool(self.reason)}{self.reason}",
             f"resolution {self.resolution:.1e}, asked for {self.rtol:.1e}; "
-            f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}",
+            f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}"
+            f"{self._elsewhere()}",
             *(f"  {finding}" for finding in shown),
             *([f"  and {hidden} more findings, none worse"] if hidden > 0 else []),
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+    def _elsewhere(self) -> str:
+        answers = [answer for _, answer in self.moved]
+        counts = [f"{answers.count(a)} {a}" for a in dict.fromkeys(answers)]
+        return f"; moved points: {', '.join(counts)}" if counts else ""

@@ -63,6 +63,8 @@ class Measurement:
         leaves: one record per argument leaf.
         finite: whether f is finite at the point.
         repeats: whether f gave the same value again.
+        maps: whether f gave it as one of several points too.
+        value: all outputs as one vector.
         evaluations: of f, its JVP and its VJP.
         draw: the directions, to ask other functions along the same.
     """
@@ -70,6 +72,8 @@ class Measurement:
     leaves: tuple[Probes, ...]
     finite: bool
     repeats: bool
+    maps: bool
+    value: np.ndarray
     evaluations: int
     draw: "Draw"
 
@@ -85,6 +89,15 @@ class Draw:
 
     tangents: tuple
     cotangents: tuple
+
+    def astype(self, problem: Problem, /) -> "Draw":
+        """The same directions in the dtypes of a problem, which must hold them."""
+        tangents = zip(self.tangents, problem.leaves, strict=True)
+        cotangents = zip(self.cotangents, problem.outputs, strict=True)
+        return Draw(
+            tuple(v.astype(x.dtype) for v, x in tangents),
+            tuple(w.astype(y.dtype) for w, y in cotangents),
+        )
 
 
 class Prober:
@@ -113,13 +126,16 @@ class Prober:
         steps, rungs, scales = _steps(point, rng, self.problem.dtype, coarse=coarse)
         seen = _differences(self.programs, point, draw, tables, steps)
         eps = float(jnp.finfo(self.problem.dtype).eps)
+        slack = np.sqrt(eps) * tables["norm"]
         return Measurement(
             leaves=tuple(
                 _one_leaf(tables, seen, i, rungs[i], scales[i], eps)
                 for i in range(len(point))
             ),
             finite=bool(np.all(np.isfinite(tables["value"]))),
-            repeats=bool(tables["gap"] <= np.sqrt(eps) * tables["norm"]),
+            repeats=bool(tables["gap"] <= slack),
+            maps=bool(tables["gap_mapped"] <= slack),
+            value=tables["value"],
             evaluations=2 * steps.size + num_rules(self.problem),
             draw=draw,
         )
@@ -137,7 +153,7 @@ def num_lanes(problem: Problem, max_bytes: int, /) -> int:
 def num_rules(problem: Problem, /) -> int:
     """Evaluations of f and its rules in one call of `rule_tables`."""
     rules = len(problem.leaves) * NUM_TANGENTS if "forward" in problem.modes else 0
-    return rules + (NUM_COTANGENTS if "reverse" in problem.modes else 0) + 2
+    return rules + (NUM_COTANGENTS if "reverse" in problem.modes else 0) + 4
 
 
 def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
@@ -146,13 +162,18 @@ def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
     Returns:
         For every mode that was asked for its entries ``(leaves, tangents,
         cotangents)``; ``gradients``, per leaf the VJPs of the cotangents; ``value``,
-        all outputs as one vector, ``norm``, its Euclidean norm, and ``gap``, by how
-        much it changed when computed again.
+        all outputs as one vector, ``norm``, its Euclidean norm, and by how much it
+        changed when computed again, ``gap``, and among others, ``gap_mapped``.
     """
     raw = programs.rules(point, draw.tangents, draw.cotangents)
-    value, again = _vector(raw["value"]), _vector(raw["again"])
+    value = _vector(raw["value"])
     with np.errstate(all="ignore"):
-        tables = {"value": value, "norm": _norm(value), "gap": _norm(again - value)}
+        tables = {
+            "value": value,
+            "norm": _norm(value),
+            "gap": _norm(_vector(raw["again"]) - value),
+            "gap_mapped": _norm(_vector(raw["mapped"]) - value),
+        }
         if "reverse" in raw:
             tables["gradients"] = raw["reverse"]
             tables["reverse"] = _paired(draw.tangents, raw["reverse"])

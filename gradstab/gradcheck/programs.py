@@ -37,9 +37,10 @@ class Programs:
             cotangents: per output ``(num_cotangents, *shape)``.
 
         Returns:
-            On the host: ``value`` and, computed once more, ``again``; ``reverse``, per
-            leaf the gradients ``(num_cotangents, *shape)``; ``forward``, per output the
-            tangents ``(leaves, num_tangents, *shape)``; the latter two if f has them.
+            On the host: ``value`` and, computed once more, ``again``, and as one of
+            two points, ``mapped``; ``reverse``, per leaf the gradients
+            ``(num_cotangents, *shape)``; ``forward``, per output the tangents
+            ``(leaves, num_tangents, *shape)``; the latter two if f has them.
         """
         with self.problem.context():
             return jax.device_get(self._rules(point, tangents, cotangents))
@@ -76,6 +77,8 @@ class Programs:
 def _rules(f, modes, turns, point, tangents, cotangents):
     # Traced again and kept apart by the barrier: the same value, unless f is random.
     found = {"value": f(point), "again": f(jax.lax.optimization_barrier(point))}
+    pair = jax.tree.map(lambda x: jnp.stack([x, x + x * 2.0**-7]), tuple(point))
+    found["mapped"] = tuple(y[0] for y in turns(f, pair))
     if "reverse" in modes:
         _, pullback = jax.vjp(f, point)
         (found["reverse"],) = turns(pullback, cotangents)

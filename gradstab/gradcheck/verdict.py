@@ -1,4 +1,6 @@
-"""Whether a rule agrees with the differences, and how far these can be trusted."""
+"""Whether a rule agrees with an oracle, and how far the oracle can be trusted."""
+
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,32 +19,96 @@ UNDEFINED = "f is not finite on both sides of the point, at any step"
 STAIRS = "f moves in stairs: it rounds inside, or it is saturated"
 UNBOUNDED = "the rule is not finite, and f is too steep to say more"
 UNCONFIRMED = "differed along one set of directions and not along another"
+SLIGHT = "differs by less than was asked for, and by too much to pass"
+NO_TRUTH = "the oracle's derivative is not finite"
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
 _LUCK = 1.8
 
+# An error of rank one and of the size asked for looks smaller than this part of it in
+# less than one of a hundred tables: the quantile of sqrt(chi2_6 / 6 * chi2_12 / 12).
+_ACCUSED = 0.3
 
-def judge(leaf: str, probes: Probes, /, *, dtype, rtol: float) -> list[Finding]:
-    """One finding for every mode of one argument leaf."""
-    oracle = f"central differences in {dtype}"
-    return [
-        Finding(*_compare(rule, probes, dtype, rtol), leaf, mode, oracle)
-        for mode, rule in probes.rules.items()
-    ]
+# Rounding of a derivative by automatic differentiation, in units in the last place of
+# itself; and, where two of them differ, of f's value over the argument, because terms
+# as large may have cancelled in one of them.
+_UNITS = 64
 
 
-def _compare(rule, probes, dtype, rtol):
-    """What a finding says: its three numbers, the step, and in words."""
-    flat = _is_flat(rule, probes, dtype)
-    best, blind = _truth(probes, flat)
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    r"""What an oracle says about the derivative of one leaf.
+
+    Attributes:
+        entries: the table :math:`\langle w_j, J v_k \rangle`; None if it says
+            nothing.
+        bar: the root mean square of its error.
+        doubt: what it may be off by besides, if it differs from the rule; what agrees
+            to the last digits is not doubted.
+        step: the largest step used; zero if none was.
+        limit: why it sees no more, in words; empty if nothing is in the way.
+        kink: half the gap between the one-sided slopes: the oracle's choice of a slope
+            may differ from the rule's by so much.
+        oracle: its name.
+    """
+
+    entries: np.ndarray | None
+    bar: float
+    step: float
+    limit: str
+    kink: float
+    oracle: str
+    doubt: float = 0.0
+
+
+def differences(rule, probes: Probes, /, *, dtype) -> Truth:
+    """What the differences say, from steps within the size of the argument."""
+    name = f"central differences in {dtype}"
+    resolved = num_resolved(probes.moved, probes.rounding, probes.steps)
+    stairs = resolved < len(probes.steps) and not is_flat(rule, probes, dtype=dtype)
+    near = probes.steps <= probes.scale
+    if stairs:
+        near &= np.arange(len(near)) < resolved
+    best = estimate(probes.residual[near], probes.rounding[near], probes.steps[near])
+    limit = STAIRS if stairs else ""
     if best is None:
-        return np.nan, np.inf, np.inf, 0.0, blind or UNDEFINED, False
-    truth = probes.anchor + best.value
-    size, bar = root_mean_square(truth), best.bar
+        return Truth(None, np.inf, 0.0, limit or UNDEFINED, 0.0, name)
+    entries = probes.anchor + best.value
+    return Truth(entries, best.bar, best.step, limit, kink(probes), name)
+
+
+def autodiff(entries, probes: Probes, /, *, dtype, oracle: str, kink=0.0) -> Truth:
+    """What automatic differentiation of another function says."""
+    entries = np.ravel(entries)
+    if not np.all(np.isfinite(entries)):
+        return Truth(None, np.inf, 0.0, NO_TRUTH, 0.0, oracle)
+    unit = _UNITS * float(jnp.finfo(dtype).eps)
+    bar, doubt = unit * root_mean_square(entries), unit * probes.value / probes.scale
+    return Truth(entries, bar, 0.0, "", kink, oracle, doubt)
+
+
+def compare(
+    rule, truth: Truth, probes: Probes, /, *, leaf: str, mode: str, dtype, rtol: float
+) -> Finding:
+    """Compares a rule with an oracle.
+
+    Args:
+        rule: its entries.
+        truth: those of the oracle.
+        probes: of the leaf.
+        leaf: its name.
+        mode: of the rule.
+        dtype: the coarsest that f computes in.
+        rtol: the resolution asked for.
+    """
+    if truth.entries is None:
+        nothing = np.nan, np.inf, np.inf, 0.0, truth.limit, False
+        return Finding(*nothing, leaf, mode, truth.oracle)
+    size, bar = root_mean_square(truth.entries), truth.bar
     finite = bool(np.all(np.isfinite(rule)))
-    error = root_mean_square(rule - truth) if finite else np.inf
+    error = root_mean_square(rule - truth.entries) if finite else np.inf
     typical = (probes.value or 1.0) / probes.scale
-    absolute = flat and size <= bar
+    absolute = is_flat(rule, probes, dtype=dtype) and size <= bar
     if absolute:
         unit = least = typical
     else:  # the true norm may be smaller than it looks, by the bar
@@ -56,29 +122,21 @@ def _compare(rule, probes, dtype, rtol):
     resolution, accepted = visible(2 * bar), visible(max(error, bar) + bar)
     if accepted <= rtol:
         resolution, state = accepted, AGREES
-    elif error <= bar:
-        state = blind or (HIDDEN if size > bar else VANISHES)
-    elif finite and error <= _LUCK * _kink(probes) + bar:
+    elif error <= bar + truth.doubt:
+        state = truth.limit or (HIDDEN if size > bar else VANISHES)
+    elif finite and error <= _LUCK * truth.kink + bar + truth.doubt:
         state = KINK
     elif not finite and bar > rtol * max(size, typical):
         state = UNBOUNDED
+    elif error - bar <= _ACCUSED * rtol * unit:
+        resolution, state = accepted, SLIGHT
     else:
         state = DIFFERS
-    return error / unit, bar / unit, resolution, best.step, state, absolute
+    numbers = error / unit, bar / unit, resolution, truth.step
+    return Finding(*numbers, state, absolute, leaf, mode, truth.oracle)
 
 
-def _truth(probes, flat):
-    """The estimate from steps within the size of the argument, and what limits it."""
-    resolved = num_resolved(probes.moved, probes.rounding, probes.steps)
-    blind = STAIRS if resolved < len(probes.steps) and not flat else ""
-    near = probes.steps <= probes.scale
-    if blind:
-        near &= np.arange(len(near)) < resolved
-    table = probes.residual[near], probes.rounding[near], probes.steps[near]
-    return estimate(*table), blind
-
-
-def _is_flat(rule, probes, dtype) -> bool:
+def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     """Whether rule and f agree that the derivative is zero, not just too small to see.
 
     The rule says zero (in float64: to rounding), and f does not move at any step, or it
@@ -90,6 +148,12 @@ def _is_flat(rule, probes, dtype) -> bool:
     return bool(root_mean_square(rule) <= zero and (still or probes.jump > eps**0.25))
 
 
-def _kink(probes) -> float:
-    """Half the gap between the one-sided slopes as the step vanishes; 0 if smooth."""
-    return float(np.min(probes.bend, initial=np.inf, where=np.isfinite(probes.bend)))
+def kink(probes: Probes, /, *, finest: float = 0.0) -> float:
+    """Half the gap between the one-sided slopes as the step vanishes; 0 if smooth.
+
+    Args:
+        probes: of the leaf.
+        finest: no smaller step is looked at.
+    """
+    seen = np.isfinite(probes.bend) & (probes.steps >= finest)
+    return float(np.min(probes.bend, initial=np.inf, where=seen))

@@ -50,7 +50,7 @@ def test_outputs_that_have_no_derivative_are_left_out():
 
     result = check(f, X, jax.random.key(0))
     assert result.verdict is Verdict.PASS
-    assert [g.leaf for g in result.findings] == ["args[0]", "args[0]"]
+    assert {g.leaf for g in result.findings} == {"args[0]"}
 
 
 def test_a_function_without_a_reverse_mode_is_checked_forward():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck import Verdict, check, checker
+from gradstab.gradcheck import Verdict, check, examination
 
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 
@@ -78,7 +78,9 @@ def test_a_bfloat16_function_is_never_passed_at_a_resolution_it_lacks():
 
 
 def test_the_evaluations_do_not_depend_on_the_size():
-    small, large = (check(jnp.tanh, np.ones(n, np.float32)) for n in (2, 4096))
+    small, large = (
+        check(jnp.tanh, np.ones(n, np.float32), at="given") for n in (2, 4096)
+    )
     assert small.evaluations == large.evaluations < 500
 
 
@@ -101,15 +103,14 @@ def test_the_seed_draws_the_directions():
 
 
 def test_nothing_is_accused_that_a_second_look_does_not_confirm(monkeypatch):
-    verdicts = iter(["differs", "agrees"])
+    states = iter(["differs", "agrees"])
 
-    def judge(*args, **kwargs):
-        state = next(verdicts)
-        return [dataclasses.replace(g, state=state) for g in _judge(*args, **kwargs)]
+    def compare(*args, **kwargs):
+        return dataclasses.replace(_compare(*args, **kwargs), state=next(states))
 
-    _judge = checker.judge
-    monkeypatch.setattr(checker, "judge", judge)
-    result = check(jnp.tanh, X)
+    _compare = examination.compare
+    monkeypatch.setattr(examination, "compare", compare)
+    result = check(jnp.tanh, X, at="given", modes=("reverse",))
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "and not along another" in result.reason
 
@@ -124,7 +125,7 @@ def test_rounding_a_large_argument_is_no_noise_if_the_vjp_is_right():
 def test_a_result_prints_in_fifteen_lines_whatever_the_number_of_leaves():
     result = check(lambda *xs: sum(jnp.sin(x) for x in xs), *[X[:1]] * 6)
     assert len(str(result).splitlines()) <= 15
-    assert "4 more findings" in str(result)
+    assert "16 more findings" in str(result)
 
 
 def test_a_result_is_a_pytree_of_its_numbers():

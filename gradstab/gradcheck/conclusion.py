@@ -1,0 +1,118 @@
+"""From findings and identities to one verdict."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from gradstab.gradcheck.findings import BODY, ROUNDING, Finding, GradCheck, Verdict
+from gradstab.gradcheck.own_precision import LOST
+from gradstab.gradcheck.verdict import AGREES, DIFFERS
+
+_BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
+
+
+def conclude(
+    found: Iterable[Finding], /, *, trouble: str, identities=(), **fields
+) -> GradCheck:
+    """The verdict that findings support.
+
+    A rule is wrong if any oracle but its own body says so: many a rule is written
+    because its body has no good derivative. It is right if one that knows the
+    derivative agrees, at the resolution asked for, with nothing against it.
+
+    Args:
+        found: of every leaf, mode and oracle.
+        trouble: why nothing could be looked at; empty if it could.
+        identities: the laws that were tried.
+        **fields: the other fields of the result.
+    """
+    found = tuple(sorted(_settled(found), key=_severity, reverse=True))
+    wrong = [g for g in found if g.state == DIFFERS]
+    broken = [law for law in identities if not law.holds]
+    best = _best(found)
+    vague = [g for g in best if g.state != AGREES]
+    if wrong or broken:
+        verdict = Verdict.FAIL
+        reason = "; ".join([*_accusations(wrong), *_broken(broken)])
+    elif trouble or vague:
+        verdict = Verdict.INCONCLUSIVE
+        reason = trouble or f"{vague[0].state} ({named(vague)})"
+    else:
+        verdict, reason = Verdict.PASS, ""
+    return GradCheck(
+        findings=found,
+        resolution=max((g.resolution for g in best), default=np.inf),
+        verdict=verdict,
+        reason=reason,
+        identities=tuple(identities),
+        **fields,
+    )
+
+
+def unsettled(found: Iterable[Finding], /, *, settling: tuple = (AGREES,)) -> bool:
+    """Whether a rule is neither accused nor acquitted by the findings.
+
+    Args:
+        found: of every leaf, mode and oracle.
+        settling: the states that acquit.
+    """
+    return all(g.state != DIFFERS for g in found) and any(
+        g.state not in settling for g in _best(found)
+    )
+
+
+def named(found: Iterable[Finding], /) -> str:
+    """The leaves of some findings, in words."""
+    names = list(dict.fromkeys(g.leaf for g in found))
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+
+
+def _best(found) -> list[Finding]:
+    """For every leaf and mode the finding that says most about the derivative."""
+    best = {}
+    for g in found:
+        if g.proves:
+            key = g.leaf, g.mode
+            best[key] = min(best.get(key, g), g, key=_doubt)
+    return list(best.values())
+
+
+def _doubt(finding):
+    return finding.state != AGREES, finding.resolution
+
+
+def _settled(found):
+    """The findings, those of a rule's own body only as far as they may accuse."""
+    found = tuple(found)
+    acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.state == AGREES}
+    for g in found:
+        if g.oracle != BODY or g.state != DIFFERS:
+            yield g
+        elif (g.leaf, g.mode) not in acquitted:
+            yield dataclasses.replace(g, state=_BODY_DIFFERS)
+
+
+def _accusations(wrong):
+    """One sentence per kind of accusation, the worst first."""
+    groups = {}
+    for g in wrong:
+        groups.setdefault((g.oracle == ROUNDING, g.point), []).append(g)
+    for (rounds, point), group in groups.items():
+        modes = " and ".join(sorted({g.mode for g in group}))
+        what = "loses its digits" if rounds else "derivative"
+        where = "" if point == "as given" else f", {point}"
+        rule = f"{modes} rule {what}" if rounds else f"wrong {modes} {what}"
+        yield f"{rule} in {named(group)}{where}"
+
+
+def _broken(laws):
+    for law in laws:
+        of = f" ({law.leaf})" if law.leaf else ""
+        detail = f": {law.detail}" if law.detail else ""
+        yield f"broken law: {law.name}{of}{detail}"
+
+
+def _severity(finding):
+    fine = finding.state in (AGREES, LOST)
+    return finding.state == DIFFERS, not fine, finding.proves, finding.resolution

@@ -1,0 +1,70 @@
+"""Where a function is checked besides the point that was given.
+
+A rule may be right at one point by chance: at a scale where a term does not matter, or
+where no two entries are equal. The moved points have the same shapes, so nothing is
+compiled for them.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradstab.gradcheck.directions import directions, root_mean_square
+
+AS_GIVEN = "as given"
+BESIDE = "beside the point given"
+
+# Powers of two: what they do to the arguments is exact.
+_SCALED = {
+    "16 times as large": 16.0,
+    "128 times as small": 2.0**-7,
+    "with signs changed": -1.0,
+}
+TIES = "with zeros and ties"
+
+# How far beside a kink the rule is checked again, in sizes of the argument.
+_BESIDE = 2.0**-3
+
+
+def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tuple]]:
+    """Other points: large, small, of the other sign, and with zeros and ties.
+
+    A leaf that is zero everywhere is filled with random numbers of size one first.
+
+    Args:
+        leaves: the point given.
+        rng: of these numbers.
+
+    Yields:
+        What was done in words, and the point.
+    """
+    filled = [np.asarray(x, np.float64) for x in leaves]
+    filled = [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in filled]
+    for name, factor in _SCALED.items():
+        yield name, _like(leaves, [factor * x for x in filled])
+    yield TIES, _like(leaves, _tied(filled))
+
+
+def beside(leaves: tuple, rng: np.random.Generator, /) -> tuple:
+    """A point a little away in every leaf, where a kink at the point is not met."""
+    moves = [directions(rng, [x], num=1)[0][0] for x in leaves]
+    sizes = [_BESIDE * (root_mean_square(x) or 1.0) for x in leaves]
+    points = map(np.asarray, leaves)
+    return _like(
+        leaves, [x + s * v for x, s, v in zip(points, sizes, moves, strict=True)]
+    )
+
+
+def _tied(leaves):
+    """Of four entries one is zero and one like all such entries of that shape."""
+    shared = {}
+    tied = []
+    for x in leaves:
+        place = np.arange(x.size).reshape(x.shape) % 4
+        level = shared.setdefault(x.shape, x.flat[0] or root_mean_square(x))
+        tied.append(np.where(place == 0, 0.0, np.where(place == 2, level, x)))
+    return tied
+
+
+def _like(leaves, arrays):
+    return tuple(a.astype(x.dtype) for a, x in zip(arrays, leaves, strict=True))
