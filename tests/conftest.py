@@ -20,9 +20,16 @@ def strict_jax():
         yield
 
 
+def pytest_configure(config):
+    """Quick tests compile fast, not well; slow ones compile as users do."""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module")
 def quick_compiler():
-    """Compile fast, not well: for files whose programs are small and run once."""
+    """Compile fast in the slow part too: for files of small programs that run once."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
