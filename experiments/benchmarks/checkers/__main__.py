@@ -24,24 +24,9 @@ import sys
 import rich.progress
 import tyro
 
-from experiments.benchmarks.checkers.cases import DTYPES
-from experiments.benchmarks.checkers.compare import PARTS, Row, run
-from experiments.benchmarks.checkers.judges import JUDGES
+from experiments.benchmarks.checkers.compare import Config, Row, run
 from experiments.benchmarks.checkers.tables import tables
 from gradstab.training import new_results_folder
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is judged, and by whom."""
-
-    half: str = "tuned"  # tuned, frozen or both
-    parts: tuple[str, ...] = PARTS
-    judges: tuple[str, ...] = tuple(JUDGES)
-    dtypes: tuple[str, ...] = DTYPES
-    shapes: str = "one"  # of each mutant in each dtype, or all
-    every: int = 1  # n: every n-th case only
-    workers: int = 2
 
 
 def main(config: Config) -> None:

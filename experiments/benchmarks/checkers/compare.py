@@ -20,6 +20,21 @@ PARTS = ("mutants", "correct", "operations", "torch")
 
 
 @dataclasses.dataclass(frozen=True)
+class Config:
+    """What is judged, and by whom."""
+
+    half: str = "tuned"  # tuned, frozen or both
+    parts: tuple[str, ...] = PARTS
+    judges: tuple[str, ...] = tuple(judges.JUDGES)
+    dtypes: tuple[str, ...] = DTYPES
+    shapes: str = "one"  # of each mutant in each dtype, or all
+    torch_shapes: tuple[str, ...] = ("odd", "large")
+    every: int = 1  # n: every n-th case only
+    workers: int = 2
+    quick_compiler: bool = False  # compile fast and not well; seconds mean less then
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One judgement of one case.
 
@@ -84,13 +99,17 @@ def run(config, advance=lambda rows: None) -> list[Row]:
     """All judgements, from ``config.workers`` processes.
 
     Args:
-        config: see `__main__`.
+        config: what is to be judged.
         advance: called with the rows of every task that is done.
     """
     rows = []
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        config.workers, mp_context=context, initializer=_start, max_tasks_per_child=40
+        config.workers,
+        mp_context=context,
+        initializer=_start,
+        initargs=(config.quick_compiler,),
+        max_tasks_per_child=40,
     ) as pool:
         waiting = [pool.submit(judge_task, task, config) for task in tasks(config)]
         for done in concurrent.futures.as_completed(waiting):
@@ -99,9 +118,10 @@ def run(config, advance=lambda rows: None) -> list[Row]:
     return rows
 
 
-def _start():
+def _start(quick_compiler):
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_disable_most_optimizations", quick_compiler)
 
 
 def judge_task(task, config) -> list[Row]:
@@ -173,7 +193,7 @@ def _judge_torch(name, config):
     from experiments.benchmarks.checkers.torch_ports import judge_port
 
     rows = []
-    for known, verdicts in judge_port(name, config):
+    for known, verdicts in judge_port(name, config.torch_shapes):
         for judge, judgement in verdicts.items():
             rows.append(_row(known, judge, judgement))
     return rows

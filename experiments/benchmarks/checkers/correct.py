@@ -232,8 +232,6 @@ SOLVERS = {
     "singular values": Correct(lambda a: jnp.linalg.svd(a, compute_uv=False), (ROWS,)),
 }
 
-KEY = jax.random.key(0) if False else None
-
 
 def _dropped(x):
     kept = jax.random.bernoulli(jax.random.key(0), 0.5, x.shape)
@@ -303,7 +301,7 @@ STRAIGHT_THROUGH = {
 }
 
 ACTIVATIONS = (
-    "celu elu gelu glu hard_sigmoid hard_silu hard_swish hard_tanh identity "
+    "celu elu gelu glu hard_sigmoid hard_silu log1mexp hard_swish hard_tanh identity "
     "leaky_relu log_sigmoid log_softmax logmeanexp logsumexp mish relu relu6 "
     "selu sigmoid silu soft_sign softmax softplus sparse_plus "
     "sparse_sigmoid squareplus standardize swish tanh"
@@ -389,8 +387,7 @@ def _layer(make, *args, train=True):
     def f(params, *args):
         state = nnx.State(params) if isinstance(params, dict) else params
         model = nnx.merge(graphdef, state, rest, copy=True)
-        out = model(*args)
-        return out
+        return model(*args)
 
     return Correct(f, (params, *args))
 
@@ -464,8 +461,7 @@ def _layers():
 
 
 def _spectral_norm(rngs):
-    norm = nnx.SpectralNorm(nnx.Linear(8, 4, rngs=rngs), rngs=rngs)
-    return functools.partial(norm, update_stats=True) if False else norm
+    return nnx.SpectralNorm(nnx.Linear(8, 4, rngs=rngs), rngs=rngs)
 
 
 def _in_float32():
@@ -495,6 +491,7 @@ def _in_float32():
     }
 
 
+@functools.cache
 def correct() -> dict[str, Correct]:
     """All of them, by name."""
     return (

@@ -127,7 +127,7 @@ def _slopes(f, xs, h):
         return (ends[0] - ends[1]) / (2 * h)
 
     numeric = jax.jit(
-        lambda l, i: jax.lax.map(lambda a: difference(*a), (l, i), batch_size=16)
+        lambda *where: jax.lax.map(lambda a: difference(*a), where, batch_size=16)
     )(leaf, index)
     gradients = jax.grad(scalar)(xs)
     flat = jnp.concatenate([g.ravel() for g in gradients])

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.benchmarks.checkers import points
 from experiments.benchmarks.checkers.cases import DTYPES, WIDE
@@ -205,13 +206,13 @@ def _convolve(x, kernel, dilation):
 def pooled_mean(x, window=(1, 3)):
     """Sums over windows, with zeros beyond the border."""
     return jax.lax.reduce_window(
-        x, jnp.zeros((), x.dtype), jax.lax.add, window, (1, 1), "SAME"
+        x, np.zeros((), x.dtype), jax.lax.add, window, (1, 1), "SAME"
     )
 
 
 def pooled_max(x, window=(2, 2)):
     """The largest of every window."""
-    least = jnp.array(-jnp.inf, x.dtype)
+    least = np.array(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, least, jax.lax.max, window, (1, 1), "VALID")
 
 

@@ -16,7 +16,7 @@ def with_vjp(f: Callable, wrong: Callable) -> Callable:
 
 
 def with_jvp(f: Callable, wrong: Callable) -> Callable:
-    """The function with the tangent that ``wrong(args, tangents, true tangent)`` makes."""
+    """The function with the tangent of ``wrong(args, tangents, true tangent)``."""
     rule = jax.custom_jvp(f)
     rule.defjvp(lambda x, v: (f(*x), wrong(x, v, jax.jvp(f, x, v)[1])))
     return rule

@@ -130,7 +130,7 @@ def _at_the_output(f):
     """The input was overwritten by the output before it was read."""
 
     def wrong(args, w, g):
-        x, *rest = args
+        _, *rest = args
         return (jax.vjp(f, f(*args), *rest)[1](w)[0], *g[1:])
 
     return wrong

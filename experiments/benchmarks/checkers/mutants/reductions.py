@@ -1,4 +1,4 @@
-"""Classes 6, 9, 10, 13, 14, 39 and 40: sums, normalisers, wrong inputs, detached paths."""
+"""Classes 6, 9, 10, 13, 14, 39 and 40: sums, normalisers, inputs, detached paths."""
 
 import jax
 import jax.numpy as jnp

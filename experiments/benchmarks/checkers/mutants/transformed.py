@@ -207,7 +207,17 @@ def _halved_if_same(args, w, g):
 
 SAME = [
     mutant(36, name, "halved if both arguments are one", _halved_if_same, view=_twice)
-    for name in ("product", "cosine", "squared errors")
+    for name in ("product", "cosine")
+] + [
+    mutant(
+        36,
+        "product with tanh",
+        "halved if both arguments are one",
+        _halved_if_same,
+        truth=lambda x, y: x * jnp.tanh(y),
+        point=points.vectors,
+        view=_twice,
+    )
 ]
 
 ONE_ARGUMENT = [
