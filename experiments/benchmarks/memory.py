@@ -5,7 +5,7 @@ of every layer, at two depths, each in a fresh process, and of a process that on
 imports and traces. Values are reduced layer by layer, so the peak should grow with
 depth by the parameters and activations alone, one to three MiB a layer. Expected:
 below 600 MiB at depth 64. The signals and the coupling test are part of it, as in
-`gradstab.analyze`. Measured: 496 and 571 MiB, 347 and 407 of them before that; the peak
+`gradstab.analyze`. Measured: 486 and 573 MiB, 333 and 396 of them before that; the peak
 is that of the signals, which stack the weights of equal layers. A minute on two cores.
 
     OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.memory
