@@ -162,7 +162,7 @@ def _judge_mutant(number, config):
 
 
 def _judge_correct(name, config):
-    case = correct()[name]
+    case = correct()[name]()
     known = _known("correct", name, wrong=False, dtype=case.dtype)
     options = {"dtype": case.dtype, "expect": case.expect}
     args = jax.tree.map(lambda a: _as_float(a, case.dtype), case.args)

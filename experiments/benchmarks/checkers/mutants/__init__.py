@@ -5,10 +5,14 @@ place (class 29).
 """
 
 from experiments.benchmarks.checkers.mutants import (
+    choices,
     factors,
+    indices,
     matrices,
-    numerics,
     reductions,
+    rounding,
+    solvers,
+    special,
     transformed,
     windows,
 )
@@ -17,7 +21,11 @@ MUTANTS = (
     *factors.MUTANTS,
     *reductions.MUTANTS,
     *matrices.MUTANTS,
+    *solvers.MUTANTS,
+    *indices.MUTANTS,
     *windows.MUTANTS,
-    *numerics.MUTANTS,
+    *choices.MUTANTS,
+    *rounding.MUTANTS,
+    *special.MUTANTS,
     *transformed.MUTANTS,
 )
