@@ -254,6 +254,8 @@ class Recurrence:
         state_size: entries of one example's state, all parts of it together.
         jacobian_steps: the steps whose Jacobians were computed.
         note: what is not as usual.
+        ranges: where the state and its gradient leave the range of narrower dtypes;
+            depths are time steps.
     """
 
     state_rms: np.ndarray
@@ -267,6 +269,7 @@ class Recurrence:
     state_size: int = static()
     jacobian_steps: tuple[int, ...] = static()
     note: str = static(default="")
+    ranges: tuple[Range, ...] = ()
 
 
 @record

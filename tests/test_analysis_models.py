@@ -110,6 +110,7 @@ def test_a_stack_of_recurrent_layers_is_followed_along_time(lstm):
         assert recurrence.jacobian_steps == (0, 1, 2, 3, 4)
         chex.assert_shape(recurrence.gradient_norms, (5, 3))
         chex.assert_shape(recurrence.jacobians[0].values, (2, 4))
+        assert {end.direction for end in recurrence.ranges} == {"forward", "backward"}
 
 
 def test_the_state_of_each_recurrent_layer_is_its_own(lstm):

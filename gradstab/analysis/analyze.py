@@ -1,5 +1,6 @@
 """From a model and a batch to a report."""
 
+import dataclasses
 import platform
 import sys
 import time
@@ -22,7 +23,14 @@ from gradstab.analysis.trunk import find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
 from gradstab.records import Signals
-from gradstab.report import Ensemble, GrowthPair, Report, judge, ranges
+from gradstab.report import (
+    Ensemble,
+    GrowthPair,
+    Report,
+    judge,
+    ranges,
+    ranges_along_time,
+)
 from gradstab.spectra import example_functions, product_exponents
 from gradstab.theory import predict
 
@@ -173,7 +181,7 @@ def analyze(
     return Report(
         layers=measured.layers,
         growth=found.growth,
-        recurrences=measured.recurrences,
+        recurrences=tuple(map(_with_ranges, measured.recurrences)),
         verdict=verdict,
         reasons=reasons,
         loss=found.loss,
@@ -185,6 +193,10 @@ def analyze(
         exponent_errors=None if exponents is None else exponents.change,
         notes=_notes(found, note),
     )
+
+
+def _with_ranges(recurrence):
+    return dataclasses.replace(recurrence, ranges=ranges_along_time(recurrence))
 
 
 def _keys(seed, num):

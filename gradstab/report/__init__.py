@@ -1,7 +1,7 @@
 """The report of an analysis and its views."""
 
 from gradstab.report.ensembles import Ensemble, OverSeeds
-from gradstab.report.ranges import ranges
+from gradstab.report.ranges import ranges, ranges_along_time
 from gradstab.report.report import GrowthPair, Report, load
 from gradstab.report.verdict import judge
 
@@ -13,4 +13,5 @@ __all__ = [
     "judge",
     "load",
     "ranges",
+    "ranges_along_time",
 ]

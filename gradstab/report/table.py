@@ -62,13 +62,16 @@ def show(report, console=None, /) -> None:
 
 def _views(report):
     """The tables that some reports have."""
-    yield from map(_recurrence, report.recurrences)
+    for recurrence in report.recurrences:
+        yield _recurrence(recurrence)
+        if _near(recurrence.ranges):
+            yield _ranges(recurrence.ranges, "steps")
     if report.theory is not None:
         yield _theory(report.theory, [layer.forward_rms for layer in report.layers])
     if report.exponents is not None:
         yield _exponents(report.exponents)
-    if any(found.depth <= _FARTHEST for found in report.ranges):
-        yield _ranges(report.ranges)
+    if _near(report.ranges):
+        yield _ranges(report.ranges, "layers")
 
 
 def html(report, /) -> str:
@@ -186,28 +189,34 @@ def _exponents(exponents):
     return Text(f"{title} (by rank)\n  {numbers}")
 
 
-def _ranges(ranges):
+def _near(ranges):
+    return any(found.depth <= _FARTHEST for found in ranges)
+
+
+def _ranges(ranges, unit):
     """Where each dtype ends, in the network or beyond it."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         title="where the range of a dtype ends",
-        caption="a number of layers: beyond the network, by the law of growth",
+        caption=f"a number of {unit}: beyond the network, by the law of growth",
     )
     for column in ("dtype", "signal", "gradient"):
         table.add_column(column)
     cells: dict[str, dict[str, str]] = {}
     for found in ranges:
-        cells.setdefault(found.dtype, {})[found.direction] = _end(found)
+        cells.setdefault(found.dtype, {})[found.direction] = _end(found, unit)
     for dtype, cell in cells.items():
         table.add_row(dtype, Text(cell["forward"]), Text(cell["backward"]))
     return table
 
 
-def _end(found):
+def _end(found, unit):
     if found.depth > _FARTHEST:
         return "-"
-    where = found.layer or f"{found.depth:.0f} layers"
+    where = found.layer or f"{found.depth:.0f} {unit}"
+    if found.layer and unit == "steps":
+        where = f"step {found.layer}"
     return f"{where} ({found.end})"
 
 

@@ -1,5 +1,6 @@
 """The report on screens of every width, in notebooks and as a figure."""
 
+import dataclasses
 import io
 import math
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from report_samples import layer, network, recurrence, report
 from rich.console import Console
+
+from gradstab.report import ranges_along_time
 
 L = np.arange(1.0, 21)
 
@@ -69,6 +72,16 @@ def test_a_recurrent_layer_has_a_table_along_time(sample):
     assert "cell along time, state of 2" in text
     rows = [line.split() for line in text.splitlines()]
     assert ["0", "1", "7.8e-10", "2", "1.58"] in rows
+
+
+def test_a_state_that_fades_says_at_which_step_each_dtype_ends(sample):
+    (faded,) = sample.recurrences
+    ends = ranges_along_time(faded)
+    text = _shown(report(sample.layers, [dataclasses.replace(faded, ranges=ends)]), 80)
+    # 0.9^n is below the smallest normal float16, 2^-14, from n = 93 on.
+    (row,) = [line.split() for line in text.splitlines() if line.startswith(" float16")]
+    assert row[:4] == ["float16", "step", "93", "(underflow)"]
+    assert "a number of steps: beyond the network" in " ".join(text.split())
 
 
 def test_hundreds_of_layers_show_their_ends(sample):
