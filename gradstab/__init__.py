@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from gradstab.analysis import analyze as analyze
     from gradstab.analysis import initializations as initializations
     from gradstab.calibration import lsuv as lsuv
+    from gradstab.gradcheck import Audit as Audit
     from gradstab.gradcheck import GradCheck as GradCheck
     from gradstab.gradcheck import Verdict as Verdict
+    from gradstab.gradcheck import audit as audit
     from gradstab.gradcheck import check as check
     from gradstab.report import Report as Report
     from gradstab.report import load as load
@@ -34,8 +36,10 @@ _HOMES = {
     "analyze": "gradstab.analysis",
     "initializations": "gradstab.analysis",
     "lsuv": "gradstab.calibration",
+    "Audit": "gradstab.gradcheck",
     "GradCheck": "gradstab.gradcheck",
     "Verdict": "gradstab.gradcheck",
+    "audit": "gradstab.gradcheck",
     "check": "gradstab.gradcheck",
     "Report": "gradstab.report",
     "load": "gradstab.report",

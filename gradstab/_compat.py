@@ -8,6 +8,8 @@ types; the primitives' names and parameters are read here and nowhere else.
   ``num_carry`` up to jax 0.11, and by a flat tree ``ft_in`` from 0.12 on.
 * A closed jaxpr is a `ClosedJaxpr` around a `Jaxpr` up to jax 0.11; from 0.12 on both
   are one type. `Jaxpr` here takes all its inputs as ``invars``, so neither matters.
+* A rule of differentiation is an equation whose parameters hold the function's body as
+  a program, and the rule as functions that only its primitive can call.
 """
 
 import math
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 import jax.extend.core as jex
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core.primitives import closed_call_p
 from jax.interpreters import partial_eval
 
 __all__ = [
@@ -24,10 +27,15 @@ __all__ = [
     "DropVar",
     "JaxprEqn",
     "Literal",
+    "RuleParts",
     "ScanParts",
+    "ShardMapParts",
     "Var",
+    "WhileParts",
     "backward_only",
+    "bind",
     "closed_function",
+    "cond_branches",
     "constants",
     "contains",
     "contracted_axes",
@@ -42,9 +50,14 @@ __all__ = [
     "product",
     "program_function",
     "rule_name",
+    "rule_parts",
+    "rule_source",
     "scan_parts",
     "shape_of",
+    "shard_map_parts",
     "unit_axes",
+    "while_parts",
+    "without_rules",
 ]
 
 # Equations that only wrap a program: evaluating the program inside is the same thing.
@@ -53,6 +66,7 @@ _WRAPPERS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",
     "core_call": "call_jaxpr",
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
@@ -70,6 +84,34 @@ class ScanParts(NamedTuple):
     num_carry: int
     length: int
     reverse: bool
+
+
+class WhileParts(NamedTuple):
+    """What a while equation holds; operands are constants of both, then the carry."""
+
+    condition: Any  # its constants + carry -> boolean
+    body: Any  # its constants + carry -> carry
+    num_condition_consts: int
+    num_body_consts: int
+
+
+class ShardMapParts(NamedTuple):
+    """What a shard_map equation holds, as `jax.shard_map` takes it."""
+
+    body: Any  # shards of the operands -> shards of the results
+    mesh: Any
+    in_specs: tuple
+    out_specs: tuple
+    axis_names: frozenset
+    check_vma: bool
+
+
+class RuleParts(NamedTuple):
+    """What an equation with a custom rule of differentiation holds."""
+
+    kind: str  # custom_jvp or custom_vjp
+    body: Any  # operands -> results, to be differentiated as it stands
+    num_consts: int  # operands that the rule closes over: it has no derivative in them
 
 
 def program_function(
@@ -191,10 +233,115 @@ def scan_parts(eqn: JaxprEqn, /) -> ScanParts | None:
 
 def rule_name(eqn: JaxprEqn, /) -> str:
     """The name of the function whose rule of differentiation the equation carries."""
-    body = eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
-    info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
-    name = getattr(info, "func_name", None) or eqn.params.get("name") or "rule"
-    return str(name).split(" ")[0]
+    name = getattr(_rule_origin(eqn), "func_name", None) or eqn.params.get("name")
+    return str(name or "rule").split(" ")[0]
+
+
+def rule_source(eqn: JaxprEqn, /) -> str:
+    """Where the rule is defined, as ``file:line``; empty if that is unknown."""
+    rule = eqn.params.get("bwd") or eqn.params.get("jvp_jaxpr_fun")
+    source = _source(getattr(rule, "debug_info", None))
+    # `defjvps` makes the rule itself: then the function says more.
+    made = "custom_derivatives.py:" in source
+    return _source(_rule_origin(eqn)) if made or not source else source
+
+
+def _source(info):
+    return str(getattr(info, "func_src_info", None) or "").partition(" at ")[2]
+
+
+def rule_parts(eqn: JaxprEqn, /) -> RuleParts | None:
+    """The parts of an equation with a custom rule; None for any other equation."""
+    if not is_rule(eqn):
+        return None
+    kind = "custom_jvp" if "jvp" in eqn.primitive.name else "custom_vjp"
+    return RuleParts(kind, _rule_body(eqn), eqn.params["num_consts"])
+
+
+def _rule_body(eqn):
+    return eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
+
+
+def _rule_origin(eqn):
+    body = _rule_body(eqn)
+    return getattr(getattr(body, "jaxpr", body), "debug_info", None)
+
+
+def cond_branches(eqn: JaxprEqn, /) -> tuple | None:
+    """The branches of a cond or switch, by index; None for any other equation.
+
+    The first operand is the index, the others are those of every branch.
+    """
+    return eqn.params["branches"] if eqn.primitive.name == "cond" else None
+
+
+def while_parts(eqn: JaxprEqn, /) -> WhileParts | None:
+    """The parts of a while equation; None for any other equation."""
+    if eqn.primitive.name != "while":
+        return None
+    p = eqn.params
+    return WhileParts(
+        p["cond_jaxpr"], p["body_jaxpr"], p["cond_nconsts"], p["body_nconsts"]
+    )
+
+
+def shard_map_parts(eqn: JaxprEqn, /) -> ShardMapParts | None:
+    """The parts of a shard_map equation; None for any other equation."""
+    if eqn.primitive.name != "shard_map":
+        return None
+    p = eqn.params
+    return ShardMapParts(
+        ClosedJaxpr(p["jaxpr"], ()),
+        p["mesh"],
+        tuple(p["in_specs"]),
+        tuple(p["out_specs"]),
+        frozenset(p["newly_manual_axes"]),
+        p["check_vma"],
+    )
+
+
+def bind(eqn: JaxprEqn, operands: Sequence[Any], /) -> list:
+    """The results of the equation for other operands, its rule included."""
+    params = eqn.primitive.get_bind_params(eqn.params)
+    with eqn.ctx.manager:
+        results = eqn.primitive.bind(*operands, **params)
+    return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def without_rules(program, /):
+    """The program, open or closed, with a plain call of its body for every rule.
+
+    Kernels are left as they are: no derivative looks into them.
+    """
+    jaxpr = getattr(program, "jaxpr", program)
+    eqns = [_without_rules(eqn) for eqn in jaxpr.eqns]
+    if all(new is old for new, old in zip(eqns, jaxpr.eqns, strict=True)):
+        return program  # the same object, which JAX may have compiled before
+    changed = jaxpr.replace(eqns=eqns)
+    return changed if jaxpr is program else program.replace(jaxpr=changed)
+
+
+def _without_rules(eqn):
+    if not contains(eqn, frozenset(_RULES)) or eqn.primitive.name == "pallas_call":
+        return eqn
+    if is_rule(eqn):
+        params = {"call_jaxpr": without_rules(_rule_body(eqn))}
+        return eqn.replace(primitive=closed_call_p, params=params)
+    params = {name: _stripped(value) for name, value in eqn.params.items()}
+    return eqn.replace(params=params)
+
+
+def _stripped(value):
+    if _is_program(value):
+        return without_rules(value)
+    if not isinstance(value, (tuple, list)) or not any(map(_is_program, value)):
+        return value
+    items = [_stripped(item) for item in value]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def _is_program(value):
+    return hasattr(value, "eqns")
 
 
 def unit_axes(eqn: JaxprEqn, position: int, /) -> tuple[tuple[int, ...], int]:

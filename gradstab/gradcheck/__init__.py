@@ -1,5 +1,7 @@
 """Are the gradients right? Finite differences that know their own noise."""
 
+from gradstab.gradcheck.audit import audit
+from gradstab.gradcheck.audited import Audit, Rule
 from gradstab.gradcheck.checker import check
 from gradstab.gradcheck.findings import (
     Finding,
@@ -9,4 +11,14 @@ from gradstab.gradcheck.findings import (
     Verdict,
 )
 
-__all__ = ["Finding", "GradCheck", "Identity", "Location", "Verdict", "check"]
+__all__ = [
+    "Audit",
+    "Finding",
+    "GradCheck",
+    "Identity",
+    "Location",
+    "Rule",
+    "Verdict",
+    "audit",
+    "check",
+]
