@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 
 from gradstab.gradcheck import GradCheck, Verdict, check
+from gradstab.testing import ledger
 
 _INCONCLUSIVE = ("raise", "warn")
 
@@ -37,14 +38,25 @@ def assert_grads(
     >>> assert_grads(jnp.sin, jnp.arange(3.0)).verdict
     <Verdict.PASS: 'PASS'>
     """
+    validate(inconclusive)
+    result = check(f, *args, rtol=rtol, **options)
+    ledger.enter(result)
+    return settle(result, inconclusive, stacklevel=3)
+
+
+def validate(inconclusive: str, /) -> None:
+    """Refuses an unknown answer to what cannot be seen."""
     if inconclusive not in _INCONCLUSIVE:
         raise ValueError(
             f"inconclusive is one of {_INCONCLUSIVE}, got {inconclusive!r}"
         )
-    result = check(f, *args, rtol=rtol, **options)
+
+
+def settle(result: GradCheck, inconclusive: str, /, *, stacklevel: int) -> GradCheck:
+    """Returns a check that passed; raises or warns otherwise."""
     if result.verdict is Verdict.PASS:
         return result
     if result.verdict is Verdict.INCONCLUSIVE and inconclusive == "warn":
-        warnings.warn(str(result), stacklevel=2)
+        warnings.warn(str(result), stacklevel=stacklevel)
         return result
     raise AssertionError(str(result))

@@ -1,0 +1,25 @@
+"""The gradient checker as an assertion, for test suites."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradstab.testing.assertions import assert_grads as assert_grads
+    from gradstab.testing.drop_in import check_grads as check_grads
+
+# Loaded when first used: the pytest plugin lies here, and most test sessions that load
+# it have nothing to do with JAX.
+_HOMES = {
+    "assert_grads": "gradstab.testing.assertions",
+    "check_grads": "gradstab.testing.drop_in",
+}
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"gradstab.testing has no {name!r}")
+
+
+def __dir__():
+    return sorted(_HOMES)
