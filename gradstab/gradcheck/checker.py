@@ -1,30 +1,23 @@
 """The check: probe, judge, look again before accusing."""
 
-import importlib
 from collections.abc import Callable
 
-import numpy as np
-
-from gradstab.gradcheck import points
-from gradstab.gradcheck.conclusion import conclude, named, unsettled
-from gradstab.gradcheck.examination import Examination, Look
-from gradstab.gradcheck.findings import (
-    BODY,
-    EXPECTED,
-    REFERENCE,
-    Finding,
-    GradCheck,
-)
-from gradstab.gradcheck.own_precision import LOST, OwnPrecision
-from gradstab.gradcheck.probes import MAX_BYTES, num_lanes
+from gradstab.gradcheck.conclusion import conclude
+from gradstab.gradcheck.examination import Examination
+from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
+from gradstab.gradcheck.probes import MAX_BYTES
 from gradstab.gradcheck.problem import MODES, PRECISIONS, problem
-from gradstab.gradcheck.verdict import AGREES, DIFFERS, KINK
+from gradstab.gradcheck.stages import (
+    at_moved_points,
+    at_point,
+    default_rtol,
+    laws,
+    of_second_order,
+    places,
+)
 
-# The relative error that is asked about by default. Coarser dtypes get 0.1.
-_RTOL = {"float64": 1e-6, "float32": 1e-2}
 _AT = ("given", "both")
 _ORDERS = (1, 2)
-_ITERATES = "f iterates: it was checked at the point given only"
 
 
 def check(
@@ -124,29 +117,27 @@ def check(
     others = {REFERENCE: reference, EXPECTED: expect}
     seen = Examination(
         task,
-        rtol=_default_rtol(task.dtype) if rtol is None else float(rtol),
+        rtol=default_rtol(task.dtype) if rtol is None else float(rtol),
         max_bytes=max_bytes,
         seed=seed,
         others={n: task.of_leaves(g) for n, g in others.items() if g is not None},
     )
-    look = seen.look_twice(task.leaves)
-    found, notes = list(look.findings), list(task.notes)
-    if not look.trouble:
-        found, notes = _at_point(seen, look, notes)
-    moved = ()
-    if not look.trouble and at == "both" and not _accused(found):
-        more, moved = _at_moved_points(seen)
-        found += more
-        notes += [_ITERATES] * task.iterates
+    story = at_point(seen)
+    if not story.trouble:
+        story += laws(seen, transformations=transformations)
+    if at == "both" and not story.failed:
+        story += at_moved_points(seen)
+    if order > 1 and not story.failed:
+        story += of_second_order(seen)
+    if locate and story.failed:
+        story += places(seen, story)
     return conclude(
-        found,
-        trouble=look.trouble,
+        story,
         rtol=seen.rtol,
         precision=task.dtype.name,
         evaluations=seen.evaluations,
         seed=seed,
-        notes=(*notes, *seen.notes),
-        moved=moved,
+        notes=(*task.notes, *story.notes, *seen.notes),
     )
 
 
@@ -169,90 +160,3 @@ def _validate(f, rtol, at, order, modes, precision, reference, expect):
     ).items():
         if value not in known:
             raise ValueError(f"{name} is one of {known}, got {value!r}")
-
-
-def _default_rtol(dtype) -> float:
-    return _RTOL.get(np.dtype(dtype).name, 0.1)
-
-
-def _accused(found) -> bool:
-    return any(g.state == DIFFERS for g in found)
-
-
-def _at_point(seen: Examination, look: Look, notes):
-    """All that is said at the point given: beside its kinks, by body, by rounding."""
-    task = seen.problem
-    found = list(look.findings)
-    if task.own is not None and not _accused(found):
-        found += _rounding(seen, look)
-    if kinks := [g for g in found if g.state == KINK]:
-        found = _beside_kinks(seen, found)
-        notes = [
-            *notes,
-            f"f has a kink in {named(kinks)}: the rule lies between the one-sided "
-            "slopes there, and is judged at a point beside",
-        ]
-    if task.has_rules and unsettled(found):
-        found += _by_body(seen, look)
-    if lost := [g for g in found if g.state == LOST]:
-        notes = [*notes, f"in {task.own.dtype} f {LOST[6:]} in {named(lost)}"]
-    return found, notes
-
-
-def _rounding(seen: Examination, look: Look) -> list[Finding]:
-    task = seen.problem
-    compare = OwnPrecision(
-        task,
-        lanes=num_lanes(task, seen.max_bytes),
-        rtol=max(seen.rtol, _default_rtol(task.own.dtype)),
-    )
-    seen.evaluations += compare.evaluations
-    return compare(task.leaves, look.seen)
-
-
-def _beside_kinks(seen: Examination, found) -> list[Finding]:
-    """The findings at a kink replaced by those at a point beside."""
-    point = points.beside(seen.problem.leaves, seen.stream())
-    beside = seen.look_twice(point, where=points.BESIDE).findings
-    elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
-    return [
-        elsewhere.get((g.leaf, g.mode, g.oracle), g) if g.state == KINK else g
-        for g in found
-    ]
-
-
-def _by_body(seen: Examination, look: Look) -> list[Finding]:
-    """What automatic differentiation of f without its rules says, if it can."""
-    try:
-        bodies = importlib.import_module("gradstab.gradcheck.bodies")
-        plain = bodies.without_rules(seen.problem.f)
-        found = seen.ask(BODY, plain, look, seen.problem.leaves)
-    # A body is under no obligation to have a derivative.
-    except (TypeError, ValueError, NotImplementedError, AssertionError):
-        return []
-    return [g for g in found if g.state != KINK]
-
-
-def _at_moved_points(seen: Examination):
-    """Findings of rules that are wrong at moved points, and what came of each point."""
-    wrong, answers = [], []
-    if seen.problem.iterates:
-        return wrong, ()
-    for where, point in points.moved(seen.problem.leaves, seen.stream()):
-        look = seen.look_twice(point, where=where, coarse=True)
-        accused = [g for g in look.findings if _is_wrong_there(g)]
-        open_ = unsettled(look.findings, settling=(AGREES, KINK))
-        answers.append((where, _answer(look, accused, open_)))
-        wrong += accused
-    return wrong, tuple(answers)
-
-
-def _answer(look, accused, unsettled) -> str:
-    if look.trouble:
-        return "not defined"
-    return "wrong" if accused else "undecided" if unsettled else "right"
-
-
-def _is_wrong_there(finding) -> bool:
-    """Whether a rule is finite, and wrong: at borders infinite slopes are no error."""
-    return finding.state == DIFFERS and bool(np.isfinite(finding.error))

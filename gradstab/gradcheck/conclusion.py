@@ -7,37 +7,33 @@ import numpy as np
 
 from gradstab.gradcheck.findings import BODY, ROUNDING, Finding, GradCheck, Verdict
 from gradstab.gradcheck.own_precision import LOST
+from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.verdict import AGREES, DIFFERS
 
 _BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
 
 
-def conclude(
-    found: Iterable[Finding], /, *, trouble: str, identities=(), **fields
-) -> GradCheck:
-    """The verdict that findings support.
+def conclude(story: Story, /, **fields) -> GradCheck:
+    """The verdict that all findings together support.
 
     A rule is wrong if any oracle but its own body says so: many a rule is written
     because its body has no good derivative. It is right if one that knows the
     derivative agrees, at the resolution asked for, with nothing against it.
 
     Args:
-        found: of every leaf, mode and oracle.
-        trouble: why nothing could be looked at; empty if it could.
-        identities: the laws that were tried.
+        story: what was found.
         **fields: the other fields of the result.
     """
-    found = tuple(sorted(_settled(found), key=_severity, reverse=True))
-    wrong = [g for g in found if g.state == DIFFERS]
-    broken = [law for law in identities if not law.holds]
+    found = tuple(sorted(_settled(story.findings), key=_severity, reverse=True))
     best = _best(found)
     vague = [g for g in best if g.state != AGREES]
-    if wrong or broken:
+    wrong = [g for g in found if g.state == DIFFERS]
+    if wrong or story.broken:
         verdict = Verdict.FAIL
-        reason = "; ".join([*_accusations(wrong), *_broken(broken)])
-    elif trouble or vague:
+        reason = "; ".join([*_accusations(wrong), *_broken(story.broken)])
+    elif story.trouble or vague:
         verdict = Verdict.INCONCLUSIVE
-        reason = trouble or f"{vague[0].state} ({named(vague)})"
+        reason = story.trouble or f"{vague[0].state} ({named(vague)})"
     else:
         verdict, reason = Verdict.PASS, ""
     return GradCheck(
@@ -45,7 +41,9 @@ def conclude(
         resolution=max((g.resolution for g in best), default=np.inf),
         verdict=verdict,
         reason=reason,
-        identities=tuple(identities),
+        identities=story.identities,
+        locations=story.locations,
+        moved=story.moved,
         **fields,
     )
 

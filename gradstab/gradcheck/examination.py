@@ -1,29 +1,32 @@
 """One function under examination: every oracle asked, at any point."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
 from gradstab.gradcheck.abilities import LOOP, MAP, VMAP, has_vjp
-from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
+from gradstab.gradcheck.findings import EXPECTED, Finding
 from gradstab.gradcheck.points import AS_GIVEN
-from gradstab.gradcheck.probes import (
-    Measurement,
-    Prober,
-    num_lanes,
-    num_rules,
-    rule_tables,
-)
+from gradstab.gradcheck.probes import Measurement, Prober, num_lanes
 from gradstab.gradcheck.problem import Problem
 from gradstab.gradcheck.programs import Programs
+from gradstab.gradcheck.tables import num_rules, rule_tables
 from gradstab.gradcheck.verdict import (
+    AGREES,
     DIFFERS,
+    KINK,
     UNCONFIRMED,
     autodiff,
     compare,
     differences,
     kink,
 )
+
+# A look at half of the steps is enough if it resolves so much more than was asked for.
+_MARGIN = 1e-2
+
+TOGETHER = "all arguments together"
 
 _MAPPED = "f gives another value under vmap: it was probed one point at a time"
 
@@ -53,63 +56,81 @@ class Examination:
         seed: of the random directions.
         others: functions of the leaves whose automatic differentiation is an oracle, by
             its name.
+
+    Attributes:
+        evaluations: of f, its rules and the other functions, so far.
+        notes: what the reader should know.
+        places: the points looked at, by name.
     """
 
     def __init__(self, problem: Problem, /, *, rtol, max_bytes, seed, others=None):
         self.problem, self.rtol, self.max_bytes = problem, rtol, max_bytes
         self.evaluations = 0
         self.notes = []
+        self.places = {AS_GIVEN: problem.leaves}
         self._rng = np.random.default_rng(seed)
         self._prober = Prober(problem, max_bytes=max_bytes)
-        self._others = {name: self._other(f) for name, f in (others or {}).items()}
+        self.others = others or {}
+        self._others = {name: self._other(f) for name, f in self.others.items()}
 
     def stream(self) -> np.random.Generator:
         """Fresh randomness, the same for the same seed and history."""
         return self._rng.spawn(1)[0]
 
-    def look(self, point, /, *, where: str = AS_GIVEN, coarse: bool = False) -> Look:
-        """Everything that all oracles say at a point, along fresh directions."""
-        seen = self._measured(point, coarse)
+    def look(self, point, /, *, where: str = AS_GIVEN, **options) -> Look:
+        """Everything that all oracles say at a point, along fresh directions.
+
+        Args:
+            point: the leaves.
+            where: the name of the point.
+            **options: see `Prober`.
+        """
+        self.places[where] = point
+        seen = self._measured(point, options)
         if trouble := _trouble(seen):
             return Look(trouble, (), seen)
-        tables = {name: self._table(name, point, seen) for name in self._others}
-        found = [
-            dataclasses.replace(finding, point=where)
-            for i, leaf in enumerate(self.problem.names)
-            for mode in seen.leaves[i].rules
-            for finding in self._compared(i, leaf, mode, seen.leaves[i], tables)
-        ]
-        return Look("", tuple(found), seen)
+        others = self._others.items()
+        tables = {name: self._table(other, point, seen) for name, other in others}
+        # What is expected on purpose is not what the differences say.
+        differ = EXPECTED not in tables
+        found = self._all_compared(seen, tables, differ=differ)
+        return Look("", tuple(dataclasses.replace(g, point=where) for g in found), seen)
 
     def look_twice(self, point, /, *, where=AS_GIVEN, coarse=False) -> Look:
-        """The same; a rule is accused only if it differs along other directions too."""
-        first = self.look(point, where=where, coarse=coarse)
-        if all(g.state != DIFFERS for g in first.findings):
-            return first
-        again = self.look(point, where=where)
-        confirmed = {_key(g) for g in again.findings if g.state == DIFFERS}
-        findings = [
-            dataclasses.replace(g, state=UNCONFIRMED)
-            if g.state == DIFFERS and _key(g) not in confirmed
-            else g
-            for g in first.findings
-        ]
-        return dataclasses.replace(first, findings=tuple(findings))
+        """The same; a rule is accused only if two more looks confirm it.
 
-    def ask(self, name: str, f, look: Look, point, /) -> tuple[Finding, ...]:
-        """Findings of one more oracle at a point that was looked at."""
-        self._others = {name: self._other(f)}
-        table = {name: self._table(name, point, look.seen)}
-        return tuple(
-            finding
-            for i, leaf in enumerate(self.problem.names)
-            for mode in look.seen.leaves[i].rules
-            for finding in self._compared(i, leaf, mode, look.seen.leaves[i], table)
-            if finding.oracle == name
+        They are along directions of which some are sums of others: a function may have
+        a slope along every line and no gradient, and does not always show it. The first
+        look is at every other step; unless ``coarse`` one at all steps follows if that
+        is not enough for every rule, or nearly not.
+        """
+        look = self.look(point, where=where, coarse=True)
+        if not coarse and not look.trouble and not self._is_clear(look):
+            look = self.look(point, where=where)
+        for _ in range(2):
+            if all(g.state != DIFFERS for g in look.findings):
+                break
+            again = self.look(point, where=where, paired=True)
+            states = {_key(g): g.state for g in again.findings}
+            findings = [_confirmed(g, states.get(_key(g), "")) for g in look.findings]
+            look = dataclasses.replace(look, findings=tuple(findings))
+        return look
+
+    def _is_clear(self, look) -> bool:
+        """Whether every rule is accused, or acquitted with a margin."""
+        enough = _MARGIN * self.rtol
+        return all(
+            g.state == DIFFERS or (g.state == AGREES and g.resolution <= enough)
+            for g in look.findings
         )
 
-    def _measured(self, point, coarse) -> Measurement:
-        seen = self._prober(point, self.stream(), coarse=coarse)
+    def ask(self, name: str, f, look: Look, point, /) -> list[Finding]:
+        """Findings of one more oracle at a point that was looked at."""
+        table = {name: self._table(self._other(f), point, look.seen)}
+        return self._all_compared(look.seen, table)
+
+    def _measured(self, point, options) -> Measurement:
+        seen = self._prober(point, self.stream(), **options)
         self.evaluations += seen.evaluations
         if seen.maps or not seen.finite or not seen.repeats:
             return seen
@@ -118,7 +139,7 @@ class Examination:
             self._prober = Prober(one_by_one, max_bytes=self.max_bytes)
             self.problem = one_by_one
             self.notes.append(_MAPPED)
-            return self._measured(point, coarse)
+            return self._measured(point, options)
         return seen
 
     def _other(self, f) -> Programs:
@@ -131,29 +152,48 @@ class Examination:
         one_mode = dataclasses.replace(task, modes=(mode,))
         return Programs(one_mode, f=f, lanes=num_lanes(task, self.max_bytes))
 
-    def _table(self, name, point, seen):
-        programs = self._others[name]
+    def _table(self, programs, point, seen):
         self.evaluations += num_rules(programs.problem)
         tables = rule_tables(programs, tuple(point), seen.draw)
         return tables[programs.problem.modes[0]]
 
-    def _compared(self, i, leaf, mode, probes, tables) -> list[Finding]:
-        dtype, rule = self.problem.dtype, probes.rules[mode]
-        truths = [
-            autodiff(
-                table[i],
-                probes,
-                dtype=dtype,
-                oracle=name,
-                kink=0.0 if name == EXPECTED else kink(probes),
-            )
-            for name, table in tables.items()
+    def _all_compared(self, seen, tables, *, differ=False) -> list[Finding]:
+        """Findings of the tables of other functions, and of the differences."""
+        task, found = self.problem, []
+        names = itertools.chain(task.names, [TOGETHER])
+        for i, (leaf, probes) in enumerate(zip(names, seen.leaves, strict=False)):
+            for mode, rule in probes.rules.items():
+                truths = [differences(rule, probes, dtype=task.dtype)] * differ
+                truths += [self._truth(n, t[i], probes) for n, t in tables.items()]
+                given = {"leaf": leaf, "mode": mode, "dtype": task.dtype}
+                for truth in truths:
+                    found.append(compare(rule, truth, probes, rtol=self.rtol, **given))
+        # Together the arguments can only accuse, and only a rule right for each alone.
+        wrong = {(g.mode, g.oracle) for g in found if _is_wrong_alone(g)}
+        return [
+            g
+            for g in found
+            if g.leaf != TOGETHER
+            or (g.state in (DIFFERS, KINK) and (g.mode, g.oracle) not in wrong)
         ]
-        # What is expected on purpose is not what the differences say.
-        if EXPECTED not in tables and BODY not in tables:
-            truths.insert(0, differences(rule, probes, dtype=dtype))
-        given = {"leaf": leaf, "mode": mode, "dtype": dtype, "rtol": self.rtol}
-        return [compare(rule, truth, probes, **given) for truth in truths]
+
+    def _truth(self, name, table, probes):
+        # What is expected is expected at kinks too.
+        slack = 0.0 if name == EXPECTED else kink(probes)
+        dtype = self.problem.dtype
+        return autodiff(table, dtype=dtype, oracle=name, kink=slack)
+
+
+def _is_wrong_alone(finding) -> bool:
+    return finding.state == DIFFERS and finding.leaf != TOGETHER
+
+
+def _confirmed(finding, again: str) -> Finding:
+    """The finding, no longer an accusation if another look did not confirm it."""
+    if finding.state != DIFFERS or again == DIFFERS:
+        return finding
+    state = KINK if again == KINK else UNCONFIRMED
+    return dataclasses.replace(finding, state=state)
 
 
 def _key(finding):

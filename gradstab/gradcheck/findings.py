@@ -12,6 +12,8 @@ EXPECTED = "autodiff of what is expected"
 BODY = "autodiff of the rule's own body"
 ROUNDING = "the rule itself in float64"
 
+_LINES = 15  # of the text of a result
+
 
 class Verdict(enum.Enum):
     """The three answers of a check."""
@@ -148,6 +150,17 @@ class Location:
     estimated: bool = False
     evaluations: int = 0
 
+    def __str__(self) -> str:
+        where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        about = "about " * self.estimated
+        output = f", of output {self.output}" if self.output else ""
+        hint = f"\n    likely cause: {self.hint}" if self.hint else ""
+        return (
+            f"  {self.leaf}{where} ({self.mode}{output}): the rule says "
+            f"{self.value:.8g}, expected {self.expected:.8g} +- {self.bar:.1e}; "
+            f"{about}{self.count} of {self.total} entries are wrong{hint}"
+        )
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -197,19 +210,26 @@ class GradCheck:
     moved: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        shown, hidden = self.findings[:8], len(self.findings) - 8
-        lines = [
+        head = [
             f"{self.verdict.value}{': ' * bool(self.reason)}{self.reason}",
             f"resolution {self.resolution:.1e}, asked for {self.rtol:.1e}; "
             f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}"
             f"{self._elsewhere()}",
-            *(f"  {finding}" for finding in shown),
-            *([f"  and {hidden} more findings, none worse"] if hidden > 0 else []),
-            *(f"note: {note}" for note in self.notes),
+            *(line for place in self.locations[:2] for line in str(place).splitlines()),
         ]
-        return "\n".join(lines)
+        notes = _cut([f"note: {note}" for note in self.notes], 3, "notes")
+        room = _LINES - len(head) - len(notes)
+        findings = [f"  {finding}" for finding in self.findings]
+        return "\n".join([*head, *_cut(findings, room, "findings, none worse"), *notes])
 
     def _elsewhere(self) -> str:
         answers = [answer for _, answer in self.moved]
         counts = [f"{answers.count(a)} {a}" for a in dict.fromkeys(answers)]
         return f"; moved points: {', '.join(counts)}" if counts else ""
+
+
+def _cut(lines: list[str], room: int, what: str) -> list[str]:
+    """The first lines, and how many there are besides, in that much room."""
+    if len(lines) <= room:
+        return lines
+    return [*lines[: room - 1], f"  and {len(lines) - room + 1} more {what}"]

@@ -9,9 +9,10 @@ import numpy as np
 
 from gradstab.gradcheck.directions import root_mean_square
 from gradstab.gradcheck.findings import ROUNDING, Finding
-from gradstab.gradcheck.probes import Measurement, num_rules, rule_tables
+from gradstab.gradcheck.probes import Measurement
 from gradstab.gradcheck.problem import Problem
 from gradstab.gradcheck.programs import Programs
+from gradstab.gradcheck.tables import num_rules, rule_tables
 from gradstab.gradcheck.verdict import AGREES, DIFFERS, kink
 
 LOST = "loses digits that f loses too"
@@ -25,13 +26,13 @@ class OwnPrecision:
     """Compares the rules of a problem in its own dtype with those in float64.
 
     Args:
-        problem: in float64, with its own beside it.
+        own: the problem in its own dtype.
         lanes: how many evaluations may be under way at once.
         rtol: the relative error by rounding that is accepted.
     """
 
-    def __init__(self, problem: Problem, /, *, lanes: int, rtol: float):
-        self.own, self.rtol = problem.own, rtol
+    def __init__(self, own: Problem, /, *, lanes: int, rtol: float):
+        self.own, self.rtol = own, rtol
         self.programs = Programs(self.own, lanes=lanes)
         self.evaluations = num_rules(self.own)
 

@@ -6,19 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.gradcheck.directions import (
-    NUM_COTANGENTS,
-    NUM_TANGENTS,
-    directions,
-    few_digits,
-    root_mean_square,
-)
+from gradstab.gradcheck.directions import NUM_COTANGENTS, NUM_TANGENTS
+from gradstab.gradcheck.draws import Draw, Steps, draw, steps
 from gradstab.gradcheck.problem import MODES, Problem
 from gradstab.gradcheck.programs import Programs
 from gradstab.gradcheck.steps import REPLICATES, ladder
+from gradstab.gradcheck.tables import (
+    norm,
+    num_rules,
+    paired,
+    rule_tables,
+    unit,
+    vectors,
+)
 
 # Probes that would need more than this at once are taken in turns.
 MAX_BYTES = 2**28
+
+# With so many entries the correction for rounding them doubles the cost of a probe.
+_LARGE = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Probes:
         steps: ``(levels,)`` the steps, the largest first.
         scale: of the leaf: its root mean square.
         value: the largest norm of f's value within that distance.
+        paired: whether the second three tangents are sums of the first three.
     """
 
     rules: dict[str, np.ndarray]
@@ -53,6 +60,7 @@ class Probes:
     steps: np.ndarray
     scale: float
     value: float
+    paired: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Measurement:
     """What one round of probes saw.
 
     Attributes:
-        leaves: one record per argument leaf.
+        leaves: one record per argument leaf, and, if there are several, one for all of
+            them moved together.
         finite: whether f is finite at the point.
         repeats: whether f gave the same value again.
         maps: whether f gave it as one of several points too.
@@ -75,29 +84,7 @@ class Measurement:
     maps: bool
     value: np.ndarray
     evaluations: int
-    draw: "Draw"
-
-
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """Random directions.
-
-    Attributes:
-        tangents: per leaf ``(num_tangents, *shape)``.
-        cotangents: per output ``(num_cotangents, *shape)``.
-    """
-
-    tangents: tuple
-    cotangents: tuple
-
-    def astype(self, problem: Problem, /) -> "Draw":
-        """The same directions in the dtypes of a problem, which must hold them."""
-        tangents = zip(self.tangents, problem.leaves, strict=True)
-        cotangents = zip(self.cotangents, problem.outputs, strict=True)
-        return Draw(
-            tuple(v.astype(x.dtype) for v, x in tangents),
-            tuple(w.astype(y.dtype) for w, y in cotangents),
-        )
+    draw: Draw
 
 
 class Prober:
@@ -113,31 +100,43 @@ class Prober:
         self.programs = Programs(problem, lanes=num_lanes(problem, max_bytes))
 
     def __call__(
-        self, point, rng: np.random.Generator, /, *, coarse: bool = False
+        self,
+        point,
+        rng: np.random.Generator,
+        /,
+        *,
+        coarse: bool = False,
+        paired: bool = False,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
-        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder;
-        every other level is left out if ``coarse``.
+        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
+
+        Args:
+            point: the leaves.
+            rng: of the directions.
+            coarse: leave out every other level.
+            paired: make the second three tangents sums of the first three (1 + 2,
+                2 + 3, 1 - 3), to see whether the derivative is linear in its direction.
         """
-        point = tuple(point)
-        draw = _draw(self.problem, rng)
-        tables = rule_tables(self.programs, point, draw)
-        steps, rungs, scales = _steps(point, rng, self.problem.dtype, coarse=coarse)
-        seen = _differences(self.programs, point, draw, tables, steps)
-        eps = float(jnp.finfo(self.problem.dtype).eps)
+        point, task = tuple(point), self.problem
+        drawn = draw(task, point, rng, paired=paired)
+        tables = rule_tables(self.programs, point, drawn)
+        far = steps(point, drawn.weights, rng, dtype=task.dtype, coarse=coarse)
+        seen = _differences(self.programs, point, drawn, tables, far.all)
+        eps = float(jnp.finfo(task.dtype).eps)
         slack = np.sqrt(eps) * tables["norm"]
         return Measurement(
             leaves=tuple(
-                _one_leaf(tables, seen, i, rungs[i], scales[i], eps)
-                for i in range(len(point))
+                _one_move(tables, seen, i, far, eps, paired)
+                for i in range(len(drawn.weights))
             ),
             finite=bool(np.all(np.isfinite(tables["value"]))),
             repeats=bool(tables["gap"] <= slack),
             maps=bool(tables["gap_mapped"] <= slack),
             value=tables["value"],
-            evaluations=2 * steps.size + num_rules(self.problem),
-            draw=draw,
+            evaluations=2 * far.all.size + num_rules(task),
+            draw=drawn,
         )
 
 
@@ -150,107 +149,42 @@ def num_lanes(problem: Problem, max_bytes: int, /) -> int:
     return int(np.clip(fitting, 1, turn))
 
 
-def num_rules(problem: Problem, /) -> int:
-    """Evaluations of f and its rules in one call of `rule_tables`."""
-    rules = len(problem.leaves) * NUM_TANGENTS if "forward" in problem.modes else 0
-    return rules + (NUM_COTANGENTS if "reverse" in problem.modes else 0) + 4
-
-
-def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
-    """What the rules of a function say along the directions.
-
-    Returns:
-        For every mode that was asked for its entries ``(leaves, tangents,
-        cotangents)``; ``gradients``, per leaf the VJPs of the cotangents; ``value``,
-        all outputs as one vector, ``norm``, its Euclidean norm, and by how much it
-        changed when computed again, ``gap``, and among others, ``gap_mapped``.
-    """
-    raw = programs.rules(point, draw.tangents, draw.cotangents)
-    value = _vector(raw["value"])
-    with np.errstate(all="ignore"):
-        tables = {
-            "value": value,
-            "norm": _norm(value),
-            "gap": _norm(_vector(raw["again"]) - value),
-            "gap_mapped": _norm(_vector(raw["mapped"]) - value),
-        }
-        if "reverse" in raw:
-            tables["gradients"] = raw["reverse"]
-            tables["reverse"] = _paired(draw.tangents, raw["reverse"])
-        if "forward" in raw:
-            moved = _vectors(raw["forward"], axes=2)
-            tables["forward"] = moved @ _vectors(draw.cotangents).T
-    return tables
-
-
-def _draw(problem, rng) -> Draw:
-    """Directions with so few digits that products with the steps are exact."""
-    tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
-    cotangents = directions(rng, problem.outputs, num=NUM_COTANGENTS)
-    # The same directions are asked of f in its own precision.
-    own = problem.own or problem
-    return Draw(
-        tuple(
-            few_digits(v, _half(x.dtype)).astype(v.dtype)
-            for v, x in zip(tangents, own.leaves, strict=True)
-        ),
-        tuple(
-            few_digits(w, _half(y.dtype)).astype(w.dtype)
-            for w, y in zip(cotangents, own.outputs, strict=True)
-        ),
-    )
-
-
-def _half(dtype) -> int:
-    """Half the binary digits of a number."""
-    return (jnp.finfo(dtype).nmant + 1) // 2
-
-
-def _steps(point, rng, dtype, *, coarse):
-    """The steps (leaves, tangents, levels, replicates), their levels, and the sizes."""
-    scales = np.array([_size(x) for x in point])
-    rungs = np.outer(scales, ladder(dtype)[:: 1 + coarse])
-    # No two grids share a point: mirrored directions and halved steps would.
-    jitter = rng.uniform(0.9, 1.1, (len(point), NUM_TANGENTS, len(REPLICATES)))
-    steps = np.einsum("il,ikm,m->iklm", rungs, jitter, REPLICATES)
-    digits = [_half(x.dtype) for x in point]
-    return np.stack(list(map(few_digits, steps, digits))), rungs, scales
-
-
-def _size(leaf) -> float:
-    """The root mean square of an argument, by which steps are measured; 1 if zero."""
-    size = root_mean_square(leaf)
-    return size if np.isfinite(size) and size > 0 else 1.0
-
-
 @np.errstate(all="ignore")
 def _differences(programs, point, draw, tables, steps) -> dict:
     """What every probe shows; arrays of the shape of the steps, and of the entries."""
     i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
     h = steps.ravel()
     anchor, slopes = _anchor(tables, draw)
-    unit = _unit(tables["value"])
-    cotangents = _vectors(draw.cotangents) * unit
+    size = unit(tables["value"])
+    cotangents = vectors(draw.cotangents) * size
     probes = []
-    turns = programs.ends(point, draw.tangents, anchor, i, k, _narrow(h, point))
+    moved = _narrow(h, point)
+    known = None if _rounds_little(point) else anchor
+    turns = programs.ends(point, draw, known, i, k, moved)
     for where, there, here, nudge in turns:
-        there, here = (_vectors(y) / unit for y in (there, here))
+        there, here = (vectors(y) / size for y in (there, here))
         change = there - here
-        bend = change - 2 * (tables["value"] / unit - here)
+        bend = change - 2 * (tables["value"] / size - here)
         expected = 2 * h[where, None] * slopes[i[where], k[where]]
         residual = change @ cotangents.T - expected + nudge.reshape(len(change), -1)
         probes.append(
             {
                 "residual": residual / (2 * h[where, None]),
-                "norm": unit * _norm(there),
-                "moved": unit * _norm(change),
-                "bend": unit * _norm(bend) / (2 * h[where]),
+                "norm": size * norm(there),
+                "moved": size * norm(change),
+                "bend": size * norm(bend) / (2 * h[where]),
                 "jump": _least(change),
             }
         )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
     seen = {n: a.reshape(*steps.shape, *a.shape[1:]) for n, a in whole.items()}
     return seen | {"slopes": slopes}
+
+
+def _rounds_little(point) -> bool:
+    """Whether rounding x + h v, at 1e-16 of x, is not worth the price of correcting."""
+    size = sum(x.size for x in point)
+    return size > _LARGE and all(x.dtype == np.float64 for x in point)
 
 
 def _narrow(h, point):
@@ -261,22 +195,22 @@ def _narrow(h, point):
 def _anchor(tables, draw):
     """The finite part of the gradients, and its entries; zero without gradients."""
     if "gradients" not in tables:
-        shape = len(draw.tangents), NUM_TANGENTS, NUM_COTANGENTS
-        return None, np.zeros(shape)
+        return None, np.zeros((len(draw.weights), NUM_TANGENTS, NUM_COTANGENTS))
     finite = tuple(
         np.where(np.isfinite(g), g, g.dtype.type(0)) for g in tables["gradients"]
     )
-    return finite, _paired(draw.tangents, finite)
+    return finite, paired(draw, finite)
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _one_leaf(tables, seen, i, steps, scale, eps) -> Probes:
+def _one_move(tables, seen, i, far: Steps, eps, paired) -> Probes:
     def rms(a):  # over directions and replicates
         return np.sqrt(np.mean(np.square(a[i]), axis=(0, 2)))
 
+    rungs, scale = far.rungs[i], far.scales[i]
     residual = np.moveaxis(seen["residual"][i], 0, 2)  # levels, replicates, k, j
     norms = rms(seen["norm"])
-    near = norms[(steps <= scale) & np.isfinite(norms)]
+    near = norms[(rungs <= scale) & np.isfinite(norms)]
     return Probes(
         rules={mode: tables[mode][i].ravel() for mode in MODES if mode in tables},
         anchor=seen["slopes"][i].ravel(),
@@ -285,40 +219,13 @@ def _one_leaf(tables, seen, i, steps, scale, eps) -> Probes:
         moved=rms(seen["moved"]),
         bend=rms(seen["bend"]),
         jump=float(np.fmin.reduce(seen["jump"][i].ravel())),
-        steps=steps,
+        steps=rungs,
         scale=float(scale),
         value=float(np.max(near, initial=tables["norm"])),
+        paired=paired,
     )
-
-
-def _paired(tangents, gradients):
-    """<g_j, v_k> leaf by leaf: (leaves, tangents, cotangents)."""
-    pairs = zip(tangents, gradients, strict=True)
-    return np.stack([_vectors([v]) @ _vectors([g]).T for v, g in pairs])
-
-
-def _vector(arrays):
-    return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
-
-
-def _vectors(arrays, *, axes=1):
-    """All arrays side by side, as vectors behind the leading axes, in float64."""
-    flat = [np.asarray(a, np.float64) for a in arrays]
-    flat = [a.reshape(*a.shape[:axes], -1) for a in flat]
-    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=-1)
-
-
-def _unit(value):
-    largest = np.max(np.abs(value))
-    return largest if np.isfinite(largest) and largest > 0 else 1.0
 
 
 def _least(change):
     """The smallest magnitude that is not zero; infinite if there is none."""
     return np.min(np.where(change == 0, np.inf, np.abs(change)), axis=-1)
-
-
-def _norm(vectors):
-    """Euclidean norms over the last axis, without overflow."""
-    unit = _unit(vectors)
-    return unit * np.sqrt(np.sum(np.square(vectors / unit), axis=-1))

@@ -21,6 +21,9 @@ _UNTRACEABLE = (TypeError, ValueError, NotImplementedError, AssertionError)
 # There float64 does not exist, or is emulated at a hundredth of the speed.
 _NO_FLOAT64 = ("METAL", "tpu")
 
+# Bytes per evaluation up to which compiling costs more than the check's running.
+_SMALL = 2**15
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -43,6 +46,7 @@ class Problem:
         footprint: bytes that one evaluation of f takes, roughly.
         iterates: whether f holds a loop that may not converge elsewhere.
         has_rules: whether f holds custom rules of differentiation.
+        quick: whether its programs are better compiled fast than well.
     """
 
     f: Callable
@@ -53,12 +57,13 @@ class Problem:
     dtype: np.dtype
     wide: bool
     notes: tuple[str, ...]
-    of_leaves: Callable | None = None
+    of_leaves: Callable
     own: "Problem | None" = None
     engine: str = VMAP
     footprint: int = 0
     iterates: bool = False
     has_rules: bool = False
+    quick: bool = False
 
     def context(self):
         """The JAX settings under which f is called."""
@@ -72,6 +77,7 @@ def problem(
     *,
     modes: tuple[str, ...] = MODES,
     precision: str | None = None,
+    own: bool = True,
 ) -> Problem:
     """Lifts f to float64 if it can be, and finds what there is to check.
 
@@ -83,6 +89,7 @@ def problem(
         modes: the derivative rules asked for.
         precision: ``float64``, ``own`` (of the arguments), or None for the former if f
             exists in it, and the hardware has it.
+        own: whether the problem in its own precision is wanted beside that in float64.
 
     Returns:
         The problem in float64, with the one in its own precision beside it, or, if f
@@ -99,20 +106,20 @@ def problem(
     elif precision == "own":
         reason = "that was asked for"
     else:
-        lifted, reason = _lifted(f, args, modes)
+        lifted, reason = _lifted(f, args, modes, own=own)
         if lifted is not None:
             return lifted
         if precision == "float64":
             raise TypeError(f"f cannot be checked in float64: {reason}")
     with _context(wide=False):
-        own = _trace(f, args, modes, None)
-    if own.dtype == jnp.float64:
-        return own
-    note = f"f was checked in its own {own.dtype}, because {reason}"
-    return dataclasses.replace(own, notes=(note, *own.notes))
+        found = _trace(f, args, modes, None)
+    if found.dtype == jnp.float64:
+        return found
+    note = f"f was checked in its own {found.dtype}, because {reason}"
+    return dataclasses.replace(found, notes=(note, *found.notes))
 
 
-def _lifted(f, args, modes):
+def _lifted(f, args, modes, *, own):
     """The problem in float64 with its own beside it, or None and the reason."""
     with _context(wide=True):
         try:
@@ -122,7 +129,8 @@ def _lifted(f, args, modes):
             return None, f"it does not trace in float64: {type(error).__name__}: {line}"
     if lifted.dtype != jnp.float64:
         return None, f"it rounds to {lifted.dtype} inside"
-    return dataclasses.replace(lifted, own=_own(f, args, lifted)), ""
+    beside = _own(f, args, lifted) if own else None
+    return dataclasses.replace(lifted, own=beside), ""
 
 
 def _own(f, args, lifted) -> Problem | None:
@@ -160,6 +168,7 @@ def _trace(f, args, modes, dtype) -> Problem:
     modes, engine, notes = abilities(lone, point, outputs, modes, closed)
     dtypes = {x.dtype for x in (*point, *outputs)}
     dtypes |= traits.roundings(closed) if closed is not None else set()
+    footprint = _footprint(point, outputs, closed)
     return Problem(
         f=lone,
         leaves=point,
@@ -171,9 +180,12 @@ def _trace(f, args, modes, dtype) -> Problem:
         notes=notes,
         of_leaves=of_leaves,
         engine=engine,
-        footprint=_footprint(point, outputs, closed),
+        footprint=footprint,
         iterates=closed is not None and traits.iterates(closed),
         has_rules=closed is None or traits.has_rules(closed),
+        quick=closed is not None
+        and footprint <= _SMALL
+        and not traits.convolves(closed),
     )
 
 

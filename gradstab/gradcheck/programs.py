@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.abilities import LOOP, MAP
+from gradstab.gradcheck.compiling import quick_options
 from gradstab.gradcheck.problem import Problem
 
 
@@ -24,37 +25,41 @@ class Programs:
         self.lanes = lanes
         f = problem.f if f is None else f
         turns = functools.partial(_TURNS.get(problem.engine, _mapped), lanes=lanes)
-        compiled = jax.jit if problem.engine != LOOP else (lambda program: program)
-        self._rules = compiled(functools.partial(_rules, f, problem.modes, turns))
-        self._ends = compiled(functools.partial(_ends, f, turns))
+        programs = (
+            functools.partial(_rules, f, problem.modes, turns),
+            functools.partial(_ends, f, turns),
+        )
+        if problem.engine != LOOP:
+            options = quick_options() if problem.quick else None
+            programs = (jax.jit(p, compiler_options=options) for p in programs)
+        self._rules, self._ends = programs
 
-    def rules(self, point, tangents, cotangents) -> dict:
+    def rules(self, point, draw) -> dict:
         """The value of f and the rows of its Jacobian that the rules give.
 
         Args:
             point: the leaves.
-            tangents: per leaf ``(num_tangents, *shape)``.
-            cotangents: per output ``(num_cotangents, *shape)``.
+            draw: tangents, cotangents, and the weights with which leaves are moved.
 
         Returns:
             On the host: ``value`` and, computed once more, ``again``, and as one of
             two points, ``mapped``; ``reverse``, per leaf the gradients
             ``(num_cotangents, *shape)``; ``forward``, per output the tangents
-            ``(leaves, num_tangents, *shape)``; the latter two if f has them.
+            ``(moves, num_tangents, *shape)``; the latter two if f has them.
         """
         with self.problem.context():
-            return jax.device_get(self._rules(point, tangents, cotangents))
+            given = point, draw.tangents, draw.weights, draw.cotangents
+            return jax.device_get(self._rules(*given))
 
-    def ends(self, point, tangents, anchor, i, k, h):
-        r"""Values on both sides of the point, for probes of leaf i along its tangent k.
+    def ends(self, point, draw, anchor, i, k, h):
+        r"""Values on both sides of the point, for probes along move i of tangent k.
 
         Args:
             point: the leaves.
-            tangents: per leaf ``(num_tangents, *shape)``. Their products with the steps
-                must be exact.
+            draw: tangents, whose products with the steps must be exact, and weights.
             anchor: per leaf the gradients of some cotangents, or None.
-            i: ``(probes,)`` the leaf that is moved.
-            k: ``(probes,)`` along which of its tangents.
+            i: ``(probes,)`` which leaves are moved: the row of the weights.
+            k: ``(probes,)`` along which of their tangents.
             h: ``(probes,)`` by how much.
 
         Yields:
@@ -64,17 +69,19 @@ class Programs:
             rounding these points takes away from the displacement.
         """
         lanes = min(self.lanes, len(h))
+        with self.problem.context():
+            fixed = jax.device_put((point, draw.tangents, draw.weights, anchor))
         for start in range(0, len(h), lanes):
             where = slice(start, min(start + lanes, len(h)))
             # The last turn is filled up: a program of another shape costs more.
             probes = [np.resize(a[where], lanes) for a in (i, k, h)]
             with self.problem.context():
-                out = jax.device_get(self._ends(point, tangents, anchor, *probes))
+                out = jax.device_get(self._ends(*fixed, *probes))
             count = where.stop - start
             yield where, *jax.tree.map(lambda a, n=count: a[:n], out)
 
 
-def _rules(f, modes, turns, point, tangents, cotangents):
+def _rules(f, modes, turns, point, tangents, weights, cotangents):
     # Traced again and kept apart by the barrier: the same value, unless f is random.
     found = {"value": f(point), "again": f(jax.lax.optimization_barrier(point))}
     pair = jax.tree.map(lambda x: jnp.stack([x, x + x * 2.0**-7]), tuple(point))
@@ -84,10 +91,10 @@ def _rules(f, modes, turns, point, tangents, cotangents):
         (found["reverse"],) = turns(pullback, cotangents)
     if "forward" in modes:
         num = tangents[0].shape[0]
-        i, k = np.divmod(np.arange(len(point) * num), num)
+        i, k = np.divmod(np.arange(len(weights) * num), num)
 
         def rule(i, k):
-            v = _move(tangents, i, k, np.ones((), np.int32))
+            v = _move(tangents, weights, i, k, np.ones((), np.int32))
             return jax.jvp(f, (point,), (v,))[1]
 
         rows = turns(rule, i, k)
@@ -95,9 +102,9 @@ def _rules(f, modes, turns, point, tangents, cotangents):
     return found
 
 
-def _ends(f, turns, point, tangents, anchor, i, k, h):
+def _ends(f, turns, point, tangents, weights, anchor, i, k, h):
     def probe(i, k, h):
-        d = _move(tangents, i, k, h)
+        d = _move(tangents, weights, i, k, h)
         there = jax.tree.map(lambda x, d: _stored(x + d), point, d)
         here = jax.tree.map(lambda x, d: _stored(x - d), point, d)
         if anchor is None:
@@ -114,10 +121,11 @@ def _ends(f, turns, point, tangents, anchor, i, k, h):
     return (*(tuple(y[side::2] for y in out) for side in (0, 1)), nudge)
 
 
-def _move(tangents, i, k, h):
-    """The step h along v_k for leaf i, zero for the others."""
+def _move(tangents, weights, i, k, h):
+    """The step h along tangent k, for every leaf as much of it as row i says."""
+    share = jnp.asarray(weights)[i]
     return tuple(
-        jnp.where(i == n, h, jnp.zeros_like(h)).astype(v.dtype) * jnp.asarray(v)[k]
+        (share[n].astype(v.dtype) * h.astype(v.dtype)) * jnp.asarray(v)[k]
         for n, v in enumerate(tangents)
     )
 

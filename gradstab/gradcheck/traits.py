@@ -30,6 +30,13 @@ def has_rules(jaxpr, /) -> bool:
     return any(map(_compat.is_rule, _equations(jaxpr)))
 
 
+def convolves(jaxpr, /) -> bool:
+    """Whether the program holds a convolution, slow without a compiler's efforts."""
+    return any(
+        eqn.primitive.name == "conv_general_dilated" for eqn in _equations(jaxpr)
+    )
+
+
 def iterates(jaxpr, /) -> bool:
     """Whether the program holds a loop until convergence, or a rule around a loop.
 

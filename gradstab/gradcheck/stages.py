@@ -1,0 +1,171 @@
+"""The stages of a check, each an examination in, what it found out."""
+
+import dataclasses
+
+import numpy as np
+
+from gradstab.gradcheck import bodies, identities, localize, points, second_order
+from gradstab.gradcheck import transformations as forms
+from gradstab.gradcheck.conclusion import named, unsettled
+from gradstab.gradcheck.examination import Examination, Look
+from gradstab.gradcheck.findings import BODY, ROUNDING
+from gradstab.gradcheck.own_precision import LOST, OwnPrecision
+from gradstab.gradcheck.probes import num_lanes
+from gradstab.gradcheck.problem import Problem, problem
+from gradstab.gradcheck.story import Story
+from gradstab.gradcheck.verdict import AGREES, DIFFERS, KINK
+
+# The relative error that is asked about by default. Coarser dtypes get 0.1.
+_RTOL = {"float64": 1e-6, "float32": 1e-2}
+
+# At most so many wrong leaves are searched for the place of the error.
+_SEARCHED = 2
+
+
+def default_rtol(dtype) -> float:
+    """The resolution asked for if the user does not say."""
+    return _RTOL.get(np.dtype(dtype).name, 0.1)
+
+
+def at_point(seen: Examination, /) -> Story:
+    """The point given: beside its kinks, by the rule's body, and what rounding does."""
+    look = seen.look_twice(seen.problem.leaves)
+    story = Story(look.findings, trouble=look.trouble)
+    if story.trouble:
+        return story
+    if not story.failed and (own := seen.problem.own) is not None:
+        story += _rounding(seen, own, look)
+    if any(g.state == KINK for g in story.findings):
+        story = _beside_kinks(seen, story)
+    if seen.problem.has_rules and unsettled(story.findings):
+        story += _by_body(seen, look)
+    return story
+
+
+def _rounding(seen, own: Problem, look: Look) -> Story:
+    """What the rule loses in the dtype of the arguments."""
+    lanes = num_lanes(own, seen.max_bytes)
+    accepted = max(seen.rtol, default_rtol(own.dtype))
+    compare = OwnPrecision(own, lanes=lanes, rtol=accepted)
+    seen.evaluations += compare.evaluations
+    found = tuple(compare(seen.problem.leaves, look.seen))
+    lost = [g for g in found if g.state == LOST]
+    note = f"in {own.dtype} the rule {LOST} in {named(lost)}"
+    return Story(found, notes=(note,) * bool(lost))
+
+
+def _beside_kinks(seen, story: Story) -> Story:
+    """The findings at a kink replaced by those at a point beside."""
+    kinks = [g for g in story.findings if g.state == KINK]
+    point = points.beside(seen.problem.leaves, seen.stream())
+    beside = seen.look_twice(point, where=points.BESIDE).findings
+    elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
+    findings = tuple(
+        elsewhere.get((g.leaf, g.mode, g.oracle), g) if g in kinks else g
+        for g in story.findings
+    )
+    note = (
+        f"f has a kink in {named(kinks)}: the rule lies between the one-sided slopes "
+        "there, and is judged at a point beside"
+    )
+    return Story(findings, notes=(*story.notes, note))
+
+
+def _by_body(seen, look: Look) -> Story:
+    """What automatic differentiation of f without its rules says, if it can."""
+    try:
+        plain = bodies.without_rules(seen.problem.f)
+        found = seen.ask(BODY, plain, look, seen.problem.leaves)
+    # A body is under no obligation to have a derivative.
+    except (TypeError, ValueError, NotImplementedError, AssertionError):
+        return Story()
+    return Story(tuple(g for g in found if g.state != KINK))
+
+
+def laws(seen: Examination, /, *, transformations: bool) -> Story:
+    """The laws that need no differences, at the point given."""
+    task = seen.problem
+    found = identities.identities(task, task.leaves, seen.stream())
+    if transformations:
+        found += forms.transformations(task, task.leaves, seen.stream())
+    return Story(identities=found)
+
+
+def at_moved_points(seen: Examination, /) -> Story:
+    """Points where a rule may be wrong that is right at the one given."""
+    story = Story()
+    if seen.problem.iterates:
+        return Story(notes=("f iterates: it was checked at the point given only",))
+    for where, point in points.moved(seen.problem.leaves, seen.stream()):
+        look = seen.look_twice(point, where=where, coarse=True)
+        # At a border slopes may be infinite, and a rule that says so is no error.
+        wrong = [
+            g for g in look.findings if g.state == DIFFERS and np.isfinite(g.error)
+        ]
+        story += Story(tuple(wrong), moved=((where, _answer(look, wrong)),))
+    return story
+
+
+def _answer(look, wrong) -> str:
+    if look.trouble:
+        return "not defined"
+    if wrong:
+        return "wrong"
+    open_ = unsettled(look.findings, settling=(AGREES, KINK))
+    return "undecided" if open_ else "right"
+
+
+def of_second_order(seen: Examination, /) -> Story:
+    """The derivatives of the derivatives, as functions of leaves and cotangent."""
+    task = seen.problem
+    law = second_order.hessian_symmetry(task, task.leaves, seen.stream())
+    story = Story(identities=law, notes=second_order.missing_second_order(task))
+    for name, g, args in second_order.second_order(task):
+        story += _derivative(seen, name, g, args)
+    return story
+
+
+def _derivative(seen, name, g, args) -> Story:
+    precision = "float64" if seen.problem.wide else "own"
+    mode = name.split()[0]
+    task = problem(g, args, modes=(mode,), precision=precision, own=False)
+    inner = Examination(
+        _renamed(task, name, seen.problem.names),
+        rtol=seen.rtol,
+        max_bytes=seen.max_bytes,
+        seed=int(seen.stream().integers(2**31)),
+    )
+    story = at_point(inner)
+    if not story.failed and unsettled(story.findings):
+        # Where f has a kink its derivative jumps.
+        point = points.beside(task.leaves, inner.stream())
+        beside = inner.look_twice(point, where=points.BESIDE)
+        story = Story(beside.findings, notes=story.notes, trouble=beside.trouble)
+    seen.evaluations += inner.evaluations
+    trouble = f"{name}: {story.trouble}" if story.trouble else ""
+    return Story(story.findings, notes=tuple(inner.notes), trouble=trouble)
+
+
+def _renamed(task, name, leaves):
+    """The problem with the names of f's leaves."""
+    kind = "tangent" if name.endswith("forward") else "cotangent"
+    names = [f"{leaf}, {name}" for leaf in leaves]
+    names += [f"{kind} {i}, {name}" for i in range(len(task.names) - len(leaves))]
+    return dataclasses.replace(task, names=tuple(names))
+
+
+def places(seen: Examination, story: Story, /) -> Story:
+    """Where the worst of the wrong rules are wrong, and why."""
+    worst = {
+        g.leaf: g
+        for g in sorted(story.wrong, key=lambda g: g.error)
+        if g.oracle != ROUNDING and g.leaf in seen.problem.names
+    }
+    found = Story()
+    for g in list(worst.values())[-_SEARCHED:][::-1]:
+        point, truth = seen.places[g.point], seen.others.get(g.oracle)
+        place = localize.locate(seen.problem, point, g, seen.stream(), truth=truth)
+        if place is not None:
+            seen.evaluations += place.evaluations
+            found += Story(locations=(place,))
+    return found

@@ -1,0 +1,50 @@
+"""What the stages of a check leave behind, put together by addition."""
+
+import dataclasses
+
+from gradstab.gradcheck.findings import Finding, Identity, Location
+from gradstab.gradcheck.verdict import DIFFERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """All that was found so far.
+
+    Attributes:
+        findings: of every leaf, mode, oracle and point.
+        identities: the laws that were tried.
+        locations: where rules are wrong.
+        moved: how the point was moved, and what came of it.
+        notes: what the reader should know.
+        trouble: why nothing could be looked at; empty if it could.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    locations: tuple[Location, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    trouble: str = ""
+
+    def __add__(self, other: "Story") -> "Story":
+        return Story(
+            **{
+                field.name: getattr(self, field.name) + getattr(other, field.name)
+                for field in dataclasses.fields(self)
+            }
+        )
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The findings that accuse."""
+        return tuple(g for g in self.findings if g.state == DIFFERS)
+
+    @property
+    def broken(self) -> tuple[Identity, ...]:
+        """The laws that do not hold."""
+        return tuple(law for law in self.identities if not law.holds)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything was found that is wrong."""
+        return bool(self.wrong or self.broken)

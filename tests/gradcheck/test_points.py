@@ -1,0 +1,121 @@
+"""Points beside the one given: what they are, and what is found there only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck.points import TIES, beside, moved
+
+X = np.random.default_rng(0).standard_normal(8, np.float32) + np.float32(2)
+
+
+def with_vjp(f, bwd):
+    rule = jax.custom_vjp(f)
+    rule.defvjp(lambda *args: (f(*args), args), bwd)
+    return rule
+
+
+def quick(f, *args, **options):
+    return check(f, *args, transformations=False, locate=False, **options)
+
+
+def test_moved_points_keep_shapes_and_dtypes_and_scale_exactly():
+    leaves = (X, np.zeros((2, 2), np.float64))
+    found = dict(moved(leaves, np.random.default_rng(0)))
+    assert len(found) == 4
+    for point in found.values():
+        assert [(x.shape, x.dtype) for x in point] == [
+            (x.shape, x.dtype) for x in leaves
+        ]
+    np.testing.assert_array_equal(found["16 times as large"][0], 16 * X)
+    np.testing.assert_array_equal(found["with signs changed"][0], -X)
+    # A zero that is only scaled says nothing new.
+    assert np.all(found["16 times as large"][1] != 0)
+
+
+def test_one_moved_point_has_zeros_and_equal_entries_in_and_across_leaves():
+    one, two = dict(moved((X, 2 * X), np.random.default_rng(0)))[TIES]
+    assert np.sum(one == 0) == 2
+    assert np.sum(one == X[0]) == 2
+    np.testing.assert_array_equal(one[[0, 2, 4, 6]], two[[0, 2, 4, 6]])
+    np.testing.assert_array_equal(one[[1, 3, 5, 7]], X[[1, 3, 5, 7]])
+
+
+def test_a_point_beside_is_no_farther_than_an_eighth_of_the_argument():
+    (point,) = beside((X,), np.random.default_rng(0))
+    away = np.sqrt(np.mean((point - X) ** 2) / np.mean(X**2))
+    np.testing.assert_allclose(away, 1 / 8, rtol=1e-6)
+
+
+# Each is right at the point given, where all entries are positive and differ.
+WRONG_ELSEWHERE = {
+    "with signs changed": (lambda x: x**2, lambda x, w: 2 * w * jnp.abs(x)),
+    "with zeros and ties": (
+        jnp.sin,
+        lambda x, w: jnp.where(x == 0, 0, w * jnp.cos(x)),
+    ),
+    "16 times as large": (
+        jnp.tanh,
+        lambda x, w: jnp.where(jnp.abs(x) > 9, 3, 1 / jnp.cosh(x) ** 2) * w,
+    ),
+    "128 times as small": (
+        lambda x: x**3,
+        lambda x, w: 3 * w * jnp.where(jnp.abs(x) < 0.1, 0, x**2),
+    ),
+}
+
+
+@pytest.mark.parametrize("where", WRONG_ELSEWHERE)
+def test_a_rule_that_is_wrong_elsewhere_only_fails_and_says_where(where):
+    f, gradient = WRONG_ELSEWHERE[where]
+    rule = with_vjp(f, lambda res, w: (gradient(res[0], w),))
+    result = quick(rule, X)
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert where in result.reason
+    assert dict(result.moved)[where] == "wrong"
+    assert result.findings[0].point == where
+    assert quick(rule, X, at="given").verdict is Verdict.PASS
+
+
+def test_a_rule_that_is_wrong_for_two_arguments_at_once_fails():
+    rule = jax.custom_jvp(lambda a, b: a * b)
+
+    @rule.defjvp
+    def _(point, tangents):
+        (a, b), (va, vb) = point, tangents
+        return a * b, a * vb + b * va + va * vb  # exact for steps, not a derivative
+
+    result = quick(rule, X, X[::-1], at="given", modes=("forward",))
+    assert result.verdict is Verdict.FAIL
+    wrong = [g for g in result.findings if g.state == "differs"]
+    assert [g.leaf for g in wrong] == ["all arguments together"]
+
+
+def test_a_point_where_f_is_not_finite_is_counted_and_no_fault():
+    result = quick(jnp.log, X)
+    assert result.verdict is Verdict.PASS
+    answers = [answer for _, answer in result.moved]
+    assert answers == ["right", "right", "not defined", "not defined"]
+    assert "moved points: 2 right, 2 not defined" in str(result)
+
+
+def test_an_infinite_or_missing_slope_at_a_moved_point_is_no_fault():
+    for f in (jnp.linalg.norm, lambda x: jnp.sum(jnp.cbrt(x)), jnp.floor):
+        result = quick(f, X)
+        assert result.verdict is Verdict.PASS, str(result)
+
+
+def test_a_function_that_iterates_is_not_moved():
+    def root(x):
+        step = lambda y, _: (0.5 * (y + x / y), None)  # noqa: E731
+        return jax.lax.scan(step, x, length=8)[0]
+
+    # By the implicit function theorem: right at the root, and not where 8 steps of
+    # Newton's method do not reach it.
+    implicit = with_vjp(root, lambda res, w: (w / (2 * root(res[0])),))
+    result = quick(implicit, X)
+    assert result.verdict is Verdict.PASS, str(result)
+    assert not result.moved
+    assert "f iterates" in " ".join(result.notes)
