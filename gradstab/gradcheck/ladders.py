@@ -21,8 +21,8 @@ _DIGITS = 32.0
 def levels(dtype, /) -> np.ndarray:
     """Steps as fractions of the size of the argument, the largest first.
 
-    >>> levels(jnp.float32).round(4)
-    array([0.25  , 0.0492, 0.0097, 0.0019, 0.0004, 0.0001, 0.    ])
+    >>> np.log2(levels(jnp.float32)).round(1)
+    array([ -2. ,  -4.4,  -6.7,  -9. , -11.4, -13.7, -16.1])
     """
     bits = jnp.finfo(dtype).nmant
     return 0.5 ** np.linspace(min(6, bits // 8), 0.7 * bits, NUM_LEVELS)
@@ -131,9 +131,12 @@ def jitter(apart, steps, floor, /) -> np.ndarray:
         floor: ``(columns,)`` the least that it can be.
     """
     apart = np.where(np.isfinite(apart), apart, np.inf)
-    # From the least on, the quotients come apart again because of rounding.
-    fine = np.arange(len(apart))[:, None] >= np.argmin(apart, axis=0)
-    seen = np.where(fine & np.isfinite(apart), apart, 0.0) * steps[1:, None]
+    # From the least on, the quotients come apart again because of rounding; if the last
+    # is the least, rounding is not seen.
+    least = np.argmin(apart, axis=0)
+    fine = np.arange(len(apart))[:, None] >= least
+    fine &= (least < len(apart) - 1) & np.isfinite(apart)
+    seen = np.where(fine, apart, 0.0) * steps[1:, None]
     return np.maximum(floor, np.max(seen, axis=0))
 
 
