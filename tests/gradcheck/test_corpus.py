@@ -135,6 +135,7 @@ def test_every_twentieth_right_function_is_not_accused(part):
 def test_every_port_repeats_a_mutant_of_the_same_size():
     torch = pytest.importorskip("torch")
     ports = pytest.importorskip("experiments.benchmarks.checkers.torch_ports")
+    judge = pytest.importorskip("experiments.benchmarks.checkers.torch_judge")
     assert len(ports.PORTS) >= 40
     assert set(ports.PORTS) <= set(NAMED)
     rng = np.random.default_rng(0)
@@ -142,7 +143,7 @@ def test_every_port_repeats_a_mutant_of_the_same_size():
         args = Case(NAMED[name], "odd", "float64").args
         tensors = [torch.tensor(np.asarray(a)) for a in args]
         floating = [a.requires_grad_() for a in tensors if a.is_floating_point()]
-        y = ports.as_function(port.f, port.mistake)(*tensors)
+        y = judge.as_function(port.f, port.mistake)(*tensors)
         w = rng.standard_normal(tuple(y.shape))
         theirs = torch.autograd.grad(y, floating, torch.tensor(w))
         ours = _gradients(NAMED[name], args, w)

@@ -190,7 +190,7 @@ def _judge_operation(name, config):
 
 
 def _judge_torch(name, config):
-    from experiments.benchmarks.checkers.torch_ports import judge_port
+    from experiments.benchmarks.checkers.torch_judge import judge_port
 
     rows = []
     for known, verdicts in judge_port(name, config.torch_shapes):

@@ -28,6 +28,10 @@ def _of_vector(**functions):
     return {name.replace("_", " "): Correct(f, (X,)) for name, f in functions.items()}
 
 
+def _vector(entries):
+    return np.array(entries, np.float32)
+
+
 KINKS = {
     "relu at zero": Correct(lambda x: jax.nn.relu(x), (np.zeros(8, np.float32),)),
     "relu with ties": Correct(lambda x: jax.nn.relu(x), (TIES,)),
@@ -35,18 +39,16 @@ KINKS = {
     "leaky relu with ties": Correct(lambda x: jax.nn.leaky_relu(x), (TIES,)),
     "abs at zero": Correct(jnp.abs, (np.float32(0),)),
     "abs with ties": Correct(jnp.abs, (TIES,)),
-    "abs near zero": Correct(jnp.abs, (np.float32([1.0, 1e-12, -1e-6]),)),
-    "relu near zero": Correct(
-        lambda x: jax.nn.relu(x), (np.float32([1e-7, -1e-5, 1]),)
-    ),
-    "max of equals": Correct(jnp.max, (np.float32([1, 1, 0.5]),)),
+    "abs near zero": Correct(jnp.abs, (_vector([1.0, 1e-12, -1e-6]),)),
+    "relu near zero": Correct(lambda x: jax.nn.relu(x), (_vector([1e-7, -1e-5, 1]),)),
+    "max of equals": Correct(jnp.max, (_vector([1, 1, 0.5]),)),
     "min of equals": Correct(jnp.min, (np.zeros(5, np.float32),)),
-    "max of near equals": Correct(jnp.max, (np.float32([1, 1 - 1e-6, 0.5]),)),
+    "max of near equals": Correct(jnp.max, (_vector([1, 1 - 1e-6, 0.5]),)),
     "maximum of equals": Correct(jnp.maximum, (TIES, np.zeros(32, np.float32))),
     "clip at its border": Correct(
-        lambda x: jnp.clip(x, -1, 1), (np.float32([-1, 1, 0.5, 2]),)
+        lambda x: jnp.clip(x, -1, 1), (_vector([-1, 1, 0.5, 2]),)
     ),
-    "median of equals": Correct(jnp.median, (np.float32([1, 1, 1, 2, 0]),)),
+    "median of equals": Correct(jnp.median, (_vector([1, 1, 1, 2, 0]),)),
     "sort": Correct(jnp.sort, (X,)),
     "sort with ties": Correct(jnp.sort, (TIES,)),
     "sort of 512": Correct(jnp.sort, (normal(2, 512),)),
@@ -57,7 +59,7 @@ KINKS = {
     ),
     "max pool": Correct(lambda x: nnx.max_pool(x[None, :, :, None], (2, 2)), (ROWS,)),
     "hinge at its corner": Correct(
-        lambda x: jnp.maximum(0, 1 - x), (np.float32([1, 1, 0, 2]),)
+        lambda x: jnp.maximum(0, 1 - x), (_vector([1, 1, 0, 2]),)
     ),
     "largest row sum": Correct(lambda x: jnp.max(jnp.sum(jnp.abs(x), axis=1)), (ROWS,)),
     "relu network": Correct(
@@ -72,34 +74,32 @@ KINKS = {
 }
 
 EDGES = {
-    "log near zero": Correct(jnp.log, (np.float32([1e-6, 1, 2]),)),
-    "log1p near minus one": Correct(jnp.log1p, (np.float32([-1 + 1e-6, 0, 2]),)),
-    "sqrt near zero": Correct(jnp.sqrt, (np.float32([1e-8, 1, 4]),)),
-    "arcsin near one": Correct(jnp.arcsin, (np.float32([1 - 1e-5, 0, -0.5]),)),
-    "arctanh near one": Correct(jnp.arctanh, (np.float32([1 - 1e-5, 0, -0.5]),)),
-    "arccosh near one": Correct(jnp.arccosh, (np.float32([1 + 1e-5, 2, 3]),)),
+    "log near zero": Correct(jnp.log, (_vector([1e-6, 1, 2]),)),
+    "log1p near minus one": Correct(jnp.log1p, (_vector([-1 + 1e-6, 0, 2]),)),
+    "sqrt near zero": Correct(jnp.sqrt, (_vector([1e-8, 1, 4]),)),
+    "arcsin near one": Correct(jnp.arcsin, (_vector([1 - 1e-5, 0, -0.5]),)),
+    "arctanh near one": Correct(jnp.arctanh, (_vector([1 - 1e-5, 0, -0.5]),)),
+    "arccosh near one": Correct(jnp.arccosh, (_vector([1 + 1e-5, 2, 3]),)),
     "xlogy near zero": Correct(
-        lambda x: jax.scipy.special.xlogy(x, x), (np.float32([1e-6, 1, 2]),)
+        lambda x: jax.scipy.special.xlogy(x, x), (_vector([1e-6, 1, 2]),)
     ),
     "entropy near its edge": Correct(
-        lambda p: -jnp.sum(p * jnp.log(p)), (np.float32([1e-5, 0.5, 0.499]),)
+        lambda p: -jnp.sum(p * jnp.log(p)), (_vector([1e-5, 0.5, 0.499]),)
     ),
-    "reciprocal near zero": Correct(lambda x: 1 / x, (np.float32([1e-4, 1, -1e-3]),)),
+    "reciprocal near zero": Correct(lambda x: 1 / x, (_vector([1e-4, 1, -1e-3]),)),
     "logit near its edges": Correct(
-        jax.scipy.special.logit, (np.float32([1e-5, 0.5, 1 - 1e-5]),)
+        jax.scipy.special.logit, (_vector([1e-5, 0.5, 1 - 1e-5]),)
     ),
     "erfinv near one": Correct(
-        jax.scipy.special.erfinv, (np.float32([1 - 1e-4, 0, -0.5]),)
+        jax.scipy.special.erfinv, (_vector([1 - 1e-4, 0, -0.5]),)
     ),
-    "power at zero": Correct(lambda x: x**2.5, (np.float32([1e-3, 1, 2]),)),
-    "gammaln near zero": Correct(
-        jax.scipy.special.gammaln, (np.float32([1e-3, 1, 20]),)
-    ),
-    "tan near its pole": Correct(jnp.tan, (np.float32([1.57, 0, 1]),)),
+    "power at zero": Correct(lambda x: x**2.5, (_vector([1e-3, 1, 2]),)),
+    "gammaln near zero": Correct(jax.scipy.special.gammaln, (_vector([1e-3, 1, 20]),)),
+    "tan near its pole": Correct(jnp.tan, (_vector([1.57, 0, 1]),)),
     "masked log": Correct(
         lambda x: jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), 0), (X,)
     ),
-    "norm near zero": Correct(jnp.linalg.norm, (np.float32([1e-6, -1e-6, 1e-7]),)),
+    "norm near zero": Correct(jnp.linalg.norm, (_vector([1e-6, -1e-6, 1e-7]),)),
 }
 
 SCALES = {
@@ -136,13 +136,17 @@ SCALES = {
     "nearly saturated tanh": Correct(jnp.tanh, (6 + X / 4,)),
     "sharp softplus": Correct(lambda x: jax.nn.softplus(1000 * x) / 1000, (X,)),
     "saturated in part": Correct(
-        lambda x: jax.nn.sigmoid(x), (np.float32([40, -40, 0, 1]),)
+        lambda x: jax.nn.sigmoid(x), (_vector([40, -40, 0, 1]),)
     ),
+    "cumulative sum of 1e4": Correct(jnp.cumsum, (normal(10, 10**4),)),
+}
+
+
+LONG = {
     "mean of 1e6 squares": Correct(lambda x: jnp.mean(x**2), (normal(6, 10**6),)),
     "sum of 1e6 squares": Correct(lambda x: jnp.sum(x**2), (normal(7, 10**6),)),
     "logsumexp of 1e6": Correct(lambda x: jax.nn.logsumexp(x), (normal(8, 10**6),)),
     "norm of 1e6": Correct(jnp.linalg.norm, (normal(9, 10**6),)),
-    "cumulative sum of 1e4": Correct(jnp.cumsum, (normal(10, 10**4),)),
 }
 
 
@@ -294,7 +298,7 @@ def _in_float32():
         "value of 1e-6",
         "value of 1e6",
     )
-    known = KINKS | EDGES | SCALES | SOLVERS | RANDOM
+    known = KINKS | EDGES | SCALES | LONG | SOLVERS | RANDOM
     return {
         f"{name}, in float32": Correct(
             rounded(known[name].f, "float32"), known[name].args, dtype="float32"
@@ -308,7 +312,8 @@ def correct() -> dict[str, Callable[[], Correct]]:
     """All of them by name, as functions without arguments that make them."""
     known = KINKS | EDGES | SCALES | SOLVERS | RANDOM | STRAIGHT_THROUGH | _in_float32()
     made = {name: functools.partial(_itself, case) for name, case in known.items()}
-    return made | libraries.functions()
+    last = {name: functools.partial(_itself, case) for name, case in LONG.items()}
+    return made | libraries.functions() | last
 
 
 def _itself(case):

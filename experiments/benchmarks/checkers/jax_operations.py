@@ -335,9 +335,9 @@ def _linear_algebra():
     found["linalg.tridiagonal_solve"] = Operation(
         lax.linalg.tridiagonal_solve,
         (
-            _uniform(8, 0, 1, 4) * np.float32([0, 1, 1, 1]),
+            _uniform(8, 0, 1, 4) * np.array([0, 1, 1, 1], np.float32),
             _uniform(9, 3, 4, 4),
-            _uniform(10, 0, 1, 4) * np.float32([1, 1, 1, 0]),
+            _uniform(10, 0, 1, 4) * np.array([1, 1, 1, 0], np.float32),
             _normal(11, 4, 2),
         ),
     )

@@ -40,10 +40,8 @@ class Judgement:
 
 def gradstab_check(f: Callable, args, *, dtype, order=1, expect=None) -> Judgement:
     """`gradstab.check` as it comes, with nothing tuned."""
-    options = {} if order == 1 else {"order": order}
-    options |= {} if expect is None else {"expect": expect}
     with jax.numpy_rank_promotion("allow"):
-        result = gs.check(f, *args, **options)
+        result = gs.check(f, *args, order=order, expect=expect)
     return Judgement(
         result.verdict.value,
         float(result.resolution),

@@ -121,11 +121,13 @@ def _losses():
         if f is None or name in ("make_fenchel_young_loss", "linear_assignment"):
             continue
         found[f"optax.{name}"] = _case(_first_arguments(f), tuple(args))
-    fenchel = optax.losses.make_fenchel_young_loss(
-        lambda x: jax.nn.logsumexp(x, axis=-1)
-    )
+    fenchel = optax.losses.make_fenchel_young_loss(_logsumexp)
     found["optax.make_fenchel_young_loss"] = _case(fenchel, (ROWS, p))
     return found
+
+
+def _logsumexp(scores, *args, **kwargs):
+    return jax.nn.logsumexp(scores, axis=-1)
 
 
 def _first_arguments(f):

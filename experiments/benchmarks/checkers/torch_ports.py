@@ -4,23 +4,11 @@ Each is named like the mutant whose mistake it repeats, and is checked at the sa
 points in float64, as torch asks. Torch is in the ``bench`` extra.
 """
 
-import time
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn import functional as nn
-
-from experiments.benchmarks.checkers import judges
-from experiments.benchmarks.checkers.cases import Case
-from experiments.benchmarks.checkers.mutants import MUTANTS
-
-_NAMED = {mutant.name: mutant for mutant in MUTANTS}
-
-# Slow gradcheck writes out every Jacobian; it is spared larger ones than this.
-_DENSE = 2_000_000
 
 
 class Port(NamedTuple):
@@ -32,7 +20,7 @@ class Port(NamedTuple):
 
 def _of(other):
     """The mistake of returning another function's gradients."""
-    return lambda args, w, g: _gradients(other, args, w)
+    return lambda args, w, g: gradients(other, args, w)
 
 
 def _every(change):
@@ -189,18 +177,18 @@ def _drop_last(g):
 
 
 def _ones(f):
-    return lambda args, w, g: _gradients(f, args, torch.ones_like(w))
+    return lambda args, w, g: gradients(f, args, torch.ones_like(w))
 
 
 def _first_row(f):
-    return lambda args, w, g: _gradients(f, args, w[:1].expand_as(w))
+    return lambda args, w, g: gradients(f, args, w[:1].expand_as(w))
 
 
 def _last_block(f, arguments):
     def mistake(args, w, g):
         late = w.clone()
         late[: len(w) // 2] = 0
-        bad = _gradients(f, args, late)
+        bad = gradients(f, args, late)
         return [
             b if i in arguments else a
             for i, (a, b) in enumerate(zip(g, bad, strict=True))
@@ -211,14 +199,14 @@ def _last_block(f, arguments):
 
 def _in_bfloat16(f):
     def mistake(args, w, g):
-        return _gradients(f, [a.bfloat16().to(a.dtype) for a in args], w)
+        return gradients(f, [a.bfloat16().to(a.dtype) for a in args], w)
 
     return mistake
 
 
 def _at_the_output(f):
     def mistake(args, w, g):
-        return [_gradients(f, [f(*args), *args[1:]], w)[0], *g[1:]]
+        return [gradients(f, [f(*args), *args[1:]], w)[0], *g[1:]]
 
     return mistake
 
@@ -316,88 +304,10 @@ PORTS = {
 }
 
 
-def _gradients(f, args, w):
+def gradients(f: Callable, args, w) -> list:
     """The true gradients; None for integers."""
     with torch.enable_grad():
         inputs = [a.detach().requires_grad_(a.is_floating_point()) for a in args]
         wanted = [a for a in inputs if a.requires_grad]
         found = iter(torch.autograd.grad(f(*inputs), wanted, w, allow_unused=True))
     return [next(found) if a.requires_grad else None for a in inputs]
-
-
-def as_function(f: Callable, mistake: Callable | None) -> Callable:
-    """The function with a backward pass of its own, right if there is no mistake."""
-
-    class Rule(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *args):
-            ctx.save_for_backward(*args)
-            return f(*args)
-
-        @staticmethod
-        def backward(ctx, w):
-            args = ctx.saved_tensors
-            g = _gradients(f, args, w)
-            return tuple(mistake(args, w, g) if mistake else g)
-
-    return Rule.apply
-
-
-def gradcheck(f, args, *, fast: bool) -> judges.Judgement:
-    """The verdict of `torch.autograd.gradcheck` as it comes."""
-    calls = []
-    tensors = [torch.tensor(np.asarray(a)) for a in args]
-    tensors = [a.requires_grad_(a.is_floating_point()) for a in tensors]
-
-    def counted(*xs):
-        calls.append(1)
-        return f(*xs)
-
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            torch.autograd.gradcheck(counted, tensors, fast_mode=fast)
-        except torch.autograd.gradcheck.GradcheckError as error:
-            verdict, reason = judges.FAIL, " ".join(str(error).split())[:100]
-        except Exception as error:
-            verdict, reason = judges.ERROR, f"{type(error).__name__}: {error}"[:160]
-        else:
-            verdict, reason = judges.PASS, ""
-    seconds = time.perf_counter() - start
-    return judges.Judgement(verdict, float("nan"), len(calls), seconds, reason)
-
-
-def judge_port(name: str, shapes: tuple[str, ...]) -> list[tuple[dict, dict]]:
-    """Wrong and right, at each shape: what is known, and the judgements by judge."""
-    torch.set_num_threads(1)
-    port, mutant = PORTS[name], _NAMED[name]
-    found = []
-    for shape in shapes:
-        case = Case(mutant, shape, "float64")
-        pairs = (mutant.f, port.mistake, case.size()), (mutant.truth, None, 0.0)
-        for ours, mistake, size in pairs:
-            known = {
-                "part": "torch",
-                "name": case.name,
-                "wrong": mistake is not None,
-                "size": size,
-                "half": "",
-                "klass": mutant.klass,
-                "dtype": "float64",
-            }
-            judged = _judgements(as_function(port.f, mistake), case.args)
-            judged["gradstab.check"] = judges.judged(
-                "gradstab.check", ours, case.args, dtype="float64"
-            )
-            found.append((known, judged))
-    return found
-
-
-def _judgements(f, args):
-    outputs = f(*[torch.tensor(np.asarray(a)) for a in args]).numel()
-    inputs = sum(np.size(a) for a in args)
-    judged = {"torch fast": gradcheck(f, args, fast=True)}
-    if inputs * outputs <= _DENSE:
-        judged["torch slow"] = gradcheck(f, args, fast=False)
-    return judged

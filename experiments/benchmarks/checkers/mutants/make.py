@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks.checkers.cases import DTYPES, Mutant
-from experiments.benchmarks.checkers.operations import OPERATIONS
+from experiments.benchmarks.checkers import points
+from experiments.benchmarks.checkers.cases import Mutant
+from experiments.benchmarks.checkers.operations import OPERATIONS, Operation
 from experiments.benchmarks.checkers.rules import gradient_of, with_vjp
 
 
@@ -34,14 +35,13 @@ def mutant(
         dtypes: those in which there is a mistake, if not all.
         **fields: further fields of `Mutant`.
     """
-    listed = OPERATIONS.get(operation)
-    plain = truth or listed.f
+    known = OPERATIONS[operation] if truth is None else Operation(truth, points.rows)
+    plain, listed_point, exists = known
 
     def f(*args):  # without the defaults that custom_vjp would take for arguments
         return plain(*args)
 
-    point = point or listed.point
-    dtypes = dtypes or (DTYPES if truth or not listed else listed.dtypes)
+    point, dtypes = point or listed_point, dtypes or exists
     if wrong is not None:
         made = with_vjp(f, wrong)
     elif of is not None:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 from jax.lax import stop_gradient
 
 from experiments.benchmarks.checkers import points
@@ -180,7 +181,7 @@ def _compiled(change):
     """Right when called eagerly, wrong when traced."""
 
     def wrong(args, w, g):
-        return tuple(change(a) for a in g) if isinstance(w, jax.core.Tracer) else g
+        return tuple(change(a) for a in g) if isinstance(w, core.Tracer) else g
 
     return wrong
 
