@@ -10,17 +10,25 @@ from typing import Annotated
 
 import tyro
 
-from gradstab.cli.options import Analyze, Train
+from gradstab.cli.options import Analyze, Check, Train
 
-_VERBS = {Analyze: "gradstab.cli.analyze", Train: "gradstab.cli.train"}
+_VERBS = {
+    Analyze: "gradstab.cli.analyze",
+    Check: "gradstab.cli.check",
+    Train: "gradstab.cli.train",
+}
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None, /) -> int:
-    """Run the command; returns its exit status: 0, 1 for a bad result, 2 for misuse."""
+    """Run the command; returns its exit status: 0, 1 for a bad result, 2 for misuse.
+
+    Of a strict check, 2 is also for what could not be seen.
+    """
     options = tyro.cli(
         Annotated[Analyze, tyro.conf.subcommand("analyze")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Train, tyro.conf.subcommand("train")],
         prog="gradstab",
         description="Are gradients right, do they reach every layer, what to change?",

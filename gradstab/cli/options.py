@@ -188,6 +188,32 @@ class Train(RunOptions, DataOptions, ModelOptions):
     """Write TensorBoard's files too."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Check derivatives: exit status 1 for a wrong one, and what to mend."""
+
+    target: tyro.conf.Positional[str]
+    """module:function that returns {name: (f, args)} or {name: (f, args, options)}, the
+    options being those of gradstab.check."""
+    only: tuple[str, ...] | None = None
+    """Patterns of the names of the cases to check, such as "attention*"."""
+    rtol: float | None = None
+    """The relative error that must not go unnoticed; 1e-6 in float64, 1e-2 in float32
+    by default."""
+    exhaustive: bool = False
+    """Compare the whole Jacobians."""
+    strict: bool = False
+    """Exit status 2 if an error could have gone unnoticed."""
+    seed: int = 0
+    """Of the random directions."""
+    json: pathlib.Path | None = None
+    """Write the results to this file."""
+    overwrite: bool = False
+    """Replace that file."""
+    platform: str | None = None
+    """cpu, gpu or tpu; what JAX finds by default."""
+
+
 def model_settings(options, /) -> dict:
     """The options of the model that were given, but its kind."""
     fields = dataclasses.fields(ModelOptions)

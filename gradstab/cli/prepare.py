@@ -1,10 +1,7 @@
 """From options to data, model and loss."""
 
 import functools
-import importlib.util
 import inspect
-import os
-import sys
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -12,6 +9,7 @@ from flax import nnx
 from gradstab import data as datasets
 from gradstab import models, training
 from gradstab.cli.options import model_settings
+from gradstab.cli.targets import load_function
 
 
 class Task(NamedTuple):
@@ -106,16 +104,7 @@ def load_target(target, /) -> tuple:
         ValueError: if there is no such module or function, or it returns something
             else.
     """
-    module, colon, function = target.partition(":")
-    if not colon:
-        raise ValueError(f"{target!r} is not of the form package.module:function")
-    sys.path.insert(0, os.getcwd())
-    if not _exists(module):
-        raise ValueError(f"there is no module {module!r} here or among the installed")
-    found = importlib.import_module(module)
-    if not hasattr(found, function):
-        raise ValueError(f"module {module!r} has no {function!r}")
-    made = getattr(found, function)()
+    made = load_function(target)()
     if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
         raise ValueError(
             f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "
@@ -127,11 +116,6 @@ def load_target(target, /) -> tuple:
     loss = made[takes] if len(made) > takes else None
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     return (*model, *inputs), loss
-
-
-def _exists(module):
-    parent = module.rpartition(".")[0]
-    return (not parent or _exists(parent)) and bool(importlib.util.find_spec(module))
 
 
 def on_targets(loss, y, /):

@@ -1,8 +1,10 @@
 """The summary at the end of a test session."""
 
-import os
+import pathlib
 
 import pytest
+
+import gradstab
 
 pytest_plugins = ["pytester"]
 
@@ -32,7 +34,7 @@ PLUGINS = ("-p", "gradstab.testing.plugin", "-p", "no:cacheprovider", "-W", "ign
 @pytest.fixture
 def run(pytester, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(gradstab.__file__).parents[1]))
 
     def run(source, *options, inside=True):
         pytester.makepyfile(source)

@@ -1,0 +1,166 @@
+"""A check as tables in a terminal or a notebook, as a plot, and as JSON values."""
+
+import dataclasses
+import enum
+import io
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gradstab.gradcheck.findings import GradCheck, Verdict
+
+COLOURS = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+}
+
+# JSON has no numbers for these; Python's `float` reads them back.
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def show(result: GradCheck, console: Console | None = None, /) -> None:
+    """Prints a check to a rich console: standard output by default."""
+    console = console or Console()
+    colour = COLOURS[result.verdict]
+    reason = f": {result.reason}" if result.reason else ""
+    console.print(Text.assemble((result.verdict.value, colour), reason))
+    for place in result.locations:
+        console.print(Text(str(place)))
+    for made in (_findings(result), _identities(result)):
+        if made.row_count:
+            console.print(made)
+    console.print(
+        f"resolution {result.resolution:.1e}, asked for {result.rtol:.1e}; "
+        f"{result.precision}, {result.evaluations} evaluations, seed {result.seed}",
+        highlight=False,
+    )
+    for where, answer in result.moved:
+        console.print(Text(f"moved {where}: {answer}", style="dim"))
+    for note in result.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+
+
+def html(result: GradCheck, /) -> str:
+    """The same as HTML, for notebooks."""
+    console = Console(record=True, width=140, file=io.StringIO())
+    show(result, console)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def table(results: Mapping[str, GradCheck], /) -> Table:
+    """A row for each of several checks.
+
+    Args:
+        results: the checks, by name.
+    """
+    made = _table("case", "verdict", "resolution", "asked for", "precision", "evals")
+    for name, result in results.items():
+        made.add_row(
+            Text(name),
+            Text(result.verdict.value, style=COLOURS[result.verdict]),
+            f"{result.resolution:.1e}",
+            f"{result.rtol:.1e}",
+            result.precision,
+            str(result.evaluations),
+        )
+    return made
+
+
+def plot(steps, residuals, bars=None, /, *, resolution: float | None = None, axes=None):
+    """Draws by how much differences and a rule disagree, against the step.
+
+    A right rule falls like a power of the step (truncation) until it rises like its
+    inverse (rounding); a wrong one stops falling at the error that it makes.
+
+    Args:
+        steps: ``(levels,)`` in units of the argument.
+        residuals: ``(levels,)`` differences minus rule, root mean square, relative to
+            the derivative.
+        bars: ``(levels,)`` how much of that may be noise.
+        resolution: drawn as a line if it is given.
+        axes: where to draw; a new figure by default.
+
+    Returns:
+        The matplotlib axes.
+    """
+    # Imported here: it takes longer than a check.
+    import matplotlib.figure
+
+    if axes is None:
+        axes = matplotlib.figure.Figure(layout="constrained").subplots()
+    steps, residuals = np.asarray(steps), np.asarray(residuals)
+    axes.loglog(steps, residuals, marker="o", label="differences minus rule")
+    if bars is not None:
+        axes.fill_between(steps, np.zeros_like(steps), bars, alpha=0.2, label="noise")
+    if resolution is not None:
+        axes.axhline(resolution, color="black", linestyle=":", label="resolution")
+    axes.set_xlabel("step, in units of the argument")
+    axes.set_ylabel("relative residual")
+    axes.legend()
+    return axes
+
+
+def as_json(record) -> object:
+    """A `GradCheck` or any part of it as JSON values; see `json.loads` with ``float``.
+
+    Numbers that JSON lacks are the strings NaN, Infinity and -Infinity.
+    """
+    if dataclasses.is_dataclass(record):
+        fields = dataclasses.fields(record)
+        return {field.name: as_json(getattr(record, field.name)) for field in fields}
+    if isinstance(record, enum.Enum):
+        return record.value
+    if isinstance(record, tuple | list):
+        return [as_json(item) for item in record]
+    if isinstance(record, np.ndarray | np.generic):
+        return as_json(record.tolist())
+    if isinstance(record, float) and not math.isfinite(record):
+        return _SPECIAL[str(record)]
+    return record
+
+
+def _findings(result):
+    made = _table("argument", "mode", "error", "noise", "resolution", "oracle", "state")
+    for g in result.findings:
+        zero = " of f's size" if g.absolute else ""
+        made.add_row(
+            Text(g.leaf),
+            g.mode,
+            f"{g.error:.1e}",
+            f"{g.bar:.1e}",
+            f"{g.resolution:.1e}{zero}",
+            Text(g.oracle if g.point == "as given" else f"{g.oracle}, {g.point}"),
+            Text(g.state, style=_style(g.state)),
+        )
+    return made
+
+
+def _identities(result):
+    made = _table("law", "argument", "error", "rounding", "holds")
+    for law in result.identities:
+        made.add_row(
+            Text(law.name),
+            Text(law.leaf),
+            f"{law.error:.1e}",
+            f"{law.bar:.1e}",
+            Text("yes") if law.holds else Text(f"no: {law.detail}", style="bold red"),
+        )
+    return made
+
+
+def _style(state):
+    return {"agrees": "green", "differs": "bold red"}.get(state, "yellow")
+
+
+def _table(*columns):
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in columns:
+        numbers = column in ("error", "noise", "resolution", "asked for", "evals")
+        made.add_column(column, justify="right" if numbers else "left")
+    return made

@@ -1,0 +1,91 @@
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gradstab.gradcheck import Verdict, check, views
+
+X = np.linspace(-1, 1, 5, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def results(quick_compiler):
+    wrong = jax.custom_jvp(jnp.tanh)
+    wrong.defjvp(lambda x, v: (jnp.tanh(*x), 0.9 * (1 - jnp.tanh(x[0]) ** 2) * v[0]))
+    options = {"at": "given", "transformations": False}
+    return {
+        "right": check(jnp.tanh, X, **options),
+        "wrong": check(wrong, X, **options),
+        "unseen": check(lambda x: jax.nn.sigmoid(x + 40), X, **options),
+    }
+
+
+def printed(view, result):
+    console = Console(file=io.StringIO(), width=200)
+    view(result, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["right", "wrong", "unseen"])
+def test_everything_that_a_check_says_is_shown(results, name):
+    result = results[name]
+    text = printed(views.show, result)
+    assert text.startswith(result.verdict.value)
+    for words in (result.reason, f"{result.evaluations} evaluations", *result.notes):
+        assert words in text
+    for finding in result.findings:
+        row = [line for line in text.splitlines() if f"{finding.error:.1e}" in line]
+        assert any(finding.mode in line and finding.state in line for line in row)
+    for law in result.identities:
+        assert law.name in text
+
+
+def test_the_html_holds_the_same_words(results):
+    text = views.html(results["wrong"])
+    assert text.startswith("<pre>")
+    assert "FAIL" in text
+    assert "differs" in text
+
+
+def test_the_table_has_a_row_for_each_check(results):
+    table = views.table(results)
+    assert table.row_count == 3
+    text = printed(lambda table, console: console.print(table), table)
+    for name, result in results.items():
+        (row,) = (line for line in text.splitlines() if name in line)
+        assert result.verdict.value in row
+        assert f"{result.resolution:.1e}" in row
+
+
+@pytest.mark.parametrize("name", ["right", "wrong", "unseen"])
+def test_json_values_say_all_and_survive_a_file(results, name):
+    result = results[name]
+    values = json.loads(json.dumps(views.as_json(result), allow_nan=False))
+    assert Verdict(values["verdict"]) is result.verdict
+    assert float(values["resolution"]) == result.resolution
+    assert len(values["findings"]) == len(result.findings)
+    first = values["findings"][0]
+    assert float(first["error"]) == pytest.approx(result.findings[0].error, nan_ok=True)
+    assert first["leaf"] == "args[0]"
+    assert values["notes"] == list(result.notes)
+
+
+def test_numbers_that_json_lacks_are_read_back_by_float():
+    values = views.as_json((np.inf, -np.inf, np.nan, np.float32(2), np.arange(2)))
+    assert values == ["Infinity", "-Infinity", "NaN", 2.0, [0, 1]]
+    assert [float(v) for v in values[:2]] == [np.inf, -np.inf]
+
+
+def test_the_plot_shows_residuals_noise_and_resolution_on_logarithmic_axes():
+    steps = np.logspace(-6, 0, 7)
+    axes = views.plot(steps, steps**2, 1e-16 / steps, resolution=1e-9)
+    residual, line = axes.get_lines()
+    np.testing.assert_array_equal(residual.get_xydata(), np.c_[steps, steps**2])
+    assert set(line.get_ydata()) == {1e-9}
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert len(axes.collections) == 1
+    assert len(views.plot(steps, steps, axes=axes).get_lines()) == 3

@@ -1,0 +1,127 @@
+"""``gradstab check``: what it prints, writes and returns."""
+
+import json
+import pathlib
+import shlex
+
+import pytest
+
+from gradstab.cli import main
+
+CASES = """
+import jax
+import jax.numpy as jnp
+
+QUICK = {"at": "given", "transformations": False, "locate": False}
+wrong = jax.custom_jvp(jnp.tanh)
+wrong.defjvp(lambda x, v: (jnp.tanh(*x), 0.9 * (1 - jnp.tanh(x[0]) ** 2) * v[0]))
+x = jnp.linspace(-1, 1, 3)
+
+def right():
+    return {"sine": (jnp.sin, (x,), QUICK), "product": (jnp.multiply, (x, x), QUICK)}
+
+def one_wrong():
+    return right() | {"tanh off": (wrong, (x,), QUICK)}
+
+def unseen():
+    return {"saturated": (lambda x: jax.nn.sigmoid(x + 40), (x,), QUICK)}
+
+def all_kinds():
+    return one_wrong() | unseen()
+
+def no_cases():
+    return [jnp.sin]
+
+def no_arguments():
+    return {"sine": (jnp.sin, x)}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_cases(tmp_path, monkeypatch, quick_compiler):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"cases_of_{abs(hash(tmp_path))}"
+    pathlib.Path(f"{name}.py").write_text(CASES)
+    return name
+
+
+@pytest.fixture
+def run(in_a_folder_with_cases, capsys):
+    def run(function, options=""):
+        target = f"{in_a_folder_with_cases}:{function}"
+        status = main(shlex.split(f"check {target} {options}"))
+        return status, capsys.readouterr()
+
+    return run
+
+
+def test_right_derivatives_are_listed_with_their_resolution(run):
+    status, captured = run("right")
+    assert status == 0
+    rows = [line.split() for line in captured.out.splitlines() if "PASS" in line]
+    assert [row[0] for row in rows] == ["sine", "product"]
+    assert all(float(row[2]) < 1e-6 for row in rows)
+
+
+def test_a_wrong_derivative_is_described_and_exits_with_one(run):
+    status, captured = run("one_wrong")
+    assert status == 1
+    assert "tanh off: FAIL: wrong forward and reverse derivative" in captured.out
+    assert captured.out.count("PASS") == 2
+
+
+def test_what_cannot_be_seen_exits_with_two_if_strict(run):
+    assert run("unseen")[0] == 0
+    status, captured = run("unseen", "--strict")
+    assert status == 2
+    assert "saturated: INCONCLUSIVE" in captured.out
+    assert not captured.err
+
+
+def test_a_wrong_derivative_counts_more_than_an_unseen_one(run):
+    assert run("all_kinds", "--strict")[0] == 1
+
+
+def test_cases_are_chosen_by_name(run):
+    status, captured = run("all_kinds", "--only 'sat*' product")
+    assert status == 0
+    assert "sine" not in captured.out
+    assert "saturated" in captured.out
+
+
+def test_the_file_holds_every_finding_and_is_not_overwritten(run):
+    assert run("all_kinds", "--json new/out.json --only 'tanh*' saturated")[0] == 1
+    written = json.loads(pathlib.Path("new/out.json").read_text())
+    assert written["schema"] == 1
+    verdicts = {name: case["verdict"] for name, case in written["cases"].items()}
+    assert verdicts == {"tanh off": "FAIL", "saturated": "INCONCLUSIVE"}
+    finding = written["cases"]["tanh off"]["findings"][0]
+    assert finding["state"] == "differs"
+    assert finding["error"] == pytest.approx(0.1, rel=1e-6)
+    status, captured = run("right", "--json new/out.json")
+    assert status == 2
+    assert "new/out.json exists" in captured.err
+    assert run("right", "--json new/out.json --overwrite --only sine")[0] == 0
+
+
+def test_options_of_the_command_reach_the_check_and_those_of_a_case_win(run):
+    assert run("right", "--rtol 1e-16 --strict --only sine")[0] == 2
+    run("right", "--seed 3 --json out.json --only sine")
+    cases = json.loads(pathlib.Path("out.json").read_text())["cases"]
+    assert cases["sine"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        ("no_cases", "", "must return {name: (f, args)}"),
+        ("no_arguments", "", "must return {name: (f, args)}"),
+        ("right", "--only cosine", "has: sine, product"),
+        ("nothing", "", "has no 'nothing'"),
+    ],
+)
+def test_bad_input_is_named_with_what_is_known(run, function, options, message):
+    status, captured = run(function, options)
+    assert status == 2
+    assert message in captured.err
