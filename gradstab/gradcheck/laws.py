@@ -103,6 +103,7 @@ def judge(
     problem: Problem,
     rng: np.random.Generator,
     again: Callable[..., list] | None = None,
+    redraw: bool = True,
 ) -> tuple[Identity, ...]:
     """Tries laws on what a program computes.
 
@@ -114,6 +115,8 @@ def judge(
         rng: draws the rounding errors.
         again: from the compiled program to further results, obtained in some other way,
             each with the number of its input; they follow the others in the list.
+        redraw: whether to ask how much rounding explains; if not, every law that does
+            not hold to the usual rounding counts as broken.
 
     Returns:
         One record per law. A law is broken if its error is above eight times the spread
@@ -128,14 +131,15 @@ def judge(
         return _host(tree, compiled(*jax.tree.leaves(arrays)))
 
     runs = [run(*arrays) for arrays in inputs]
-    numbers, others = zip(*again(run), strict=True) if again else ((), ())
-    found = laws([*runs, *others])
+    others = again(run) if again else []
+    found = laws([*runs, *(result for _, result in others)])
     floors = [_floors(one, problem.dtype) for one in found]
-    if all(_within(*pair) for pair in zip(found, floors, strict=True)):
+    settled = all(_within(*pair) for pair in zip(found, floors, strict=True))
+    if settled or not redraw:
         return tuple(map(_identity, found, floors))
     if rounding.iterates(closed):
         return tuple(map(_converged, found, floors))
-    draws = _draws(closed, tree, inputs, numbers, rng)
+    draws = _draws(closed, tree, inputs, [n for n, _ in others], rng)
     try:
         spreads = _spreads(found, [laws(draw) for draw in draws])
     except UNTRIED as error:

@@ -201,7 +201,7 @@ def _uniform(z, seed):
     if z.dtype.itemsize == 8:
         bits = bits ^ (bits >> 32)
     place = jax.lax.iota(jnp.uint32, z.size).reshape(z.shape)
-    mixed = _mix(bits.astype(jnp.uint32) + _mix(place + seed))
+    mixed = _mix(bits.astype(jnp.uint32) + place * jnp.uint32(0x9E3779B9) + seed)
     return mixed.astype(jnp.float32) * jnp.float32(2**-31) - 1
 
 
