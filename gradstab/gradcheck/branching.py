@@ -119,12 +119,22 @@ def _one_of(index, stages, operands):
         kept = [[*map(_blank, of_stage)] for of_stage in shapes]
         kept[k] = [(call.operands, call.reached) for call in calls]
         wanted = results if stages[0] is not _nothing else []
-        return wanted, list(itertools.chain.from_iterable(kept))
+        return wanted, _alike(itertools.chain.from_iterable(kept), operands)
 
     branches = [functools.partial(branch, k) for k in range(len(stages))]
     results, kept = jax.lax.switch(index, branches, *operands)
     names = itertools.chain.from_iterable(places)
     return results, [Call(p, *slot) for p, slot in zip(names, kept, strict=True)]
+
+
+def _alike(kept, operands):
+    """The same; in a shard_map branches must agree on the axes along which they vary.
+
+    A choice between a value and itself, by the operands, varies along all axes of both.
+    """
+    odd = [jnp.any(x != x) for x in operands]
+    choice = functools.reduce(jnp.logical_or, odd, jnp.array(False))
+    return [jax.tree.map(lambda x: jax.lax.select(choice, x, x), slot) for slot in kept]
 
 
 def _outline(stage, operands):

@@ -65,6 +65,13 @@ PLACES = {
         jax.shard_map(lambda x: wrong(right(x)) + jax.lax.psum(x, "i"), **SHARDED),
         "shard_map/",
     ),
+    "shard_map of cond": (
+        jax.shard_map(
+            lambda x: jax.lax.cond(x[0] < 0, jnp.sin, lambda x: wrong(right(x)), x),
+            **SHARDED,
+        ),
+        "shard_map/cond[0]/",
+    ),
 }
 
 
