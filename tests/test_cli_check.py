@@ -79,10 +79,12 @@ def test_what_cannot_be_seen_exits_with_two_if_strict(run):
     assert not captured.err
 
 
+@pytest.mark.slow
 def test_a_wrong_derivative_counts_more_than_an_unseen_one(run):
     assert run("all_kinds", "--strict")[0] == 1
 
 
+@pytest.mark.slow
 def test_cases_are_chosen_by_name(run):
     status, captured = run("all_kinds", "--only 'sat*' product")
     assert status == 0
@@ -90,6 +92,7 @@ def test_cases_are_chosen_by_name(run):
     assert "saturated" in captured.out
 
 
+@pytest.mark.slow
 def test_the_file_holds_every_finding_and_is_not_overwritten(run):
     assert run("all_kinds", "--json new/out.json --only 'tanh*' saturated")[0] == 1
     written = json.loads(pathlib.Path("new/out.json").read_text())
@@ -105,6 +108,7 @@ def test_the_file_holds_every_finding_and_is_not_overwritten(run):
     assert run("right", "--json new/out.json --overwrite --only sine")[0] == 0
 
 
+@pytest.mark.slow
 def test_options_of_the_command_reach_the_check_and_those_of_a_case_win(run):
     assert run("right", "--rtol 1e-16 --strict --only sine")[0] == 2
     run("right", "--seed 3 --json out.json --only sine")

@@ -48,8 +48,8 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
         TypeError: f is not callable.
 
     Cost:
-        One run of f, twice that of its loops, and for each distinct rule that of two
-        checks.
+        One run of f, twice that of its loops, and for each distinct rule one check and
+        one of the operands as given.
 
     >>> result = audit(lambda x: jax.nn.relu(x) + jax.nn.relu(-x), jnp.ones(3))
     >>> [(rule.name, rule.count, rule.check.verdict.value) for rule in result.rules]

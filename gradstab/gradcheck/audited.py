@@ -123,7 +123,8 @@ class Audit:
         verdicts = [rule.check.verdict for rule in self.rules]
         numbers = [f"{verdicts.count(v)} {v.value}" for v in reversed(_ORDER)]
         shown = [number for number in numbers if not number.startswith("0 ")]
-        return f"{len(verdicts)} rules, of which {', '.join(shown)}"
+        rules = f"{len(verdicts)} rule{'s' * (len(verdicts) > 1)}"
+        return f"{rules}, of which {', '.join(shown)}"
 
 
 _MEANINGS = {

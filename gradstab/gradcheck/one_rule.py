@@ -24,13 +24,15 @@ _MODES = {"custom_jvp": "forward", "custom_vjp": "reverse"}
 
 def check_rule(calls: list[Call], options: dict, /) -> Rule:
     """Checks one rule at the first and, if they differ, at the last of its operands."""
-    place = calls[0].place
-    points = [calls[0]]
-    if not _same(calls[0].operands, calls[-1].operands):
-        points.append(calls[-1])
-    refusal = _refusal(calls[0])
+    first, last = calls[0], calls[-1]
+    place, refusal = first.place, _refusal(first)
+    checks = [_check(first, refusal, options)]
+    if not _same(first.operands, last.operands):
+        # What does not depend on the operands was tried at the first.
+        fewer = {**options, "at": "given", "transformations": False}
+        checks.append(_check(last, refusal, fewer))
     return Rule(
-        checks=tuple(_check(call, refusal, options) for call in points),
+        checks=tuple(checks),
         name=_compat.rule_name(place.eqn),
         kind=place.rule.kind,
         source=_compat.rule_source(place.eqn),

@@ -122,6 +122,7 @@ def test_equal_calls_are_checked_once_and_counted():
     assert "x3" in str(result)
 
 
+@pytest.mark.slow
 def test_rules_of_one_name_and_two_derivatives_are_two_rules():
     result = quick(lambda x: rule("f")(x) + rule("f", factor=1.01)(x), X)
     assert [r.check.verdict for r in result.rules] == [Verdict.FAIL, Verdict.PASS]
@@ -154,6 +155,7 @@ def test_a_rule_inside_of_a_rule_is_checked_too():
     assert verdicts["<lambda>/wrong"] == ("custom_vjp", Verdict.FAIL)
 
 
+@pytest.mark.slow
 def test_constants_of_the_program_are_not_differentiated():
     """The rule has no derivative in its second operand, and that is no mistake."""
     scaled = jax.custom_vjp(lambda x, a: a * jnp.sin(x))
@@ -197,6 +199,7 @@ def test_rules_are_left_out_by_name_or_package(skip, left):
     assert set(result.skipped) == {"relu", "wrong"} - left
 
 
+@pytest.mark.slow
 def test_a_body_without_a_good_derivative_does_not_accuse_its_rule():
     """At a tie JAX differentiates the body of logaddexp to zero; its rule says 1/2."""
     result = audit(jax.nn.softplus, 0 * X, transformations=False, locate=False)
@@ -206,6 +209,7 @@ def test_a_body_without_a_good_derivative_does_not_accuse_its_rule():
     )
 
 
+@pytest.mark.slow
 def test_a_body_that_cannot_be_differentiated_is_said_to_be_no_oracle():
     def root(a):  # Newton's iteration for the square root, eight times
         step = lambda state: (state[0] + 1, (state[1] + a / state[1]) / 2)  # noqa: E731
@@ -268,6 +272,7 @@ def test_a_rule_that_does_not_fit_its_function_is_not_judged():
     assert "structure" in result.rules[0].check.reason
 
 
+@pytest.mark.slow
 def test_integers_keys_and_options_are_no_operands_to_differentiate():
     def f(x, batch, key, mode):
         assert mode == "train"
@@ -310,6 +315,7 @@ def test_what_is_no_function_is_refused():
         audit(3, X)
 
 
+@pytest.mark.slow
 def test_the_text_names_rule_place_shape_and_source():
     text = str(quick(lambda x: looped(right, wrong, x), X))
     first, second, *rest = text.splitlines()

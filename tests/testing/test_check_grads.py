@@ -52,6 +52,7 @@ def test_the_forward_mode_of_a_custom_vjp_is_left_out():
         check_grads(scaled(1.0), (X,), 1, modes=("fwd",), **QUICK)
 
 
+@pytest.mark.slow
 def test_linearised_is_forward():
     half = jax.custom_jvp(jnp.tanh)
     half.defjvp(lambda x, v: (jnp.tanh(*x), (1 - jnp.tanh(x[0])) * v[0]))
@@ -78,6 +79,7 @@ def test_errors_up_to_the_absolute_tolerance_are_accepted():
         check_grads(f, (X,), 1, atol=0.002 * norm, **QUICK)
 
 
+@pytest.mark.slow
 def test_the_absolute_tolerance_follows_the_scale_of_the_function():
     check_grads(scaled(0.5, lambda x: 1e-6 * x), (X,), 1, atol=1e-4, **QUICK)
     with pytest.raises(AssertionError):
@@ -89,6 +91,7 @@ def test_tolerances_excuse_no_gradient_that_is_not_finite():
         check_grads(scaled(np.nan), (X,), 1, atol=1e3, rtol=0.4, **QUICK)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_seen_raises_unless_told_to_warn():
     def saturated(x):
         return jax.nn.sigmoid(x + 40)

@@ -70,6 +70,7 @@ def test_every_check_is_listed_when_asked_or_when_a_marked_test_made_one(run):
     assert summary(run(CHECKS.format(marker=MARKER), "--strict-markers"))[:3] == ROWS
 
 
+@pytest.mark.slow
 def test_nothing_is_listed_without_a_marker_or_the_option(run):
     assert summary(run(CHECKS.format(marker=""))) is None
     assert summary(run("def test(): pass", "--gradcheck-summary")) is None
