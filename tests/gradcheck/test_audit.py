@@ -170,6 +170,20 @@ def test_constants_of_the_program_are_not_differentiated():
     assert quick(scaled, X, constant).verdict is Verdict.FAIL
 
 
+def scaled_by(a):
+    """A rule that closes over a value of the program: JAX has no derivative in that."""
+    f = jax.custom_jvp(lambda x: a * jnp.sin(x))
+    f.defjvp(lambda x, v: (f(*x), a * jnp.cos(x[0]) * v[0]))
+    return f
+
+
+def test_what_a_rule_closes_over_is_not_differentiated():
+    result = quick(lambda x, a: scaled_by(a)(x), X, 2 * X)
+    assert result.verdict is Verdict.PASS
+    assert {g.leaf for g in result.rules[0].check.findings} == {"args[0]"}
+    assert quick(lambda a: scaled_by(a)(jnp.ones(3)), X).constant == ("<lambda>",)
+
+
 def test_rules_of_constants_alone_are_named_and_not_checked():
     result = quick(
         lambda x: x * wrong(jnp.ones(3)) + wrong(jax.lax.stop_gradient(x)), X

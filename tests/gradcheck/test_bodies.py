@@ -32,17 +32,14 @@ def with_vjp():
 
 # A program as a function of the operation that is called in it.
 PROGRAMS = {
-    "itself": lambda f: f,
     "jit": lambda f: jax.jit(lambda x: f(x) + x),
-    "vmap": lambda f: jax.vmap(f),
-    "remat": lambda f: jax.checkpoint(lambda x: jnp.exp(f(x))),
+    "vmap of remat": lambda f: jax.vmap(jax.checkpoint(lambda x: jnp.exp(f(x)))),
     "scan": lambda f: lambda x: jax.lax.scan(lambda c, y: (f(c) + y, c), x, x[:, None]),
-    "cond": lambda f: lambda x: jax.lax.cond(x[0] > 0, f, jnp.cos, x),
     "fori": lambda f: lambda x: jax.lax.fori_loop(0, 3, lambda _, c: f(c), x),
     "shard_map": lambda f: jax.shard_map(
         lambda x: f(x) * jax.lax.psum(f(x), "i"), **SHARDED
     ),
-    "two deep": lambda f: (
+    "cond in scan": lambda f: (
         lambda x: jax.lax.scan(
             lambda c, _: (jax.lax.cond(c[0] > 0, jax.jit(f), jnp.cos, c), None),
             x,
