@@ -67,9 +67,9 @@ def fingerprint(call: Call, /):
     with settings(wide=_is_wide(call)):
         try:
             closed = jax.make_jaxpr(derivative)(call.operands)
+            constants = [_data(c).tobytes() for _, c in _compat.constants(closed)]
         except _MISFITS:
             return id(call.place.eqn)
-    constants = [_data(value).tobytes() for _, value in _compat.constants(closed)]
     return _compat.rule_name(call.place.eqn), str(closed), tuple(constants)
 
 
