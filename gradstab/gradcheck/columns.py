@@ -12,8 +12,8 @@ from gradstab.gradcheck.leaf_programs import LeafPrograms, replaced
 from gradstab.gradcheck.problem import Problem
 
 # Perturbed copies of a leaf under way at once, in bytes: what fits a cache is fastest.
-_CACHE = 2**21
-_MOST_LANES = 128
+_CACHE = 2**20
+_LEAST_LANES, _MOST_LANES = 16, 64
 
 # Columns or rows that one call computes, in turns of as many as fit.
 _PER_CALL = 2**10
@@ -148,7 +148,9 @@ def _split(num, nbytes, each, beside, max_bytes):
         beside: the length of one result.
         max_bytes: not to be exceeded by either.
     """
-    lanes = min(_MOST_LANES, num, max(_CACHE // nbytes, 8), max(max_bytes // each, 1))
+    lanes = min(
+        _MOST_LANES, num, max(_CACHE // nbytes, _LEAST_LANES), max(max_bytes // each, 1)
+    )
     per_call = min(_PER_CALL, max(max_bytes // (32 * beside), 1))
     return lanes, max(1, min(-(-num // lanes), per_call // lanes))
 

@@ -10,16 +10,15 @@ from gradstab.gradcheck.comparison import Comparison
 from gradstab.gradcheck.directions import root_mean_square
 from gradstab.gradcheck.figures import Figures, figures
 from gradstab.gradcheck.findings import Finding, Location
-from gradstab.gradcheck.ladders import doubt
+from gradstab.gradcheck.ladders import doubt, truncation
 from gradstab.gradcheck.problem import Problem
-from gradstab.gradcheck.tally import Tally
+from gradstab.gradcheck.tally import CONFIDENCE, Plan, Tally
 
 # Entries of a leaf that choose the step for all.
 _SAMPLE = 4
 
 # A quotient within so many differences of two steps, and standard errors, is believed.
 _SPREADS = 3.0
-_CONFIDENCE = 6.0
 
 
 class Full(NamedTuple):
@@ -125,13 +124,13 @@ class Exhaustive:
 
     def _leaf(self, columns, point, rng):
         """The tallies of all modes, and what fills them: an iterator over blocks."""
-        seen, step, bars, noise = _plan(columns, point, rng)
-        tallies = [Tally(seen, mode, step, bars, noise) for mode in self.modes]
+        plan = _plan(columns, point, rng)
+        tallies = [Tally(plan, mode) for mode in self.modes]
 
         def blocks():
             rules = [columns.by_rule(point, mode) for mode in self.modes]
             for start, stop in columns.blocks():
-                quotients = columns.by_differences(point, step, start, stop)
+                quotients = columns.by_differences(point, plan.step, start, stop)
                 for tally, rule in zip(tallies, rules, strict=True):
                     tally.add(start, rule(start, stop), quotients)
                 yield stop
@@ -163,7 +162,7 @@ def _cheaper(problem) -> str:
     return wanted if wanted in problem.modes else problem.modes[0]
 
 
-def _plan(columns, point, rng):
+def _plan(columns, point, rng) -> Plan:
     """Chooses the step by a few entries, and how far its quotients are believed."""
     seen = Comparison(columns.programs, point, "", rng)  # of f alone
     chosen = rng.choice(columns.size, min(_SAMPLE, columns.size), replace=False)
@@ -173,10 +172,14 @@ def _plan(columns, point, rng):
     steps = ladders[0].steps
     off = doubt(apart, steps, noise)
     level = int(np.argmin([root_mean_square(row) for row in off])) + 1
-    bars = _SPREADS * off[level - 1] + _CONFIDENCE * noise / steps[level]
     # Where f is not finite beside the sample, every entry is looked at again.
-    bars = np.where(np.isfinite(bars), bars, 0.0)
-    return seen, float(steps[level]), bars, noise
+    smooth = _SPREADS * _finite(truncation(apart, steps)[level - 1])
+    random = CONFIDENCE * _finite(noise / steps[level])
+    return Plan(seen, float(steps[level]), smooth, random)
+
+
+def _finite(a):
+    return np.where(np.isfinite(a), a, 0.0)
 
 
 def _largest(arrays):

@@ -141,13 +141,17 @@ def jitter(apart, steps, floor, /) -> np.ndarray:
 
 
 def doubt(apart, steps, noise, /) -> np.ndarray:
-    """By how much the finer quotient of each pair may be off: like ``apart``.
+    """By how much the finer quotient of each pair may be off: like ``apart``."""
+    return np.maximum(truncation(apart, steps), noise / steps[1:, None])
 
-    Its truncation is smaller than that of the coarser one by the ratio of the steps at
-    least, if f has a slope there that changes at a finite rate.
+
+def truncation(apart, steps, /) -> np.ndarray:
+    """How much of that the steps cause, if rounding does not.
+
+    The truncation of a quotient is smaller than that of the coarser one by the ratio of
+    the steps at least, if f has a slope there that changes at a finite rate.
     """
     apart = np.where(np.isfinite(apart), apart, np.inf)
     # Truncation can vanish by chance at one level, not at two.
     after = np.concatenate([apart[1:], np.zeros_like(apart[:1])])
-    truncation = np.maximum(apart, after) * (steps[1:] / steps[:-1])[:, None]
-    return np.maximum(truncation, noise / steps[1:, None])
+    return np.maximum(apart, after) * (steps[1:] / steps[:-1])[:, None]

@@ -1,5 +1,7 @@
 """The entries of one leaf's Jacobian as they come in, judged one by one."""
 
+import dataclasses
+
 import numpy as np
 
 from gradstab.gradcheck.comparison import Comparison
@@ -10,6 +12,9 @@ from gradstab.gradcheck.verdict import AGREES, DIFFERS, HIDDEN, UNDEFINED, VANIS
 # After so many wrong columns no further one is looked at again.
 _ENOUGH = 32
 
+# Standard errors that are believed of rounding.
+CONFIDENCE = 6.0
+
 # Relative errors below eps to this power (1e-7 in float64) are no errors of a formula.
 _FORMULA = 0.45
 
@@ -18,15 +23,29 @@ _FORMULA = 0.45
 _CLEAR = 1e7
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the columns of one leaf are differentiated, and how far they are believed.
+
+    Attributes:
+        seen: f along directions of the leaf, to look at an entry again.
+        step: of the quotients.
+        smooth: ``(outputs,)`` by how much the step may falsify a quotient.
+        random: ``(outputs,)`` by how much rounding may.
+    """
+
+    seen: Comparison
+    step: float
+    smooth: np.ndarray
+    random: np.ndarray
+
+
 class Tally:
     """Sums over the entries of one leaf, and the entries that are wrong.
 
     Args:
-        seen: f along directions of the leaf, to look at an entry again.
+        plan: how they are differentiated.
         mode: of the rule.
-        step: of the quotients.
-        bars: ``(outputs,)`` within these a quotient is believed.
-        noise: ``(outputs,)`` of f.
 
     Attributes:
         squares: sums of the squares of quotient minus rule, of quotient and of rule.
@@ -37,14 +56,15 @@ class Tally:
         undefined: at how many f is not finite on both sides, at any step.
     """
 
-    def __init__(self, seen: Comparison, mode: str, step: float, bars, noise):
-        self.seen, self.mode, self.step = seen, mode, step
-        self.bars, self.noise = bars, noise
+    def __init__(self, plan: Plan, mode: str):
+        self.plan, self.seen, self.mode = plan, plan.seen, mode
+        self.bars = plan.smooth + plan.random
+        self._noise = plan.random * plan.step / CONFIDENCE
         self.squares = np.zeros(3)
         self.worst_error, self.left_out = 0.0, 0
         self.wrong = self.kinks = self.undefined = 0
         self._columns, self._worst = 0, (-1.0, 0, 0, np.nan, np.nan, np.nan)
-        self._least = seen.eps**_FORMULA
+        self._least = plan.seen.eps**_FORMULA
         self._looked, self._looked_bars = 0, 0.0
 
     def add(self, start: int, rule: np.ndarray, quotients: np.ndarray) -> None:
@@ -67,7 +87,7 @@ class Tally:
         direction = np.zeros(self.seen.x.size)
         direction[entry] = 1.0
         self._looked += 1
-        value, bar, kink = self.seen.ladder(direction).each(self.noise)
+        value, bar, kink = self.seen.ladder(direction).each(self._noise)
         with np.errstate(invalid="ignore"):
             error = np.abs(rule - value)
         error = np.where(np.isfinite(error), error, np.inf)
@@ -92,8 +112,10 @@ class Tally:
 
     def _sum(self, rule, quotients):
         with np.errstate(invalid="ignore", over="ignore"):
-            error = np.abs(quotients - rule)
-            self.squares += [np.sum(a**2) for a in (error, quotients, rule)]
+            error = np.where(quotients == rule, 0.0, np.abs(quotients - rule))
+            error = np.where(np.isnan(error), np.inf, error)
+            finite = (np.where(np.isfinite(a), a, 0.0) for a in (quotients, rule))
+            self.squares += [np.sum(a**2) for a in (error, *finite)]
             size = np.maximum(np.abs(quotients), np.abs(rule))
             clear = (size > _CLEAR * self.bars) | (error > self.bars)
             relative = np.divide(error, size, out=np.zeros_like(error), where=clear)
@@ -109,7 +131,9 @@ class Tally:
         unit = np.linalg.norm(self.seen.value) / self.seen.scale if absolute else size
         unit = float(unit) or 1.0
         least = unit if absolute else size - bar
-        resolution = 2 * bar / least + self._least if least > 0 else np.inf
+        accepted = bar if self.wrong else error
+        resolution = self._visible(accepted, others) / least + self._least
+        resolution = resolution if least > 0 else np.inf
         state = AGREES
         if self.wrong:
             state = DIFFERS
@@ -119,8 +143,17 @@ class Tally:
             state = VANISHES if absolute else HIDDEN
         name = self.seen.problem.names[self.seen.leaf]
         oracle = f"central differences of every entry in {self.seen.problem.dtype}"
-        numbers = error / unit, bar / unit, resolution, self.step
+        numbers = error / unit, bar / unit, resolution, self.plan.step
         return Finding(*numbers, state, absolute, name, self.mode, oracle)
+
+    def _visible(self, error, others):
+        """An upper limit of the norm of the rule's error.
+
+        Rounding errors are independent of it: they can hide a little of it in one
+        entry, and add to what is seen in all. What the steps do could cancel it.
+        """
+        smooth = np.sqrt(others * np.sum(self.plan.smooth**2) + self._looked_bars)
+        return error + float(smooth) + float(np.max(self.plan.random))
 
     def location(self) -> Location:
         """The worst of the wrong entries that were looked at again."""

@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from located import normal, with_jvp, with_vjp
 
 from gradstab.gradcheck.exhaustive import Exhaustive, exhaustive
@@ -36,11 +37,12 @@ def states(result):
 
 
 def test_a_right_gradient_agrees_in_every_leaf_and_reaches_the_bands():
-    result = full(network, normal(5, 4, 3), layers(3, 5, 2), rtol=1e-6)
+    result = full(network, normal(5, 4, 3), layers(3, 2), rtol=1e-6)
     assert set(states(result).values()) == {"agrees"}
     assert {g.leaf for g in result.findings} == {
         "args[0]",
-        *(f"args[1].{layer}.{part}" for layer in (0, 1) for part in (0, 1)),
+        "args[1].0.0",
+        "args[1].0.1",
     }
     assert max(g.resolution for g in result.findings) <= 1e-6
     assert result.figures.ratio <= 1e-7
@@ -62,6 +64,7 @@ def test_one_entry_that_is_off_by_little_is_found_among_all():
     np.testing.assert_allclose(result.figures.worst_error, 1e-5, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_ratio_is_that_of_norms():
     result = full(with_vjp(jnp.tanh, lambda x, w, g: (1.5 * g[0],)), normal(0, 9))
     # |1.5 - 1| / (1.5 + 1) of the same Jacobian, and 0.5 / 1.5 in every entry.
@@ -94,6 +97,7 @@ def test_outputs_wider_than_the_input_are_compared_by_columns():
     assert place.count == 2
 
 
+@pytest.mark.slow
 def test_both_modes_can_be_asked_for():
     result = full(jnp.tanh, X5, modes=MODES)
     assert states(result) == {
@@ -120,17 +124,20 @@ def test_a_rule_outside_the_slopes_of_a_kink_is_wrong_there():
     assert TIES[result.locations[0].index] == 0
 
 
+@pytest.mark.slow
 def test_a_border_of_the_domain_is_neither_accused_nor_passed():
     (finding,) = full(jnp.sqrt, np.float32([0, 1])).findings
     assert "not finite on both sides" in finding.state
     assert finding.resolution == np.inf
 
 
+@pytest.mark.slow
 def test_entries_of_different_size_get_steps_of_their_own():
     result = full(jnp.log, np.float32([1e-6, 1, 2, 3, 4, 5, 6, 7]), rtol=1e-6)
     assert states(result) == {("args[0]", "reverse"): "agrees"}
 
 
+@pytest.mark.slow
 def test_a_zero_derivative_is_measured_against_the_size_of_f():
     result = full(lambda x, y: 2 * x, X5, X5, rtol=1e-6)
     assert [g.absolute for g in result.findings] == [False, True]
@@ -144,12 +151,14 @@ def test_in_float32_the_figures_are_not_given_and_it_is_said_why():
     assert "in float32 even a right gradient does not reach" in result.figures.notes[0]
 
 
+@pytest.mark.slow
 def test_what_the_noise_hides_does_not_agree():
     result = full(lambda x: 1e8 + jnp.sin(x), X5, rtol=1e-8)
     assert "noise" in result.findings[0].state
     assert result.findings[0].resolution > 1e-8
 
 
+@pytest.mark.slow
 def test_blocks_under_a_small_limit_give_the_same_numbers():
     whole = full(jnp.cumsum, normal(0, 40))
     parts = full(jnp.cumsum, normal(0, 40), max_bytes=2**12)
@@ -174,6 +183,7 @@ def test_one_compiled_check_serves_several_points():
     assert first.figures.ratio != again.figures.ratio
 
 
+@pytest.mark.slow
 def test_a_function_that_looks_at_values_is_compared_too():
     def f(x):
         return jnp.sum(jnp.sin(x)) if x[0] < 100 else jnp.sum(x)  # cannot be traced
@@ -182,6 +192,7 @@ def test_a_function_that_looks_at_values_is_compared_too():
     assert states(result) == {("args[0]", "reverse"): "agrees"}
 
 
+@pytest.mark.slow
 def test_another_function_can_be_the_truth():
     rule = with_vjp(lambda x: jnp.round(x), lambda x, w, g: (w,))
     result = full(rule, X5, truth=lambda leaves: (1.0 * leaves[0],))
