@@ -234,9 +234,6 @@ RANDOM = {
     ),
     "reparametrised normal": Correct(_reparametrised, (X, X / 4)),
     "gumbel softmax": Correct(_gumbel, (X,)),
-    "implicit gamma": Correct(
-        lambda a: jax.random.gamma(jax.random.key(0), a), (POSITIVE + 1,)
-    ),
 }
 
 

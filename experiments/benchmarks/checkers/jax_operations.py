@@ -1,7 +1,9 @@
 """The operations that JAX's own autodiff tests cover, at points without mistakes.
 
 There tolerances are set by hand, up to 0.5; here none is. Each is checked as it is, and
-with a rule that is one per cent off.
+with a rule that is one per cent off. Samples of gamma and its relatives are left out:
+their derivative is implicit, by the distribution, and not that of the sample drawn with
+a fixed key.
 """
 
 import functools
@@ -505,11 +507,6 @@ def _structure():
         "all_gather under vmap": (
             jax.vmap(lambda x: x * jnp.sum(lax.all_gather(x, "i")), axis_name="i"),
             (X,),
-        ),
-        "random.gamma": (lambda a: jax.random.gamma(jax.random.key(0), a), (POSITIVE,)),
-        "random.dirichlet": (
-            lambda a: jax.random.dirichlet(jax.random.key(0), a),
-            (POSITIVE[0] + 1,),
         ),
         "odeint": (
             lambda x: odeint(lambda y, t: -y * jnp.cos(t), x, jnp.arange(3.0)),
