@@ -41,6 +41,7 @@ __all__ = [
     "contracted_axes",
     "dtype_of",
     "given_name",
+    "holds_rule",
     "inlined_body",
     "inner_programs",
     "is_floating",
@@ -181,6 +182,16 @@ def is_rule(eqn: JaxprEqn, /) -> bool:
     return eqn.primitive.name in _RULES
 
 
+def holds_rule(eqn: JaxprEqn, /) -> bool:
+    """Whether the equation is, or holds, such a rule, not counting those of kernels.
+
+    No derivative looks into a kernel.
+    """
+    inside = (inner for body in inner_programs(eqn) for inner in body.eqns)
+    kernel = eqn.primitive.name == "pallas_call"
+    return is_rule(eqn) or (not kernel and any(map(holds_rule, inside)))
+
+
 def backward_only(eqn: JaxprEqn, /) -> bool:
     """Whether the equation is, or holds, a rule without a forward direction."""
     return contains(eqn, frozenset({"custom_vjp_call", "custom_vjp_call_jaxpr"}))
@@ -309,10 +320,7 @@ def bind(eqn: JaxprEqn, operands: Sequence[Any], /) -> list:
 
 
 def without_rules(program, /):
-    """The program, open or closed, with a plain call of its body for every rule.
-
-    Kernels are left as they are: no derivative looks into them.
-    """
+    """The program, open or closed, with a plain call of its body for every rule."""
     jaxpr = getattr(program, "jaxpr", program)
     eqns = [_without_rules(eqn) for eqn in jaxpr.eqns]
     if all(new is old for new, old in zip(eqns, jaxpr.eqns, strict=True)):
@@ -322,7 +330,7 @@ def without_rules(program, /):
 
 
 def _without_rules(eqn):
-    if not contains(eqn, frozenset(_RULES)) or eqn.primitive.name == "pallas_call":
+    if not holds_rule(eqn):
         return eqn
     if is_rule(eqn):
         params = {"call_jaxpr": without_rules(_rule_body(eqn))}

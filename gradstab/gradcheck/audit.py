@@ -143,6 +143,7 @@ def _package(eqn):
 
 
 def _paths(calls, *, except_of):
-    known = {call.place.path for call in except_of}
-    paths = dict.fromkeys(call.place.path for call in calls)
-    return tuple(path for path in paths if path not in known)
+    """The paths of the calls, each once, but for those of other calls there."""
+    known = {(call.place.path, id(call.place.eqn)) for call in except_of}
+    left = [c.place for c in calls if (c.place.path, id(c.place.eqn)) not in known]
+    return tuple(dict.fromkeys(place.path for place in left))

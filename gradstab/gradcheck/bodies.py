@@ -136,7 +136,8 @@ def _traced(f, args, kwargs):
 
 
 def _rules(program):
-    for eqn in getattr(program, "jaxpr", program).eqns:
+    eqns = getattr(program, "jaxpr", program).eqns
+    for eqn in filter(_compat.holds_rule, eqns):
         if _compat.is_rule(eqn):
             yield _compat.rule_name(eqn)
         for inner in _compat.inner_programs(eqn):

@@ -15,8 +15,6 @@ from gradstab import _compat
 from gradstab.gradcheck import branching
 from gradstab.gradcheck.calls import Call, Place, over_all_devices, reaches
 
-_RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
-
 
 def calls_in(closed, values, /, *, moved) -> list[Call]:
     """Runs a program and keeps what its custom rules are called with.
@@ -69,7 +67,7 @@ def _unzipped(pairs):
 
 def _evaluate(eqn, operands, moved, path):
     """`_walk` of one equation."""
-    if not _compat.contains(eqn, _RULES) or eqn.primitive.name == "pallas_call":
+    if not _compat.holds_rule(eqn):
         return _compat.bind(eqn, operands), reaches(eqn, moved), []
     body = _compat.inlined_body(eqn)
     if body is not None:
@@ -105,7 +103,7 @@ def _place(eqn, parts, path, moved):
 def _of_rule(eqn, parts, operands, moved, path):
     place = _place(eqn, parts, path, moved)
     call = Call(place, operands, True)
-    if not any(_compat.contains(inner, _RULES) for inner in parts.body.jaxpr.eqns):
+    if not any(map(_compat.holds_rule, parts.body.jaxpr.eqns)):
         return _compat.bind(eqn, operands), reaches(eqn, moved), [call]
     results, flags, nested = _walk(parts.body, operands, moved, f"{place.path}/")
     return results, flags, [call, *nested]

@@ -5,6 +5,7 @@ import enum
 import io
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -12,22 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gradstab.gradcheck.findings import GradCheck, Verdict
-
-COLOURS = {
-    Verdict.PASS: "green",
-    Verdict.FAIL: "bold red",
-    Verdict.INCONCLUSIVE: "yellow",
-}
+COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 
 # JSON has no numbers for these; Python's `float` reads them back.
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-def show(result: GradCheck, console: Console | None = None, /) -> None:
-    """Prints a check to a rich console: standard output by default."""
+def show(result, console: Console | None = None, /) -> None:
+    """Prints a `GradCheck` to a rich console: standard output by default."""
     console = console or Console()
-    colour = COLOURS[result.verdict]
+    colour = COLOURS[result.verdict.value]
     reason = f": {result.reason}" if result.reason else ""
     console.print(Text.assemble((result.verdict.value, colour), reason))
     for place in result.locations:
@@ -46,24 +41,24 @@ def show(result: GradCheck, console: Console | None = None, /) -> None:
         console.print(Text(f"note: {note}", style="dim"))
 
 
-def html(result: GradCheck, /) -> str:
+def html(result, /) -> str:
     """The same as HTML, for notebooks."""
     console = Console(record=True, width=140, file=io.StringIO())
     show(result, console)
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
-def table(results: Mapping[str, GradCheck], /) -> Table:
+def table(results: Mapping[str, Any], /) -> Table:
     """A row for each of several checks.
 
     Args:
-        results: the checks, by name.
+        results: each a `GradCheck`, by name.
     """
     made = _table("case", "verdict", "resolution", "asked for", "precision", "evals")
     for name, result in results.items():
         made.add_row(
             Text(name),
-            Text(result.verdict.value, style=COLOURS[result.verdict]),
+            Text(result.verdict.value, style=COLOURS[result.verdict.value]),
             f"{result.resolution:.1e}",
             f"{result.rtol:.1e}",
             result.precision,

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 
 from gradstab.gradcheck import bodies
 
@@ -117,6 +118,20 @@ def test_rules_are_named_wherever_they_are():
 
     assert bodies.rules_in(f, X) == ("body", "relu")
     assert bodies.rules_in(jnp.sin, X) == ()
+
+
+def test_rules_inside_of_a_kernel_do_not_count():
+    """No derivative looks into a kernel: that of the call is not defined at all."""
+
+    def kernel(x_ref, y_ref):
+        y_ref[...] = jax.nn.relu(x_ref[...])
+
+    def f(x):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pl.pallas_call(kernel, out_shape=shape, interpret=True)(x)
+
+    assert bodies.rules_in(f, X) == ()
+    np.testing.assert_array_equal(bodies.without_rules(f)(X - 0.5), f(X - 0.5))
 
 
 def endless(x):
