@@ -83,6 +83,9 @@ HILBERT = (1 / (1 + np.arange(8)[:, None] + np.arange(8))).astype(np.float32)
 STRAIGHT_THROUGH = jax.custom_vjp(lambda x: jnp.round(x))
 STRAIGHT_THROUGH.defvjp(lambda x: (jnp.round(x), None), lambda _, w: (w,))
 
+QUICK = {"relu at its kink", "softmax", "straight-through", "infinite slope"}
+QUICK |= {"cancellation", "several outputs"}
+
 RIGHT = {
     "relu at its kink": (jax.nn.relu, np.zeros(8, np.float32)),
     "max of equals": (jnp.max, np.float32([1.0, 1.0, 0.5])),
@@ -110,7 +113,13 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT.keys())
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, case in RIGHT.items()
+    ],
+)
 def test_a_right_derivative_obeys_all_laws(case):
     found = tried(*case).values()
     assert not [i for i in found if not i.holds]
@@ -130,6 +139,8 @@ LINEARITY = {
     "zero cotangent",
 }
 ALL = LINEARITY | {"arguments alone", "outputs alone"}
+
+FIRST = {"ignores the cotangent", "magnitude of the cotangent", "nan at zero"}
 
 NONLINEAR = {
     "ignores the cotangent": (
@@ -167,11 +178,18 @@ NONLINEAR = {
 }
 
 
-@pytest.mark.parametrize(("wrong", "laws"), NONLINEAR.values(), ids=NONLINEAR.keys())
+@pytest.mark.parametrize(
+    ("wrong", "laws"),
+    [
+        pytest.param(*case, id=name, marks=() if name in FIRST else pytest.mark.slow)
+        for name, case in NONLINEAR.items()
+    ],
+)
 def test_a_rule_that_is_not_linear_is_named(wrong, laws):
     assert broken(with_vjp(jnp.tanh, wrong), X) == laws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_rule_that_is_not_linear_is_named_in_narrow_numbers(dtype):
     rule = with_vjp(jnp.tanh, lambda x, w, g: (1 - jnp.tanh(x[0]) ** 2,))
@@ -194,6 +212,7 @@ def test_an_error_is_measured_relative_to_the_gradient():
     assert found.leaf == "args[0]"
 
 
+@pytest.mark.slow
 def test_rounding_the_cotangent_to_bfloat16_is_no_broken_law_but_rounding():
     def rounded(x, w, g):
         return (g[0].astype(jnp.bfloat16).astype(g[0].dtype),)
@@ -203,6 +222,7 @@ def test_rounding_the_cotangent_to_bfloat16_is_no_broken_law_but_rounding():
     assert found["constant cotangent"].error > 1e-4
 
 
+@pytest.mark.slow
 def test_a_forward_pass_with_another_value_is_named():
     rule = jax.custom_vjp(lambda x: jnp.tanh(x))
     rule.defvjp(
@@ -214,6 +234,7 @@ def test_a_forward_pass_with_another_value_is_named():
     assert broken(rule, X) == {"value of the VJP", "value of the JVP"}
 
 
+@pytest.mark.slow
 def test_a_solver_that_is_wrongly_called_symmetric_has_no_adjoint():
     matrix = normal(0, 4, 4) + 4 * np.eye(4, dtype=np.float32)
 
@@ -236,6 +257,7 @@ def test_a_jvp_that_is_not_linear_is_named():
     assert laws == {"homogeneous in the tangent", "constant tangent"}
 
 
+@pytest.mark.slow
 def test_a_gradient_that_needs_the_other_argument_to_be_differentiated_is_named():
     rule = jax.custom_vjp(lambda x, y: x * y)
 
@@ -254,6 +276,7 @@ def test_a_gradient_that_needs_the_other_argument_to_be_differentiated_is_named(
     assert found["arguments alone"].leaf == "args[1]"
 
 
+@pytest.mark.slow
 def test_an_output_whose_cotangent_is_a_symbolic_zero_is_not_forgotten():
     rule = jax.custom_jvp(lambda x: (jnp.sin(x), jnp.cos(x)))
     rule.defjvp(
@@ -302,6 +325,7 @@ def test_a_rule_that_keeps_its_residual_in_a_shared_place_is_named():
     assert broken(rule, X) == {"calls that overlap"}
 
 
+@pytest.mark.slow
 def test_a_rule_with_a_memory_at_run_time_is_named():
     calls = []
 
@@ -316,6 +340,7 @@ def test_a_rule_with_a_memory_at_run_time_is_named():
     assert "repeated calls" in broken(rule, X)
 
 
+@pytest.mark.slow
 def test_a_random_function_is_not_accused_of_a_wrong_rule():
     rng = np.random.default_rng(0)
     assert not broken(lambda x: x * rng.uniform(), X)
@@ -335,6 +360,7 @@ def test_only_one_mode_is_asked_of_a_function_that_has_one():
     assert not any("cotangent" in name for name in forward)
 
 
+@pytest.mark.slow
 def test_many_arguments_are_tried_in_two_halves():
     found = tried(lambda *xs: sum(jnp.sin(x) for x in xs), *[X[:2]] * 5)
     assert found["arguments alone"].holds

@@ -59,6 +59,7 @@ REVERSE = {"forward over reverse", "reverse over reverse"}
 ALL = {*REVERSE, "reverse over forward"}
 
 
+@pytest.mark.slow
 def test_a_smooth_function_has_all_three_and_they_are_right():
     assert verdicts(jnp.tanh, X) == dict.fromkeys(ALL, Verdict.PASS)
     assert missing_second_order(task(jnp.tanh, X)) == ()
@@ -85,16 +86,12 @@ def test_the_cotangent_depends_neither_on_the_point_nor_on_the_value():
     assert np.any(other[0] != cotangents[0][0])
 
 
-POINTS = {"anywhere": X, "zero": ZERO, "roots of f": ROOTS + np.float32(0.5) * 0}
-
-
-@pytest.mark.parametrize("x", [ROOTS[1:], ZERO + 1], ids=["roots of f", "elsewhere"])
-def test_a_residual_that_is_treated_as_constant_is_found(x):
+@pytest.mark.slow
+def test_a_residual_that_is_treated_as_constant_is_found():
     def gradient(x, w):
         return w * jax.lax.stop_gradient(jnp.cos(x)) + 0 * x
 
-    # Of cos the derivative is zero at the roots, so the slope is taken a little apart.
-    assert wrong(sine(gradient), x + 0.5) == REVERSE
+    assert wrong(sine(gradient), X) == REVERSE
 
 
 def test_a_constant_residual_is_found_where_the_point_and_the_value_are_zero():
@@ -106,6 +103,7 @@ def test_a_constant_residual_is_found_where_the_point_and_the_value_are_zero():
     assert wrong(rule, ZERO) == REVERSE
 
 
+@pytest.mark.slow
 def test_a_second_application_that_bypasses_the_rule_is_found():
     def raw(x):  # its own derivative is not that of the rule
         return jax.lax.stop_gradient(jnp.exp(x)) + 0 * x
@@ -118,6 +116,7 @@ def test_a_second_application_that_bypasses_the_rule_is_found():
     assert not wrong(right, ZERO)
 
 
+@pytest.mark.slow
 def test_a_derivative_that_is_wrong_forward_over_reverse_only_is_found():
     def halved(v):  # the transpose is right
         return jax.custom_derivatives.linear_call(
@@ -182,6 +181,7 @@ def test_a_gradient_that_is_none_is_found_by_its_hessian():
     assert broken(turned, X) == ["symmetric Hessian"]
 
 
+@pytest.mark.slow
 def test_a_hessian_that_lacks_a_term_is_found():
     def gradient(x, w):  # of sum(x)**3, with one factor taken for a constant
         total = jnp.sum(x)

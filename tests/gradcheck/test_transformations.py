@@ -78,6 +78,8 @@ def ties(x):  # the two are equal but for rounding, which is not the same everyw
     return jax.nn.relu(halves[0] - halves[1]) * x
 
 
+QUICK = {"rule", "relu at its kink"}
+
 RIGHT = {
     "rule": (with_rule(jnp.tanh, tanh_gradient), X),
     "relu at its kink": (jax.nn.relu, np.zeros(4, np.float32)),
@@ -98,7 +100,13 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT.keys())
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, case in RIGHT.items()
+    ],
+)
 def test_a_right_rule_is_the_same_under_all_transformations(case):
     found = tried(*case)
     assert not [i for i in found.values() if not i.holds]
@@ -118,6 +126,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLACES)
 def test_a_rule_that_is_dropped_when_traced_for_a_transformation_is_named(name):
     exact = with_rule(jnp.tanh, tanh_gradient)
@@ -130,6 +139,7 @@ def test_a_rule_that_is_dropped_when_traced_for_a_transformation_is_named(name):
     assert broken(f, X) == {name}
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_dropped_under_jit_is_named():
     def gradient(x, w):
         return (w / 2,) if isinstance(w, jax.core.Tracer) else tanh_gradient(x, w)
@@ -138,6 +148,7 @@ def test_a_rule_that_is_dropped_under_jit_is_named():
     assert broken(with_rule(jnp.tanh, gradient), X) == {"eager"}
 
 
+@pytest.mark.slow
 def test_a_batching_rule_that_drops_the_rule_is_named():
     slope = jax.custom_batching.custom_vmap(lambda x, w: w * (1 - jnp.tanh(x) ** 2))
 
@@ -149,6 +160,7 @@ def test_a_batching_rule_that_drops_the_rule_is_named():
     assert broken(rule, X) == {"vmap", "vmap of the derivative"}
 
 
+@pytest.mark.slow
 def test_a_kernel_that_mixes_the_examples_of_a_batch_is_named():
     def normalised(x):
         return np.asarray(x / np.sum(np.abs(x)), x.dtype)
@@ -163,6 +175,7 @@ def test_a_kernel_that_mixes_the_examples_of_a_batch_is_named():
     assert broken(f, X) == {"vmap", "vmap of the derivative"}
 
 
+@pytest.mark.slow
 def test_code_that_cannot_be_mapped_is_no_wrong_rule():
     def f(x):
         shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -173,6 +186,7 @@ def test_code_that_cannot_be_mapped_is_no_wrong_rule():
     assert not broken(f, X)
 
 
+@pytest.mark.slow
 def test_a_function_of_many_kinds_of_operations_is_not_called_eagerly():
     def f(x):
         for _ in range(20):
@@ -182,6 +196,7 @@ def test_a_function_of_many_kinds_of_operations_is_not_called_eagerly():
     assert untried(f, X) == {"eager"}
 
 
+@pytest.mark.slow
 def test_a_rule_with_a_memory_is_named_when_called_again():
     calls = []
 
@@ -193,6 +208,7 @@ def test_a_rule_with_a_memory_is_named_when_called_again():
     assert broken(with_rule(jnp.tanh, gradient), X) == {"eager"}
 
 
+@pytest.mark.slow
 def test_a_wrong_derivative_in_forward_mode_is_named():
     rule = jax.custom_jvp(lambda x: jnp.tanh(x))
 
@@ -215,6 +231,7 @@ def test_an_error_is_measured_and_placed():
     np.testing.assert_allclose(found.error, 1e-3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_functions_are_not_accused():
     rng = np.random.default_rng(0)
     exact = with_rule(jnp.tanh, tanh_gradient)
