@@ -204,7 +204,7 @@ def _judge_torch(name, config):
     from experiments.benchmarks.checkers.torch_judge import judge_port
 
     rows = []
-    for known, verdicts in judge_port(name, config.torch_shapes):
+    for known, verdicts in judge_port(name, config):
         for judge, judgement in verdicts.items():
             rows.append(_row(known, judge, judgement))
     return rows

@@ -70,12 +70,12 @@ def gradcheck(f, args, *, fast: bool) -> judges.Judgement:
     return judges.Judgement(verdict, float("nan"), len(calls), seconds, reason)
 
 
-def judge_port(name: str, shapes: tuple[str, ...]) -> list[tuple[dict, dict]]:
+def judge_port(name: str, config) -> list[tuple[dict, dict]]:
     """Wrong and right, at each shape: what is known, and the judgements by judge."""
     torch.set_num_threads(1)
     port, mutant = PORTS[name], _NAMED[name]
     found = []
-    for shape in shapes:
+    for shape in config.torch_shapes:
         case = Case(mutant, shape, "float64")
         pairs = (mutant.f, port.mistake, case.size()), (mutant.truth, None, 0.0)
         for ours, mistake, size in pairs:
@@ -89,9 +89,8 @@ def judge_port(name: str, shapes: tuple[str, ...]) -> list[tuple[dict, dict]]:
                 "dtype": "float64",
             }
             judged = _judgements(as_function(port.f, mistake), case.args)
-            judged["gradstab.check"] = judges.judged(
-                "gradstab.check", ours, case.args, dtype="float64"
-            )
+            for judge in config.judges:
+                judged[judge] = judges.judged(judge, ours, case.args, dtype="float64")
             found.append((known, judged))
     return found
 
