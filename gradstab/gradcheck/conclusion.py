@@ -44,6 +44,7 @@ def conclude(story: Story, /, **fields) -> GradCheck:
         identities=story.identities,
         locations=story.locations,
         moved=story.moved,
+        figures=story.figures[0] if story.figures else None,
         **fields,
     )
 

@@ -17,7 +17,10 @@ from gradstab.gradcheck.directions import (
     root_mean_square,
 )
 from gradstab.gradcheck.problem import Problem
-from gradstab.gradcheck.steps import REPLICATES, ladder
+from gradstab.gradcheck.steps import ladder, replicates
+
+# Of a ladder of so many levels none is left out.
+_FEW = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +95,12 @@ def steps(
     sizes = [size(x) for x in point]
     together = [1.0] * (len(weights) - len(point))
     scales = np.array([*sizes, *together])
-    rungs = np.outer(scales, ladder(dtype)[:: 1 + coarse])
+    levels = ladder(dtype)
+    rungs = np.outer(scales, levels[::2] if coarse and len(levels) > _FEW else levels)
     # No two grids share a point: mirrored directions and halved steps would.
-    jitter = rng.uniform(0.9, 1.1, (len(scales), NUM_TANGENTS, len(REPLICATES)))
-    grid = np.einsum("il,ikm,m->iklm", rungs, jitter, REPLICATES)
+    grids = replicates(dtype)
+    jitter = rng.uniform(0.9, 1.1, (len(scales), NUM_TANGENTS, len(grids)))
+    grid = np.einsum("il,ikm,m->iklm", rungs, jitter, grids)
     digits = [_half(x.dtype) for x in point]
     digits += [min(digits)] * len(together)
     return Steps(np.stack(list(map(few_digits, grid, digits))), rungs, scales)

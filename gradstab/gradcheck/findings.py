@@ -6,6 +6,8 @@ import functools
 
 import jax
 
+from gradstab.gradcheck.figures import Figures
+
 # The oracles that are not differences of f.
 REFERENCE = "autodiff of the reference"
 EXPECTED = "autodiff of what is expected"
@@ -164,7 +166,7 @@ class Location:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["findings", "resolution", "identities", "locations"],
+    data_fields=["findings", "resolution", "identities", "locations", "figures"],
     meta_fields=[
         "verdict",
         "reason",
@@ -194,6 +196,8 @@ class GradCheck:
         locations: where the rule is wrong, the worst argument first; empty unless FAIL.
         moved: how the point was moved, and what came of it there: ``right``, ``wrong``,
             ``undecided``, or ``not defined`` if f is not finite there.
+        figures: the norm ratio and the worst relative error of the textbooks, after an
+            exhaustive check; else None.
     """
 
     findings: tuple[Finding, ...]
@@ -208,6 +212,7 @@ class GradCheck:
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
+    figures: Figures | None = None
 
     def __str__(self) -> str:
         head = [
@@ -215,12 +220,22 @@ class GradCheck:
             f"resolution {self.resolution:.1e}, asked for {self.rtol:.1e}; "
             f"{self.precision}, {self.evaluations} evaluations, seed {self.seed}"
             f"{self._elsewhere()}",
+            *self._textbook(),
             *(line for place in self.locations[:2] for line in str(place).splitlines()),
         ]
         notes = _cut([f"note: {note}" for note in self.notes], 3, "notes")
         room = _LINES - len(head) - len(notes)
         findings = [f"  {finding}" for finding in self.findings]
         return "\n".join([*head, *_cut(findings, room, "findings, none worse"), *notes])
+
+    def _textbook(self) -> list[str]:
+        figures = self.figures
+        if figures is None or not figures.ratio_band:
+            return []
+        return [
+            f"  norm ratio {figures.ratio:.1e} ({figures.ratio_band}), worst relative "
+            f"error {figures.worst_error:.1e} ({figures.error_band})"
+        ]
 
     def _elsewhere(self) -> str:
         answers = [answer for _, answer in self.moved]

@@ -10,7 +10,7 @@ from gradstab.gradcheck.directions import NUM_COTANGENTS, NUM_TANGENTS
 from gradstab.gradcheck.draws import Draw, Steps, draw, steps
 from gradstab.gradcheck.problem import MODES, Problem
 from gradstab.gradcheck.programs import Programs
-from gradstab.gradcheck.steps import REPLICATES, ladder
+from gradstab.gradcheck.steps import ladder, replicates
 from gradstab.gradcheck.tables import (
     norm,
     num_rules,
@@ -145,7 +145,8 @@ def num_lanes(problem: Problem, max_bytes: int, /) -> int:
     outputs = sum(y.size for y in problem.outputs)
     fitting = max_bytes // (2 * problem.footprint + 32 * outputs + 1)
     # So many are two turns of a leaf. Every round is to be of turns of one size.
-    turn = NUM_TANGENTS * len(REPLICATES) * len(ladder(problem.dtype)[::2])
+    grids, levels = replicates(problem.dtype), ladder(problem.dtype)[::2]
+    turn = NUM_TANGENTS * len(grids) * len(levels)
     return int(np.clip(fitting, 1, turn))
 
 

@@ -1,6 +1,5 @@
 """What is checked, and in which precision."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ import numpy as np
 from gradstab.gradcheck import traits
 from gradstab.gradcheck.abilities import VMAP, abilities, program
 from gradstab.gradcheck.arguments import floating_part
+from gradstab.gradcheck.settings import settings
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")
@@ -67,7 +67,7 @@ class Problem:
 
     def context(self):
         """The JAX settings under which f is called."""
-        return _context(wide=self.wide)
+        return settings(wide=self.wide)
 
 
 def problem(
@@ -111,7 +111,7 @@ def problem(
             return lifted
         if precision == "float64":
             raise TypeError(f"f cannot be checked in float64: {reason}")
-    with _context(wide=False):
+    with settings(wide=False):
         found = _trace(f, args, modes, None)
     if found.dtype == jnp.float64:
         return found
@@ -121,7 +121,7 @@ def problem(
 
 def _lifted(f, args, modes, *, own):
     """The problem in float64 with its own beside it, or None and the reason."""
-    with _context(wide=True):
+    with settings(wide=True):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
         except _UNTRACEABLE as error:
@@ -135,26 +135,13 @@ def _lifted(f, args, modes, *, own):
 
 def _own(f, args, lifted) -> Problem | None:
     """The problem in the precision of the arguments; None if that is float64."""
-    with _context(wide=False):
+    with settings(wide=False):
         try:
             own = _trace(f, args, lifted.modes, None)
         except _UNTRACEABLE:
             return None
     alike = [y.shape for y in own.outputs] == [y.shape for y in lifted.outputs]
     return own if alike and own.dtype != jnp.float64 else None
-
-
-@contextlib.contextmanager
-def _context(*, wide: bool):
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.default_matmul_precision("highest"))
-        # Every call of f is to see the same key: that is what is checked.
-        stack.enter_context(jax.debug_key_reuse(False))
-        # float32 constants inside f meet float64 here; the user did not write that.
-        stack.enter_context(jax.numpy_dtype_promotion("standard"))
-        if wide:
-            stack.enter_context(jax.enable_x64(True))
-        yield
 
 
 def _trace(f, args, modes, dtype) -> Problem:

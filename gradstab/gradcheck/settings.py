@@ -1,6 +1,7 @@
 """The settings of JAX under which functions are checked."""
 
 import contextlib
+import warnings
 
 import jax
 
@@ -16,4 +17,8 @@ def settings(*, wide: bool):
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         if wide:
             stack.enter_context(jax.enable_x64(True))
+        else:
+            # An int64 array of numpy's is as good as one of int32 to the user, too.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Explicitly requested dtype")
         yield

@@ -8,10 +8,12 @@ from gradstab.gradcheck import bodies, identities, localize, points, second_orde
 from gradstab.gradcheck import transformations as forms
 from gradstab.gradcheck.conclusion import named, unsettled
 from gradstab.gradcheck.examination import Examination, Look
-from gradstab.gradcheck.findings import BODY, ROUNDING
+from gradstab.gradcheck.exhaustive import exhaustive
+from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING
 from gradstab.gradcheck.own_precision import LOST, OwnPrecision
 from gradstab.gradcheck.probes import num_lanes
 from gradstab.gradcheck.problem import Problem, problem
+from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.verdict import AGREES, DIFFERS, KINK
 
@@ -154,12 +156,35 @@ def _renamed(task, name, leaves):
     return dataclasses.replace(task, names=tuple(names))
 
 
+def entries(seen: Examination, /, *, progress: bool) -> Story:
+    """Every entry of the Jacobian at the point given."""
+    task = seen.problem
+    with share_done(wanted=progress) as advance:
+        full = exhaustive(
+            task,
+            task.leaves,
+            truth=seen.others.get(EXPECTED),
+            rtol=seen.rtol,
+            modes=task.modes,
+            max_bytes=seen.max_bytes,
+            advance=advance,
+        )
+    seen.evaluations += full.figures.evaluations
+    return Story(
+        full.findings,
+        locations=full.locations,
+        notes=full.figures.notes,
+        figures=(full.figures,),
+    )
+
+
 def places(seen: Examination, story: Story, /) -> Story:
     """Where the worst of the wrong rules are wrong, and why."""
+    known = {place.leaf for place in story.locations}
     worst = {
         g.leaf: g
         for g in sorted(story.wrong, key=lambda g: g.error)
-        if g.oracle != ROUNDING and g.leaf in seen.problem.names
+        if g.oracle != ROUNDING and g.leaf in set(seen.problem.names) - known
     }
     found = Story()
     for g in list(worst.values())[-_SEARCHED:][::-1]:

@@ -23,6 +23,8 @@ from gradstab.gradcheck.directions import root_mean_square
 # by three times what it does to the finer one, so the spread bounds it too.
 REPLICATES = (1.0, 0.5)
 
+_FEW_DIGITS = 16
+
 # Standard errors in a bar. With six, a quotient that grows like h^(-1/2) or faster gets
 # a bar wider than itself, (2^(1/2) + 1) / (2^(1/2) - 1) = 5.83: an infinite slope or a
 # jump never looks resolved.
@@ -90,6 +92,15 @@ def estimate(residual, rounding, steps, /) -> Estimate | None:
         return None
     best = _narrowest(np.array(values), np.array(bars), np.array(coarsest))
     return Estimate(values[best], float(bars[best]), float(steps[coarsest[best]]))
+
+
+def replicates(dtype, /) -> tuple[float, ...]:
+    """The grids of steps, as factors: more for a dtype of few digits and few steps.
+
+    >>> len(replicates(jnp.float32)), len(replicates(jnp.bfloat16))
+    (2, 16)
+    """
+    return REPLICATES * (8 if jnp.finfo(dtype).nmant < _FEW_DIGITS else 1)
 
 
 def num_resolved(moved, rounding, steps, /) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gradstab.gradcheck.figures import Figures
 from gradstab.gradcheck.findings import Finding, Identity, Location
 from gradstab.gradcheck.verdict import DIFFERS
 
@@ -17,6 +18,7 @@ class Story:
         moved: how the point was moved, and what came of it.
         notes: what the reader should know.
         trouble: why nothing could be looked at; empty if it could.
+        figures: those of the textbooks.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -25,6 +27,7 @@ class Story:
     moved: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     trouble: str = ""
+    figures: tuple[Figures, ...] = ()
 
     def __add__(self, other: "Story") -> "Story":
         return Story(

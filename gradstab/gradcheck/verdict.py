@@ -34,13 +34,18 @@ _ACCUSED = 0.3
 # not.
 _BLIND = 1e-2
 
+# What rounding of its three values adds to a gap between slopes, at most.
+_ROUNDED = 2.0
+
 # Where slopes along two directions do not add up to that along the sum, by so much, the
 # slope that a rule has chosen may be off by this many times more.
 _NONLINEAR = 4.0
 
-# Rounding of a derivative by automatic differentiation, in units in the last place. A
-# guess: what comes near deciding is far larger, 0.3 of the resolution asked for.
-_UNITS = 64
+# Rounding of a derivative by automatic differentiation, in units in the last place; of
+# dtypes with few digits, what storing it does. A guess: what comes near deciding is far
+# larger, 0.3 of the resolution asked for.
+_UNITS, _UNITS_OF_FEW = 64, 0.5
+_FEW_DIGITS = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,9 @@ def autodiff(entries, /, *, dtype, oracle: str, kink=0.0) -> Truth:
     entries = np.ravel(entries)
     if not np.all(np.isfinite(entries)):
         return Truth(None, np.inf, 0.0, NO_TRUTH, 0.0, oracle)
-    bar = _UNITS * float(jnp.finfo(dtype).eps) * root_mean_square(entries)
+    eps = float(jnp.finfo(dtype).eps)
+    units = _UNITS if eps < _FEW_DIGITS else _UNITS_OF_FEW
+    bar = units * eps * root_mean_square(entries)
     return Truth(entries, bar, 0.0, "", kink, oracle)
 
 
@@ -165,7 +172,9 @@ def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     """
     eps = float(jnp.finfo(dtype).eps)
     zero = 100 * eps * probes.value / probes.scale if dtype == np.float64 else 0.0
-    still = np.all(~(probes.moved > 8 * probes.rounding))  # or not finite
+    # What is inside of f may grow with a large step, and its rounding too.
+    grown = np.maximum(1, 4 * probes.steps / probes.scale)
+    still = np.all(~(probes.moved > 8 * grown * probes.rounding))  # or not finite
     return bool(root_mean_square(rule) <= zero and (still or probes.jump > eps**0.25))
 
 
@@ -178,5 +187,5 @@ def kink(probes: Probes, /, *, finest: float = 0.0) -> float:
     """
     # Far away a function may bend less than at its kink: on both sides of many.
     near = (probes.steps <= probes.scale / 8) & (probes.steps >= finest)
-    seen = np.isfinite(probes.bend) & near
-    return float(np.min(probes.bend, initial=np.inf, where=seen))
+    gap = np.maximum(probes.bend - _ROUNDED * probes.rounding / probes.steps, 0)
+    return float(np.min(gap, initial=np.inf, where=np.isfinite(gap) & near))

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck import Verdict, check
+import gradstab.gradcheck
+from gradstab.gradcheck import Verdict
+
+
+def check(f, *args, **options):
+    """Only what the verdict rests on here: the differences at the point given."""
+    spared = {"at": "given", "transformations": False, "locate": False}
+    return gradstab.gradcheck.check(f, *args, **spared, **options)
 
 
 def with_vjp(f, wrong):
