@@ -194,9 +194,9 @@ def _judge_operation(name, config):
 
     off = with_vjp(plain, lambda args, w, g: jax.tree.map(lambda a: 1.01 * a, g))
     rows = []
-    for f, wrong in ((plain, False), (off, True)):
+    for rule, wrong in ((plain, False), (off, True)):
         known = _known("operations", name, wrong=wrong, size=0.01 * wrong)
-        rows += _all_judges(config, f, args, {"dtype": "float64"}, known)
+        rows += _all_judges(config, rule, args, {"dtype": "float64"}, known)
     return rows
 
 
