@@ -86,6 +86,27 @@ def test_the_absolute_tolerance_follows_the_scale_of_the_function():
         check_grads(scaled(0.5, lambda x: 1e6 * x), (X,), 1, atol=1e-4, **QUICK)
 
 
+def test_the_absolute_tolerance_is_that_of_every_leaf_by_itself():
+    """The Jacobian in x has norm 1e-3 sqrt(5): half of it is below 1e-2."""
+
+    def f(x, y):
+        return 1e-3 * x + 1e4 * y
+
+    half = jax.custom_vjp(f)
+    half.defvjp(lambda x, y: (f(x, y), None), lambda _, w: (0.5e-3 * w, 1e4 * w))
+    check_grads(half, (X, X), 1, atol=1e-2, **QUICK)
+
+
+def test_tolerances_excuse_no_value_that_is_not_that_of_the_function():
+    f = jax.custom_vjp(jnp.tanh)
+    f.defvjp(
+        lambda x: (jnp.tanh(x) + 0.1, x),
+        lambda x, w: (0.995 * w * (1 - jnp.tanh(x) ** 2),),
+    )
+    with pytest.raises(AssertionError):
+        check_grads(f, (X,), 1, rtol=1e-2, **QUICK)
+
+
 def test_tolerances_excuse_no_gradient_that_is_not_finite():
     with pytest.raises(AssertionError):
         check_grads(scaled(np.nan), (X,), 1, atol=1e3, rtol=0.4, **QUICK)

@@ -1,14 +1,16 @@
 """The summary at the end of a test session."""
 
 import pathlib
+import types
 
 import pytest
 
 import gradstab
+from gradstab.testing import ledger
 
 pytest_plugins = ["pytester"]
 
-CHECKS = """
+REAL = """
 import jax.numpy as jnp
 import pytest
 from gradstab.testing import assert_grads, check_grads
@@ -22,6 +24,25 @@ def test_right():
 
 def test_unseen():
     assert_grads(jnp.sin, jnp.ones(2), rtol=1e-16, **QUICK)
+"""
+# The same with records that cost nothing.
+CHECKS = """
+import pytest
+from types import SimpleNamespace as Record
+from gradstab.testing import ledger
+
+def noted(verdict, resolution):
+    verdict = Record(value=verdict)
+    ledger.enter(Record(verdict=verdict, resolution=resolution, evaluations=432))
+
+{marker}
+def test_right():
+    noted("PASS", 1e-12)
+    noted("PASS", 1e-9)
+
+def test_unseen():
+    noted("INCONCLUSIVE", float("inf"))
+    assert False
 
 def test_other():
     pass
@@ -70,7 +91,6 @@ def test_every_check_is_listed_when_asked_or_when_a_marked_test_made_one(run):
     assert summary(run(CHECKS.format(marker=MARKER), "--strict-markers"))[:3] == ROWS
 
 
-@pytest.mark.slow
 def test_nothing_is_listed_without_a_marker_or_the_option(run):
     assert summary(run(CHECKS.format(marker=""))) is None
     assert summary(run("def test(): pass", "--gradcheck-summary")) is None
@@ -79,8 +99,25 @@ def test_nothing_is_listed_without_a_marker_or_the_option(run):
 @pytest.mark.slow
 def test_checks_of_other_processes_are_listed_too(run):
     options = "-p", "xdist", "-n", "2"
-    result = run(CHECKS.format(marker=MARKER), *options, inside=False)
+    result = run(REAL.format(marker=MARKER), *options, inside=False)
     assert summary(result)[:3] == ROWS
+
+
+def test_checks_outside_of_a_test_are_not_noted():
+    page = ledger.open_page()
+    inner = ledger.open_page()
+    ledger.close_page()
+    note("PASS")
+    ledger.close_page()
+    note("FAIL")
+    assert [check["verdict"] for check in page] == ["PASS"]
+    assert not inner
+
+
+def note(verdict):
+    verdict = types.SimpleNamespace(value=verdict)
+    record = {"verdict": verdict, "resolution": 1.0, "evaluations": 1}
+    ledger.enter(types.SimpleNamespace(**record))
 
 
 def test_a_session_without_checks_does_not_import_jax(run):
