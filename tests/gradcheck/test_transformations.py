@@ -149,15 +149,29 @@ def test_a_rule_that_is_dropped_under_jit_is_named():
 
 
 @pytest.mark.slow
-def test_a_batching_rule_that_drops_the_rule_is_named():
+@pytest.mark.parametrize(
+    "chosen", [slice(0, 1), slice(-1, None)], ids=["first", "last"]
+)
+def test_a_batching_rule_that_takes_one_example_for_all_is_named(chosen):
     slope = jax.custom_batching.custom_vmap(lambda x, w: w * (1 - jnp.tanh(x) ** 2))
 
     @slope.def_vmap
-    def _(size, batched, x, w):  # all examples get the slope of the first
-        return w * (1 - jnp.tanh(x[:1]) ** 2), True
+    def _(size, batched, x, w):
+        return w * (1 - jnp.tanh(x[chosen]) ** 2), True
 
     rule = with_rule(jnp.tanh, lambda x, w: (slope(x, w),))
     assert broken(rule, X) == {"vmap", "vmap of the derivative"}
+
+
+@pytest.mark.slow
+def test_a_form_is_judged_at_the_point_alone_if_there_is_no_f_beside():
+    def gradient(x, w):
+        return (w / 2 if isinstance(w, jax.core.Tracer) else w,)
+
+    def f(x):  # not defined above one
+        return with_rule(lambda x: 1.0 * x, gradient)(x) * jnp.where(x > 1, jnp.nan, 1)
+
+    assert broken(f, np.ones(8, np.float32)) == {"eager"}
 
 
 @pytest.mark.slow
