@@ -56,6 +56,7 @@ def run(in_a_folder_with_cases, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_right_derivatives_are_listed_with_their_resolution(run):
     status, captured = run("right")
     assert status == 0

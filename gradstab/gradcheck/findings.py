@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import importlib
 
 import jax
 
@@ -237,10 +238,22 @@ class GradCheck:
             f"error {figures.worst_error:.1e} ({figures.error_band})"
         ]
 
+    def show(self, console=None) -> None:
+        """Prints everything as tables to a rich console, by default the terminal."""
+        _views().show(self, console)
+
+    def _repr_html_(self) -> str:
+        return _views().html(self)
+
     def _elsewhere(self) -> str:
         answers = [answer for _, answer in self.moved]
         counts = [f"{answers.count(a)} {a}" for a in dict.fromkeys(answers)]
         return f"; moved points: {', '.join(counts)}" if counts else ""
+
+
+def _views():
+    # What draws tables takes longer to import than a result takes to print.
+    return importlib.import_module("gradstab.gradcheck.views")
 
 
 def _cut(lines: list[str], room: int, what: str) -> list[str]:

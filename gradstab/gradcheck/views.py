@@ -35,6 +35,8 @@ def show(result, console: Console | None = None, /) -> None:
         f"{result.precision}, {result.evaluations} evaluations, seed {result.seed}",
         highlight=False,
     )
+    if result.figures is not None:
+        console.print(_figures(result.figures))
     for where, answer in result.moved:
         console.print(Text(f"moved {where}: {answer}", style="dim"))
     for note in result.notes:
@@ -136,6 +138,14 @@ def _findings(result):
     return made
 
 
+def _figures(figures):
+    made = _table("textbook figure", "value", "band")
+    made.add_row("norm ratio", f"{figures.ratio:.1e}", figures.ratio_band or "-")
+    error, band = f"{figures.worst_error:.1e}", figures.error_band or "-"
+    made.add_row("worst relative error", error, band)
+    return made
+
+
 def _identities(result):
     made = _table("law", "argument", "error", "rounding", "holds")
     for law in result.identities:
@@ -156,6 +166,13 @@ def _style(state):
 def _table(*columns):
     made = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for column in columns:
-        numbers = column in ("error", "noise", "resolution", "asked for", "evals")
+        numbers = column in (
+            "error",
+            "noise",
+            "resolution",
+            "asked for",
+            "evals",
+            "value",
+        )
         made.add_column(column, justify="right" if numbers else "left")
     return made

@@ -135,12 +135,14 @@ def closing_over(factor):
     return f
 
 
+@pytest.mark.slow
 def test_rules_that_close_over_other_numbers_are_two_rules():
     ones = np.ones(3, np.float32)
     result = quick(lambda x: closing_over(ones)(x) + closing_over(1.1 * ones)(x), X)
     assert [r.check.verdict for r in result.rules] == [Verdict.FAIL, Verdict.PASS]
 
 
+@pytest.mark.slow
 def test_a_rule_inside_of_a_rule_is_checked_too():
     outer = jax.custom_jvp(lambda x: wrong(x) + x)
     outer.defjvp(

@@ -84,6 +84,7 @@ def test_rules_inside_of_rules_are_replaced():
     np.testing.assert_allclose(jax.jacrev(bodies.without_rules(outer))(X), truth)
 
 
+@pytest.mark.slow
 def test_a_program_without_rules_survives_vmap_and_second_derivatives():
     plain, rule = bodies.without_rules(with_jvp()), jnp.vectorize(body)
     stack = jnp.stack([X, 2 * X])

@@ -44,6 +44,23 @@ def test_everything_that_a_check_says_is_shown(results, name):
         assert law.name in text
 
 
+def test_an_exhaustive_check_shows_the_figures_of_the_textbooks(quick_compiler):
+    result = check(jnp.tanh, X, at="given", transformations=False, exhaustive=True)
+    text = printed(views.show, result)
+    for name, value in (
+        ("norm ratio", result.figures.ratio),
+        ("worst relative error", result.figures.worst_error),
+    ):
+        (row,) = (line for line in text.splitlines() if line.strip().startswith(name))
+        assert f"{value:.1e}" in row
+
+
+def test_a_check_shows_itself(results):
+    result = results["right"]
+    assert printed(type(result).show, result) == printed(views.show, result)
+    assert result._repr_html_() == views.html(result)
+
+
 def test_the_html_holds_the_same_words(results):
     text = views.html(results["wrong"])
     assert text.startswith("<pre>")

@@ -86,6 +86,7 @@ def test_the_absolute_tolerance_follows_the_scale_of_the_function():
         check_grads(scaled(0.5, lambda x: 1e6 * x), (X,), 1, atol=1e-4, **QUICK)
 
 
+@pytest.mark.slow
 def test_the_absolute_tolerance_is_that_of_every_leaf_by_itself():
     """The Jacobian in x has norm 1e-3 sqrt(5): half of it is below 1e-2."""
 
