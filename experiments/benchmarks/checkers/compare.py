@@ -9,7 +9,13 @@ import zlib
 import jax
 
 from experiments.benchmarks.checkers import judges
-from experiments.benchmarks.checkers.cases import DTYPES, SHAPES, Case
+from experiments.benchmarks.checkers.cases import (
+    DTYPES,
+    SHAPES,
+    Case,
+    grade,
+    precise,
+)
 from experiments.benchmarks.checkers.correct import correct
 from experiments.benchmarks.checkers.frozen import HALVES
 from experiments.benchmarks.checkers.jax_operations import operations
@@ -193,9 +199,11 @@ def _judge_operation(name, config):
         return f(*args)
 
     off = with_vjp(plain, lambda args, w, g: jax.tree.map(lambda a: 1.01 * a, g))
+    with precise():
+        size = grade(off, plain, args)  # zero if the derivative is
     rows = []
     for rule, wrong in ((plain, False), (off, True)):
-        known = _known("operations", name, wrong=wrong, size=0.01 * wrong)
+        known = _known("operations", name, wrong=wrong, size=size * wrong)
         rows += _all_judges(config, rule, args, {"dtype": "float64"}, known)
     return rows
 

@@ -1,8 +1,17 @@
-"""The rows of a comparison as tables in Markdown."""
+"""The rows of a comparison as tables in Markdown.
+
+Of kept rows too, also of a run that was cut short:
+
+python -m experiments.benchmarks.checkers.tables results/checkers-1/rows.jsonl ...
+"""
+
+import json
+import pathlib
+import sys
 
 import numpy as np
 
-from experiments.benchmarks.checkers import judges
+from experiments.benchmarks.checkers import compare, judges
 
 # The relative error above which a mutant counts, and the recall that is asked for.
 HEADLINES = {"float64": 1e-3, "float32": 1e-2, "bfloat16": 1e-1}
@@ -121,3 +130,13 @@ def _failures(rows):
 def _table(head, lines):
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(str(c) for c in row) + " |" for row in rows)
+
+
+def kept(path) -> list[compare.Row]:
+    """The rows of a file that a run has written."""
+    lines = pathlib.Path(path).read_text().splitlines()
+    return [compare.Row(**json.loads(line)) for line in lines]
+
+
+if __name__ == "__main__":
+    print(tables([row for path in sys.argv[1:] for row in kept(path)]))
