@@ -23,6 +23,9 @@ def right():
 def one_wrong():
     return right() | {"tanh off": (wrong, (x,), QUICK)}
 
+def seeded():
+    return {"sine": (jnp.sin, (x,), QUICK | {"seed": 7})}
+
 def unseen():
     return {"saturated": (lambda x: jax.nn.sigmoid(x + 40), (x,), QUICK)}
 
@@ -115,6 +118,9 @@ def test_options_of_the_command_reach_the_check_and_those_of_a_case_win(run):
     run("right", "--seed 3 --json out.json --only sine")
     cases = json.loads(pathlib.Path("out.json").read_text())["cases"]
     assert cases["sine"]["seed"] == 3
+    run("seeded", "--seed 3 --json seeded.json")
+    cases = json.loads(pathlib.Path("seeded.json").read_text())["cases"]
+    assert cases["sine"]["seed"] == 7
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,10 @@ def test_linearised_is_forward():
         check_grads(half, (X,), 1, modes=("lin",), **QUICK)
 
 
-@pytest.mark.parametrize(("error", "rtol"), [(0.5e-2, 1e-2), (0.9e-3, 1e-3)])
+@pytest.mark.parametrize(
+    ("error", "rtol"),
+    [(0.5e-2, 1e-2), pytest.param(0.9e-3, 1e-3, marks=pytest.mark.slow)],
+)
 def test_errors_up_to_the_relative_tolerance_are_accepted(error, rtol):
     check_grads(scaled(1 - error), (X,), 1, rtol=rtol, **QUICK)
     with pytest.raises(AssertionError):
@@ -69,6 +72,7 @@ def test_errors_up_to_the_relative_tolerance_are_accepted(error, rtol):
         check_grads(scaled(1 - error), (X,), 1, **QUICK)
 
 
+@pytest.mark.slow
 def test_errors_up_to_the_absolute_tolerance_are_accepted():
     """The Jacobian is diagonal with 2 x: of norm 2 |X|, and an error of 1 % of that."""
     f = scaled(0.99, lambda x: x**2)

@@ -96,6 +96,14 @@ def test_nothing_is_listed_without_a_marker_or_the_option(run):
     assert summary(run("def test(): pass", "--gradcheck-summary")) is None
 
 
+def test_a_session_leaves_no_page_open(run):
+    page = ledger.open_page()
+    run(CHECKS.format(marker=""))
+    note("PASS")
+    ledger.close_page()
+    assert len(page) == 1
+
+
 @pytest.mark.slow
 def test_checks_of_other_processes_are_listed_too(run):
     options = "-p", "xdist", "-n", "2"
