@@ -178,6 +178,7 @@ def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     return bool(root_mean_square(rule) <= zero and (still or probes.jump > eps**0.25))
 
 
+@np.errstate(invalid="ignore")
 def kink(probes: Probes, /, *, finest: float = 0.0) -> float:
     """Half the gap between the one-sided slopes as the step vanishes; 0 if smooth.
 

@@ -152,6 +152,11 @@ def test_a_function_that_is_random_at_run_time_is_named_as_random():
     assert "not deterministic" in result.reason
 
 
+def test_a_rule_that_is_not_finite_at_a_moved_point_is_no_fault():
+    result = check(jnp.abs, X + 1j * X[::-1], transformations=False)
+    assert result.verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_no_seed_accuses_a_relu_network(seed):
     kernels = normal(1, 16, 64) / 4, normal(2, 64, 1) / 8
