@@ -10,6 +10,7 @@ from gradstab.gradcheck.comparison import Comparison
 from gradstab.gradcheck.directions import root_mean_square
 from gradstab.gradcheck.figures import Figures, figures
 from gradstab.gradcheck.findings import Finding, Location
+from gradstab.gradcheck.hints import cause
 from gradstab.gradcheck.ladders import doubt, truncation
 from gradstab.gradcheck.problem import Problem
 from gradstab.gradcheck.tally import CONFIDENCE, Plan, Tally
@@ -27,7 +28,7 @@ class Full(NamedTuple):
     Attributes:
         findings: one per leaf and mode.
         figures: those of the textbooks.
-        locations: the worst entry of every leaf and mode that differs.
+        locations: the worst entry of every leaf and mode that differs, and its cause.
     """
 
     findings: tuple[Finding, ...]
@@ -110,7 +111,8 @@ class Exhaustive:
         """See `exhaustive`."""
         before = sum(columns.evaluations for columns in self.columns)
         total = sum(columns.size for columns in self.columns)
-        done, rng, tallies = 0, np.random.default_rng(seed), []
+        rng = np.random.default_rng(seed)
+        done, tallies, places = 0, [], []
         for columns in self.columns:
             name = self.problem.names[columns.leaf]
             found, blocks = self._leaf(columns, point, rng)
@@ -119,8 +121,10 @@ class Exhaustive:
                     advance(name, (done + stop) / total)
             done += columns.size
             tallies += found
+            places += [self._place(columns, point, t, rng) for t in found if t.wrong]
         spent = sum(columns.evaluations for columns in self.columns) - before
-        return self._result(tallies, rtol, spent)
+        findings = tuple(tally.finding(rtol) for tally in tallies)
+        return Full(findings, self._figures(tallies, spent), tuple(places))
 
     def _leaf(self, columns, point, rng):
         """The tallies of all modes, and what fills them: an iterator over blocks."""
@@ -137,20 +141,20 @@ class Exhaustive:
 
         return tallies, blocks()
 
-    def _result(self, tallies, rtol, spent) -> Full:
+    def _place(self, columns, point, tally, rng) -> Location:
+        seen = Comparison(columns.programs, point, tally.mode, rng)
+        return tally.location(hint=cause(seen, rng))
+
+    def _figures(self, tallies, spent) -> Figures:
         kinks = sum(tally.kinks for tally in tallies)
         note = f"at {kinks} entries f has a kink, and the rule lies between its slopes"
-        return Full(
-            tuple(tally.finding(rtol) for tally in tallies),
-            figures(
-                np.sum([tally.squares for tally in tallies], axis=0),
-                max(tally.worst_error for tally in tallies),
-                sum(tally.left_out for tally in tallies),
-                dtype=self.problem.dtype,
-                evaluations=spent,
-                notes=(note,) if kinks else (),
-            ),
-            tuple(tally.location() for tally in tallies if tally.wrong),
+        return figures(
+            np.sum([tally.squares for tally in tallies], axis=0),
+            max(tally.worst_error for tally in tallies),
+            sum(tally.left_out for tally in tallies),
+            dtype=self.problem.dtype,
+            evaluations=spent,
+            notes=(note,) if kinks else (),
         )
 
 

@@ -155,7 +155,7 @@ class Tally:
         smooth = np.sqrt(others * np.sum(self.plan.smooth**2) + self._looked_bars)
         return error + float(smooth) + float(np.max(self.plan.random))
 
-    def location(self) -> Location:
+    def location(self, hint: str = "") -> Location:
         """The worst of the wrong entries that were looked at again."""
         _, entry, output, value, expected, bar = self._worst
         problem = self.seen.problem
@@ -169,4 +169,5 @@ class Tally:
             count=self.wrong,
             total=self.seen.x.size * self.seen.num_outputs,
             output=output_name(problem.outputs, output),
+            hint=hint,
         )

@@ -158,7 +158,7 @@ def test_the_argument_of_the_finding_is_searched():
 
 def test_ties_where_the_rule_is_acceptable_are_not_taken_for_the_error():
     x = jnp.where(jnp.arange(64) % 4 == 0, 0, 1 + normal(0, 64) ** 2)
-    rule = with_vjp(jax.nn.relu.__wrapped__, doubled(5))
+    rule = with_vjp(lambda x: jax.nn.relu(x), doubled(5))  # 0 at ties
     found = place(rule, x, hints=False)
     assert (found.index, found.count) == ((5,), 1)
 
@@ -190,6 +190,15 @@ def test_another_function_can_be_the_truth():
 
 
 @pytest.mark.slow
+def test_an_error_of_one_in_a_million_has_its_place():
+    def wrong(x, w, g):
+        return (g[0].at[9].multiply(1 + 1e-6),)
+
+    found = place(with_vjp(jnp.tanh, wrong), normal(0, 16), hints=False)
+    assert (found.index, found.count) == ((9,), 1)
+
+
+@pytest.mark.slow
 def test_a_right_rule_has_no_place():
     assert place(jnp.tanh, normal(0, 100), hints=False) is None
 
@@ -218,14 +227,15 @@ def test_every_evaluation_is_counted():
         return jnp.sum(jnp.sin(counted(x)))
 
     def backward(x, w):
-        return (counted(w * jnp.cos(x)).at[11].multiply(2),)
+        return (counted(w * jnp.cos(x)).at[7].multiply(2),)
 
     f.defvjp(lambda x: (f(x), x), backward)
-    task = problem(f, (normal(0, 64),), modes=("reverse",))
+    # Blocks of two and three entries at the end: groups that are not full.
+    task = problem(f, (normal(0, 10),), modes=("reverse",))
     calls.clear()
     rng = np.random.default_rng(0)
     found = locate(task, task.leaves, accusation(), rng, hints=False)
-    assert found.index == (11,)
+    assert found.index == (7,)
     # The value inside each of the two calls of the VJP is counted, and is not needed.
     assert found.evaluations == len(calls) + 2
 
