@@ -113,8 +113,9 @@ def _answer(look, wrong) -> str:
         return "not defined"
     if wrong:
         return "wrong"
+    infinite = any(g.state == DIFFERS for g in look.findings)
     open_ = unsettled(look.findings, settling=(AGREES, KINK))
-    return "undecided" if open_ else "right"
+    return "undecided" if infinite or open_ else "right"
 
 
 def of_second_order(seen: Examination, /) -> Story:
