@@ -1,7 +1,7 @@
 """Every judge on every case, in processes of their own."""
 
-import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 import zlib
@@ -121,17 +121,13 @@ def run(config, advance=lambda rows: None) -> list[Row]:
     """
     rows = []
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        config.workers,
-        mp_context=context,
-        initializer=_start,
-        initargs=(config.quick_compiler,),
-        max_tasks_per_child=40,
+    judge = functools.partial(judge_task, config=config)
+    with context.Pool(
+        config.workers, _start, (config.quick_compiler,), maxtasksperchild=40
     ) as pool:
-        waiting = [pool.submit(judge_task, task, config) for task in tasks(config)]
-        for done in concurrent.futures.as_completed(waiting):
-            rows += done.result()
-            advance(done.result())
+        for done in pool.imap_unordered(judge, tasks(config)):
+            rows += done
+            advance(done)
     return rows
 
 
