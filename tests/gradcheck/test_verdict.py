@@ -1,0 +1,104 @@
+"""A rule against an oracle, as numbers."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradstab.gradcheck.probes import Probes
+from gradstab.gradcheck.verdict import (
+    AGREES,
+    DIFFERS,
+    HIDDEN,
+    KINK,
+    SLIGHT,
+    STAIRS,
+    UNBOUNDED,
+    VANISHES,
+    Truth,
+    autodiff,
+    compare,
+    kink,
+)
+
+ENTRIES = np.random.default_rng(0).standard_normal(72)
+STEPS = np.array([32.0, 0.5, 0.1, 0.01, 1e-6])
+PROBES = Probes(
+    rules={},
+    anchor=np.zeros(72),
+    residual=np.zeros((5, 2, 72)),
+    rounding=np.full(5, 1e-16),
+    moved=STEPS,
+    bend=STEPS,
+    jump=np.inf,
+    steps=STEPS,
+    scale=1.0,
+    value=1.0,
+)
+
+
+def truth(bar, **changes):
+    return dataclasses.replace(Truth(ENTRIES, bar, 0.1, "", 0.0, "paper"), **changes)
+
+
+def state(rule, oracle, *, rtol=1e-2, probes=PROBES):
+    given = {"leaf": "x", "mode": "reverse", "dtype": np.float64, "rtol": rtol}
+    return compare(rule, oracle, probes, **given).state
+
+
+@pytest.mark.parametrize(
+    ("factor", "bar", "expected"),
+    [
+        (1.0, 1e-6, AGREES),
+        (1.0 + 4e-4, 1e-6, AGREES),  # twenty times as much is below 1e-2
+        (1.001, 1e-6, SLIGHT),  # too large to pass, too small to be accused
+        (1.01, 1e-6, DIFFERS),
+        (1.01, 2e-2, HIDDEN),
+        (0.0, 1e-6, DIFFERS),
+        (0.0, 2.0, VANISHES),
+        (5.0, 2.0, VANISHES),  # a bar as large as all that is seen accuses no one
+        (np.nan, 1e-6, DIFFERS),
+        (np.nan, 1.0, UNBOUNDED),
+    ],
+)
+def test_a_verdict_weighs_error_bar_and_the_resolution_asked_for(factor, bar, expected):
+    assert state(factor * ENTRIES, truth(bar)) == expected
+
+
+def test_a_rule_between_the_slopes_of_a_kink_is_said_to_be():
+    assert state(1.5 * ENTRIES, truth(1e-6, kink=0.5)) == KINK
+    assert state(3.0 * ENTRIES, truth(1e-6, kink=0.5)) == DIFFERS
+
+
+def test_what_limits_the_oracle_is_the_reason():
+    assert state(1.01 * ENTRIES, truth(2e-2, limit=STAIRS)) == STAIRS
+
+
+def test_the_error_and_the_resolution_are_relative_to_the_truth():
+    given = {"leaf": "x", "mode": "reverse", "dtype": np.float64, "rtol": 1e-2}
+    found = compare(1.001 * ENTRIES, truth(1e-6), PROBES, **given)
+    np.testing.assert_allclose(found.error, 1e-3, rtol=1e-9)
+    # Ten times of what was seen: an error of rank one may hide so much.
+    np.testing.assert_allclose(found.resolution, 1e-2, rtol=2e-2)
+
+
+def test_the_bend_of_a_smooth_function_vanishes_and_that_of_a_kink_does_not():
+    assert kink(PROBES) <= 1e-6
+    corner = np.array([0.0, 0.3, 0.4, 0.4, 0.4])  # many kinks seem none from far away
+    assert kink(dataclasses.replace(PROBES, bend=corner)) == pytest.approx(0.4)
+    # Down to a step of 0.01 only: a smooth function bends by as much.
+    assert kink(PROBES, finest=0.005) == pytest.approx(0.01)
+
+
+def test_the_bend_that_rounding_makes_is_no_kink():
+    noise = np.full(5, 1e-3)
+    bend = noise / STEPS  # as of a straight line in a dtype of few digits
+    assert kink(dataclasses.replace(PROBES, rounding=noise, bend=bend)) == 0
+
+
+def test_a_derivative_that_is_not_finite_is_no_oracle():
+    entries = np.where(np.arange(72) == 3, np.nan, ENTRIES)
+    found = autodiff(entries, dtype=jnp.float64, oracle="a reference")
+    assert found.entries is None
+    assert state(ENTRIES, found) == found.limit
