@@ -167,7 +167,7 @@ class Comparison:
         ends = np.stack([e for m in moves for e in (self.x + m, self.x - m)])
         values = self.programs.values(self.point, ends.reshape(-1, self.x.size))
         values = values.reshape(4, len(directions), -1)
-        ends = ends.astype(np.float64)
+        ends = ends.astype(np.float64, copy=False)
         with np.errstate(invalid="ignore", over="ignore"):
             coarse, fine = _quotients(values, h)
             moved, moved_fine = _quotients(ends, h)

@@ -63,16 +63,15 @@ class LeafPrograms:
             self._call(self._f, point, self._shaped(r)) for r in _parts(rows, LANES)
         ]
         self.evaluations += LANES * len(parts)
-        whole = [np.concatenate(outputs, axis=1) for outputs in parts]
-        return np.concatenate(whole)[: len(rows)]
+        return _joined([_joined(outputs, axis=1) for outputs in parts])[: len(rows)]
 
     def push(self, point, directions) -> np.ndarray:
         """``(k, outputs)``: the tangents by the rule along each row."""
         rows = _parts(directions, GROUP)
         parts = [self._call(self._jvp, point, self._shaped(r)) for r in rows]
         self.evaluations += GROUP * len(parts)
-        whole = [np.concatenate(outputs, axis=1) for outputs in parts]
-        return np.concatenate(whole)[: len(directions)]
+        whole = _joined([_joined(outputs, axis=1) for outputs in parts])
+        return whole[: len(directions)]
 
     def pull(self, point, cotangents) -> dict[int, np.ndarray]:
         """``(k, entries)``: the gradients by the rule, of each leaf that is alike."""
@@ -80,7 +79,7 @@ class LeafPrograms:
         parts = [self._call(self._vjp, point, self._by_output(r)) for r in rows]
         self.evaluations += (GROUP + 1) * len(parts)
         gradients = zip(self.alike, *parts, strict=True)
-        return {i: np.concatenate(g)[: len(cotangents)] for i, *g in gradients}
+        return {i: _joined(g)[: len(cotangents)] for i, *g in gradients}
 
     def _call(self, program, point, rows):
         with self.problem.context():
@@ -88,7 +87,7 @@ class LeafPrograms:
             return [np.asarray(y, np.float64).reshape(len(y), -1) for y in out]
 
     def _shaped(self, rows):
-        return rows.reshape(-1, *self.shape).astype(self.dtype)
+        return rows.reshape(-1, *self.shape).astype(self.dtype, copy=False)
 
     def _by_output(self, rows):
         outputs = self.problem.outputs
@@ -147,4 +146,9 @@ def _parts(rows, size):
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         missing = size - len(part)
-        yield np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+        yield _joined([part, *([part[-1:]] * missing)])
+
+
+def _joined(arrays, axis=0):
+    """Without a copy if there is only one; they may be large."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)

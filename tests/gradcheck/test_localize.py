@@ -260,8 +260,7 @@ def test_an_unknown_leaf_is_refused_with_the_names_there_are():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [0, 345_678, 999_999])
-@pytest.mark.parametrize("f", [total, jnp.tanh], ids=["one output", "all outputs"])
+@pytest.mark.parametrize(("f", "entry"), [(total, 999_999), (jnp.tanh, 345_678)])
 def test_one_wrong_entry_of_a_million_takes_300_evaluations(f, entry):
     found = place(with_vjp(f, doubled(entry)), normal(0, 10**6), hints=False)
     assert (found.index, found.count) == ((entry,), 1)
