@@ -151,6 +151,21 @@ def test_a_wrong_rule_fails_in_code_that_exists_in_float32_only(factor):
     assert result.verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [(0.9, Verdict.FAIL), (1.1, Verdict.FAIL), (1.0, Verdict.PASS)],
+)
+def test_ten_per_cent_are_found_in_code_that_exists_in_bfloat16_only(factor, verdict):
+    def f(x):
+        return jax.nn.softmax(x.astype(jnp.bfloat16))
+
+    rule = with_vjp(f, lambda x, w, g: ((factor * g[0]).astype(g[0].dtype),))
+    result = check(rule, normal(0, 4, 16))
+    assert result.precision == "bfloat16"
+    # The differences see no better than 0.5; the body of the rule acquits it.
+    assert result.verdict is verdict, str(result)
+
+
 def test_the_measured_error_is_that_which_was_planted():
     result = check(with_vjp(jnp.tanh, MISTAKES["one in a thousand"]), normal(0, 64))
     # Proportional to the Jacobian, so the table of both is too: no sampling error.
