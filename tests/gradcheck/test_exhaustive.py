@@ -107,6 +107,15 @@ def test_entries_that_differences_cannot_tell_are_left_out_of_the_relative_error
 
 
 @pytest.mark.slow
+def test_noise_that_the_value_does_not_show_is_measured():
+    def noisy(x):  # sin(x), with the rounding errors of numbers of 1e6
+        return 1e6 * (jnp.sin(x) ** 2 + jnp.cos(x) ** 2) - 1e6 + jnp.sin(x)
+
+    (finding,) = full(noisy, normal(0, 40)).findings
+    assert finding.state == "agrees"
+
+
+@pytest.mark.slow
 def test_both_modes_can_be_asked_for():
     result = full(jnp.tanh, X5, modes=MODES)
     assert states(result) == {

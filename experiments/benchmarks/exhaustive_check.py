@@ -1,0 +1,157 @@
+"""What does comparing every entry of a gradient cost, leaf by leaf?
+
+The bar is what a user writes by hand: the leaves of a tanh network with a scalar loss
+joined to one vector, and central differences of the joined function along every unit
+vector, mapped over chunks of it in one compiled program. Its best chunk is chosen in
+the same run. Against it stands `gradstab.gradcheck.exhaustive`, which moves one leaf at
+a time: the others stay unbatched. It chooses its steps, computes the rule's gradient
+and judges every entry, all of which the bar leaves to the user.
+
+One network has eight leaves; one has a single leaf, where nothing can be shared. Both
+contenders are compiled before the clock starts and take turns; each number is the
+median of the turns, in float64. Expected: at most 0.6 of the bar with eight leaves, at
+most 1.1 with one. Beside it the first call, compiling included, and the evaluations
+that it counts for itself. Not measured on a quiet machine yet. On two cores with much
+other work: 0.36 to 0.52 with eight leaves of 1e4 entries in all, and 1.0 to 1.8 with
+one of 1e4, so the second expectation is not shown to be met.
+
+    OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.exhaustive_check
+"""
+
+import dataclasses
+import itertools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._run import main
+from gradstab.gradcheck.exhaustive import Exhaustive
+from gradstab.gradcheck.problem import problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes of the measurement."""
+
+    widths: tuple[int, ...] = (64, 137)  # 1e4 and 4e4 entries in eight leaves
+    singles: tuple[int, ...] = (1_000, 10_000, 40_000)  # entries of the single leaf
+    chunks: tuple[int, ...] = (8, 16, 32, 64, 256)
+    turns: int = 5
+
+
+def network(width):
+    """The loss of 16-width-width-width-10 on eight examples, and its eight leaves."""
+    rng = np.random.default_rng(0)
+    sizes = (16, width, width, width, 10)
+    leaves = []
+    for before, after in itertools.pairwise(sizes):
+        leaves.append(rng.standard_normal((before, after)) / before**0.5)
+        leaves.append(0.1 * rng.standard_normal(after))
+    x, y = rng.standard_normal((8, 16)), rng.standard_normal((8, 10))
+
+    def loss(*leaves):
+        h = x
+        for kernel, bias in zip(leaves[:-2:2], leaves[1:-2:2], strict=True):
+            h = jnp.tanh(h @ kernel + bias)
+        return jnp.mean((h @ leaves[-2] + leaves[-1] - y) ** 2)
+
+    return loss, leaves
+
+
+def single(size):
+    """A function of one vector that costs about as much as reading it a few times."""
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((8, size)) / size**0.5
+
+    def f(x):
+        return jnp.sum(jnp.tanh(kernel @ jnp.sin(x)))
+
+    return f, [rng.standard_normal(size)]
+
+
+def by_hand(f, leaves, chunk):
+    """Central differences along all unit vectors, as a function without arguments."""
+    shapes = [leaf.shape for leaf in leaves]
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    size, h = sum(leaf.size for leaf in leaves), 1e-5
+
+    def joined(vector):
+        parts = zip(jnp.split(vector, ends), shapes, strict=True)
+        return f(*(part.reshape(shape) for part, shape in parts))
+
+    @jax.jit
+    def gradient(vector):
+        def entry(i):
+            move = jnp.zeros(size).at[i].set(h)
+            return (joined(vector + move) - joined(vector - move)) / (2 * h)
+
+        return jax.lax.map(entry, jnp.arange(size), batch_size=chunk)
+
+    vector = jnp.concatenate([leaf.ravel() for leaf in leaves])
+    return lambda: gradient(vector).block_until_ready()
+
+
+def ours(f, leaves):
+    """Every entry of the gradient compared, as a function without arguments."""
+    task = problem(f, tuple(leaves))
+    check = Exhaustive(task)
+    return lambda: check(task.leaves)
+
+
+def seconds(functions, turns):
+    """First call of each, and the median of those that follow, taken in turns."""
+    first = {name: timed(function) for name, function in functions.items()}
+    later = {name: [] for name in functions}
+    for _ in range(turns):
+        for name, function in functions.items():
+            later[name].append(timed(function))
+    return first, {name: float(np.median(times)) for name, times in later.items()}
+
+
+def timed(function):
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def run(config):
+    """Rows ``(name, entries, best chunk, bar s, ours s, first s, bar's, record)``."""
+    cases = [(f"8 leaves, width {width}", network(width)) for width in config.widths]
+    cases += [("1 leaf", single(size)) for size in config.singles]
+    for name, (f, leaves) in cases:
+        check = ours(f, leaves)
+        bars = {chunk: by_hand(f, leaves, chunk) for chunk in config.chunks}
+        first, median = seconds({"ours": check} | bars, config.turns)
+        best = min(config.chunks, key=median.__getitem__)
+        times = median[best], median["ours"], first["ours"], first[best]
+        yield name, sum(leaf.size for leaf in leaves), best, *times, check()
+
+
+def table(config):
+    """A row per function."""
+    header = ("entries", "best chunk", "by hand s", "ours s", "ratio", "first call s")
+    header += ("by hand", "evaluations", "resolution")
+    lines = [" " * 20 + "".join(f"{name:>13}" for name in header)]
+    with jax.enable_x64(True):
+        for name, size, chunk, bar, taken, first, theirs, full in run(config):
+            resolution = max(g.resolution for g in full.findings)
+            cells = (
+                f"{size}",
+                f"{chunk}",
+                f"{bar:.3g}",
+                f"{taken:.3g}",
+                f"{taken / bar:.2f}",
+                f"{first:.2g}",
+                f"{theirs:.2g}",
+                f"{full.figures.evaluations}",
+                f"{resolution:.0e}",
+            )
+            lines.append(f"{name:<20}" + "".join(f"{cell:>13}" for cell in cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(Config, table)
