@@ -87,10 +87,11 @@ def test_the_tables_count_a_catch_a_miss_and_a_false_alarm():
             row("mutants", "a", True, 0.5, "FAIL"),
             row("mutants", "b", True, 0.5, "PASS"),
             row("mutants", "c", True, 0.0, "PASS"),
+            row("mutants", "e", True, 0.5, "INCONCLUSIVE"),
             row("correct", "d", False, 0.0, "FAIL"),
         ]
     )
-    assert "| float64 | from 1e-03 | 2 | 50.0 % | 1 | 0 |" in text
+    assert "| float64 | from 1e-03 | 3 | 33.3 % | 1 | 1 |" in text
     assert "1 cases are not wrong" in text
     assert "above twice the stated resolution: 1." in text
     assert "| gradstab.check | 1 | 1 | 0 | 0 |" in text
