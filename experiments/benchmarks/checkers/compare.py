@@ -24,6 +24,8 @@ from experiments.benchmarks.checkers.rules import with_vjp
 
 PARTS = ("mutants", "correct", "operations", "torch")
 
+CORPUS = "the corpus"  # the judge of cases that cannot be made
+
 _NAMED = {mutant.name: mutant for mutant in MUTANTS}
 
 
@@ -140,12 +142,18 @@ def _start(quick_compiler):
 def judge_task(task, config) -> list[Row]:
     """The rows of one task."""
     part, what = task
-    rows = {
+    judge = {
         "mutants": _judge_mutant,
         "correct": _judge_correct,
         "operations": _judge_operation,
         "torch": _judge_torch,
-    }[part](what, config)
+    }[part]
+    try:
+        rows = judge(what, config)
+    except Exception as error:  # a case that is itself broken must not end the run
+        reason = f"{type(error).__name__}: {error}"
+        broken = judges.Judgement(judges.ERROR, reason=reason)
+        rows = [_row(_known(part, what, wrong=False), CORPUS, broken)]
     jax.clear_caches()
     return rows
 

@@ -427,7 +427,10 @@ def _indexing():
         ),
         "at.set": (lambda x, y: x.at[INDEX[:2]].set(y[:2]), (X, Y)),
         "at.add": (lambda x, y: x.at[INDEX].add(y), (X, Y)),
-        "at.mul": (lambda x, y: x.at[INDEX[:2]].multiply(y[:2]), (X, Y)),
+        "at.mul": (
+            lambda x, y: x.at[INDEX[:2]].multiply(y[:2], unique_indices=True),
+            (X, Y),
+        ),
         "at.max": (lambda x, y: x.at[INDEX].max(y), (X, Y)),
         "at.min": (lambda x, y: x.at[INDEX].min(y), (X, Y)),
         "segment_sum": (lambda x: jax.ops.segment_sum(x, INDEX, 4), (X,)),

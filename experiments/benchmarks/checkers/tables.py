@@ -24,7 +24,8 @@ _BINS = ((1e-10, 1e-4), (1e-4, 1e-3), (1e-3, 1e-2), (1e-2, 1e-1), (1e-1, np.inf)
 
 def tables(rows) -> str:
     """All tables for which there are rows."""
-    judged = list(dict.fromkeys(row.judge for row in rows))
+    everyone = dict.fromkeys(row.judge for row in rows)
+    judged = [judge for judge in everyone if judge != compare.CORPUS]
     parts = [
         f"## Mutants, {half} half\n\n{_mutants(rows, judged, half)}"
         for half in ("tuned", "frozen")
@@ -116,7 +117,7 @@ def _failures(rows):
     """Misses, false alarms and errors of gradstab.check, one line each."""
     lines = []
     for row in rows:
-        if row.judge != "gradstab.check":
+        if row.judge not in ("gradstab.check", compare.CORPUS):
             continue
         missed = row.wrong and row.size > RIGHT and row.verdict != judges.FAIL
         least = HEADLINES[row.dtype] if row.part == "mutants" else 0
