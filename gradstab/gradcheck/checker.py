@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from gradstab.gradcheck.conclusion import conclude
+from gradstab.gradcheck.curves import curves
 from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
 from gradstab.gradcheck.probes import MAX_BYTES
@@ -156,6 +157,7 @@ def check(
         precision=task.dtype.name,
         evaluations=seen.evaluations,
         seed=seed,
+        curves=curves(task.names, seen.at_given),
         notes=(*task.notes, *story.notes, *seen.notes),
     )
 

@@ -61,6 +61,7 @@ class Examination:
         evaluations: of f, its rules and the other functions, so far.
         notes: what the reader should know.
         places: the points looked at, by name.
+        at_given: the last measurement at the point given.
     """
 
     def __init__(self, problem: Problem, /, *, rtol, max_bytes, seed, others=None):
@@ -68,6 +69,7 @@ class Examination:
         self.evaluations = 0
         self.notes = []
         self.places = {AS_GIVEN: problem.leaves}
+        self.at_given = None
         self._rng = np.random.default_rng(seed)
         self._prober = Prober(problem, max_bytes=max_bytes)
         self.others = others or {}
@@ -87,6 +89,7 @@ class Examination:
         """
         self.places[where] = point
         seen = self._measured(point, options)
+        self.at_given = seen if where == AS_GIVEN else self.at_given
         if trouble := _trouble(seen):
             return Look(trouble, (), seen)
         others = self._others.items()

@@ -7,6 +7,7 @@ import importlib
 
 import jax
 
+from gradstab.gradcheck.curves import Curve
 from gradstab.gradcheck.figures import Figures
 
 # The oracles that are not differences of f.
@@ -167,7 +168,14 @@ class Location:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["findings", "resolution", "identities", "locations", "figures"],
+    data_fields=[
+        "findings",
+        "resolution",
+        "identities",
+        "locations",
+        "figures",
+        "curves",
+    ],
     meta_fields=[
         "verdict",
         "reason",
@@ -199,6 +207,7 @@ class GradCheck:
             ``undecided``, or ``not defined`` if f is not finite there.
         figures: the norm ratio and the worst relative error of the textbooks, after an
             exhaustive check; else None.
+        curves: differences minus rule, step by step, at the point given.
     """
 
     findings: tuple[Finding, ...]
@@ -214,6 +223,7 @@ class GradCheck:
     locations: tuple[Location, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
     figures: Figures | None = None
+    curves: tuple[Curve, ...] = ()
 
     def __str__(self) -> str:
         head = [
@@ -241,6 +251,17 @@ class GradCheck:
     def show(self, console=None) -> None:
         """Prints everything as tables to a rich console, by default the terminal."""
         _views().show(self, console)
+
+    def plot(self, axes=None):
+        """Draw by how much differences and rules disagree, against the step.
+
+        Args:
+            axes: matplotlib axes; a new figure by default.
+
+        Returns:
+            The axes; ``axes.figure`` is the figure.
+        """
+        return _views().plot(self, axes=axes)
 
     def _repr_html_(self) -> str:
         return _views().html(self)

@@ -16,6 +16,8 @@ from rich.text import Text
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 
 # JSON has no numbers for these; Python's `float` reads them back.
+_MARKERS = "osv^Dx"
+
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -69,36 +71,40 @@ def table(results: Mapping[str, Any], /) -> Table:
     return made
 
 
-def plot(steps, residuals, bars=None, /, *, resolution: float | None = None, axes=None):
-    """Draws by how much differences and a rule disagree, against the step.
+def plot(result, /, *, axes=None):
+    """Draws by how much differences and rules disagree, against the step.
 
     A right rule falls like a power of the step (truncation) until it rises like its
     inverse (rounding); a wrong one stops falling at the error that it makes.
 
     Args:
-        steps: ``(levels,)`` in units of the argument.
-        residuals: ``(levels,)`` differences minus rule, root mean square, relative to
-            the derivative.
-        bars: ``(levels,)`` how much of that may be noise.
-        resolution: drawn as a line if it is given.
+        result: a `GradCheck`.
         axes: where to draw; a new figure by default.
 
     Returns:
-        The matplotlib axes.
+        The matplotlib axes, with a curve for each argument and mode (of the first six),
+        what rounding may be below it, and the resolution.
     """
     # Imported here: it takes longer than a check.
     import matplotlib.figure
 
     if axes is None:
         axes = matplotlib.figure.Figure(layout="constrained").subplots()
-    steps, residuals = np.asarray(steps), np.asarray(residuals)
-    axes.loglog(steps, residuals, marker="o", label="differences minus rule")
-    if bars is not None:
-        axes.fill_between(steps, np.zeros_like(steps), bars, alpha=0.2, label="noise")
-    if resolution is not None:
-        axes.axhline(resolution, color="black", linestyle=":", label="resolution")
+    for curve, marker in zip(result.curves, _MARKERS, strict=False):
+        label = f"{curve.leaf} ({curve.mode})"
+        (line,) = axes.loglog(
+            curve.steps, curve.residuals, marker=marker, label=label, markersize=4
+        )
+        axes.fill_between(
+            curve.steps, 0, curve.bars, alpha=0.2, color=line.get_color(), linewidth=0
+        )
+    if 0 < result.resolution < math.inf:
+        axes.axhline(
+            result.resolution, color="black", linestyle=":", label="resolution"
+        )
     axes.set_xlabel("step, in units of the argument")
-    axes.set_ylabel("relative residual")
+    axes.set_ylabel("differences minus rule, relative")
+    axes.set_title(f"{result.verdict.value} ({result.precision}); shaded: rounding")
     axes.legend()
     return axes
 

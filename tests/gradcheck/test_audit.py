@@ -182,7 +182,7 @@ def scaled_by(a):
 def test_a_rule_that_closes_over_a_value_of_the_program_is_not_judged():
     """JAX itself cannot apply it once the program is traced, as under `jax.jit`."""
     f = lambda x, a: jnp.sum(scaled_by(a)(x))  # noqa: E731
-    with pytest.raises(TypeError, match="Tracer|tracer"):
+    with pytest.raises(TypeError, match=r"Tracer|tracer"):
         jax.grad(jax.jit(f))(X, X)
     result = quick(f, X, X)
     assert result.verdict is Verdict.INCONCLUSIVE

@@ -97,12 +97,30 @@ def test_numbers_that_json_lacks_are_read_back_by_float():
     assert [float(v) for v in values[:2]] == [np.inf, -np.inf]
 
 
-def test_the_plot_shows_residuals_noise_and_resolution_on_logarithmic_axes():
-    steps = np.logspace(-6, 0, 7)
-    axes = views.plot(steps, steps**2, 1e-16 / steps, resolution=1e-9)
-    residual, line = axes.get_lines()
-    np.testing.assert_array_equal(residual.get_xydata(), np.c_[steps, steps**2])
-    assert set(line.get_ydata()) == {1e-9}
+def test_the_plot_shows_residuals_rounding_and_resolution(results):
+    right = results["right"]
+    axes = right.plot()
+    *curves, line = axes.get_lines()
+    assert [curve.get_label() for curve in curves] == [
+        "args[0] (forward)",
+        "args[0] (reverse)",
+    ]
+    (forward, _) = right.curves
+    np.testing.assert_array_equal(
+        curves[0].get_xydata(), np.c_[forward.steps, forward.residuals]
+    )
+    assert set(line.get_ydata()) == {right.resolution}
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert len(axes.collections) == 1
-    assert len(views.plot(steps, steps, axes=axes).get_lines()) == 3
+    assert results["wrong"].plot(axes=axes) is axes
+
+
+def test_a_right_rule_falls_with_the_step_and_a_wrong_one_stops(results):
+    (right, _), (wrong, _) = results["right"].curves, results["wrong"].curves
+    assert np.min(right.residuals) < 1e-9
+    # 0.9 of the derivative: the differences are off by a ninth of the rule.
+    inside = (wrong.steps < 1e-2) & (wrong.bars < 1e-3)
+    np.testing.assert_allclose(wrong.residuals[inside], 1 / 9, rtol=0.02)
+    # Truncation: of a hundredth of the step it is a ten thousandth.
+    steps = (right.steps < 0.1) & (right.steps > 1e-3)
+    slope = np.polyfit(np.log(right.steps[steps]), np.log(right.residuals[steps]), 1)[0]
+    assert 1.8 < slope < 2.2

@@ -1,0 +1,61 @@
+"""By how much differences and a rule disagree, step by step: what a plot shows."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from gradstab.gradcheck.directions import root_mean_square
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["steps", "residuals", "bars"],
+    meta_fields=["leaf", "mode"],
+)
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The differences of one argument leaf against its rule, before any extrapolation.
+
+    Attributes:
+        steps: ``(levels,)`` the largest first, in units of the argument.
+        residuals: ``(levels,)`` differences minus rule, root mean square over
+            directions, relative to the rule; absolute if the rule is zero.
+        bars: ``(levels,)`` how much of that rounding may be.
+        leaf: the argument, such as ``args[0].kernel``.
+        mode: ``forward`` or ``reverse``.
+    """
+
+    steps: np.ndarray
+    residuals: np.ndarray
+    bars: np.ndarray
+    leaf: str
+    mode: str
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def curves(names, seen, /) -> tuple[Curve, ...]:
+    """One curve for every leaf and mode.
+
+    Args:
+        names: of the leaves.
+        seen: the `Measurement` of one round.
+    """
+    if seen is None or not seen.finite:
+        return ()
+    return tuple(
+        _curve(rule, probes, name, mode)
+        for name, probes in zip(names, seen.leaves, strict=True)
+        for mode, rule in probes.rules.items()
+    )
+
+
+def _curve(rule, probes, leaf, mode):
+    size = root_mean_square(rule)
+    unit = size if np.isfinite(size) and size > 0 else 1.0
+    gap = probes.residual + (probes.anchor - rule)
+    sizes = np.sqrt(np.mean(np.square(gap), axis=(1, 2)))
+    return Curve(
+        probes.steps, sizes / unit, probes.rounding / probes.steps / unit, leaf, mode
+    )
