@@ -40,13 +40,14 @@ def curves(names, seen, /) -> tuple[Curve, ...]:
 
     Args:
         names: of the leaves.
-        seen: the `Measurement` of one round.
+        seen: the `Measurement` of one round; what it says of all leaves moved together
+            is left out.
     """
     if seen is None or not seen.finite:
         return ()
     return tuple(
         _curve(rule, probes, name, mode)
-        for name, probes in zip(names, seen.leaves, strict=True)
+        for name, probes in zip(names, seen.leaves, strict=False)
         for mode, rule in probes.rules.items()
     )
 

@@ -124,3 +124,9 @@ def test_a_right_rule_falls_with_the_step_and_a_wrong_one_stops(results):
     steps = (right.steps < 0.1) & (right.steps > 1e-3)
     slope = np.polyfit(np.log(right.steps[steps]), np.log(right.residuals[steps]), 1)[0]
     assert 1.8 < slope < 2.2
+
+
+def test_every_leaf_has_its_curves():
+    options = {"at": "given", "transformations": False, "modes": ("reverse",)}
+    result = check(jnp.multiply, X, X + 2, **options)
+    assert [curve.leaf for curve in result.curves] == ["args[0]", "args[1]"]
