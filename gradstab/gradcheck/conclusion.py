@@ -17,7 +17,8 @@ def conclude(story: Story, /, **fields) -> GradCheck:
     """The verdict that all findings together support.
 
     A rule is wrong if any oracle but its own body says so: many a rule is written
-    because its body has no good derivative. It is right if one that knows the
+    because its body has no good derivative. But one that is not finite where that of
+    its body is was not written for that. It is right if one that knows the
     derivative agrees, at the resolution asked for, with nothing against it.
 
     Args:
@@ -86,7 +87,7 @@ def _settled(found):
     found = tuple(found)
     acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.state == AGREES}
     for g in found:
-        if g.oracle != BODY or g.state != DIFFERS:
+        if g.oracle != BODY or g.state != DIFFERS or np.isinf(g.error):
             yield g
         elif (g.leaf, g.mode) not in acquitted:
             yield dataclasses.replace(g, state=_BODY_DIFFERS)

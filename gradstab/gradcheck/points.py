@@ -21,13 +21,14 @@ _SCALED = {
     "with signs changed": -1.0,
 }
 TIES = "with zeros and ties"
+EQUAL = "with equal arguments"
 
 # How far beside a kink the rule is checked again, in sizes of the argument.
 _BESIDE = 2.0**-3
 
 
 def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tuple]]:
-    """Other points: large, small, of the other sign, and with zeros and ties.
+    """Other points: large, small, of the other sign, with zeros and ties, and equal.
 
     A leaf that is zero everywhere is filled with random numbers of size one first.
 
@@ -43,6 +44,8 @@ def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tup
     for name, factor in _SCALED.items():
         yield name, _like(leaves, [factor * x for x in filled])
     yield TIES, _like(leaves, _tied(filled))
+    if len({x.shape for x in leaves}) < len(leaves):
+        yield EQUAL, _like(leaves, _equal(filled))
 
 
 def beside(leaves: tuple, rng: np.random.Generator, /) -> tuple:
@@ -64,6 +67,12 @@ def _tied(leaves):
         level = shared.setdefault(x.shape, x.flat[0] or root_mean_square(x))
         tied.append(np.where(place == 0, 0.0, np.where(place == 2, level, x)))
     return tied
+
+
+def _equal(leaves):
+    """All leaves of one shape like the first of them."""
+    first = {}
+    return [first.setdefault(x.shape, x) for x in leaves]
 
 
 def _like(leaves, arrays):

@@ -41,6 +41,9 @@ _ROUNDED = 2.0
 # slope that a rule has chosen may be off by this many times more.
 _NONLINEAR = 4.0
 
+# Rounding of a derivative whose terms cancel, in units of f's value over the argument.
+_CANCELLED = 100
+
 # Rounding of a derivative by automatic differentiation, in units in the last place; of
 # dtypes with few digits, what storing it does. A guess: what comes near deciding is far
 # larger, 0.3 of the resolution asked for.
@@ -154,7 +157,7 @@ def compare(
         state = KINK
     elif not finite and bar > rtol * max(size, typical):
         state = UNBOUNDED
-    elif size <= bar and bar > _BLIND * typical:
+    elif size <= bar and (bar > _BLIND * typical or error <= _zero(probes, dtype)):
         state = truth.limit or VANISHES
     elif error - bar <= _ACCUSED * rtol * unit:
         resolution, state = accepted, SLIGHT
@@ -171,11 +174,16 @@ def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     jumps. A saturated f is not flat: far enough away it moves, and by however little.
     """
     eps = float(jnp.finfo(dtype).eps)
-    zero = 100 * eps * probes.value / probes.scale if dtype == np.float64 else 0.0
+    zero = _zero(probes, dtype) if dtype == np.float64 else 0.0
     # What is inside of f may grow with a large step, and its rounding too.
     grown = np.maximum(1, 4 * probes.steps / probes.scale)
     still = np.all(~(probes.moved > 8 * grown * probes.rounding))  # or not finite
     return bool(root_mean_square(rule) <= zero and (still or probes.jump > eps**0.25))
+
+
+def _zero(probes, dtype):
+    """What rounding inside of a rule may leave of a derivative that is zero."""
+    return _CANCELLED * float(jnp.finfo(dtype).eps) * probes.value / probes.scale
 
 
 @np.errstate(invalid="ignore")

@@ -98,6 +98,11 @@ BLIND = {
         X,
         "does not stand out from the noise",
     ),
+    "sums to one, in float32": (
+        lambda x: jnp.sum(jax.nn.softmax(x.astype(jnp.float32))),
+        X,
+        "does not stand out from the noise",
+    ),
     "edge": (jnp.sqrt, np.float32([0, 1]), "not finite on both sides"),
     "jump": (jnp.sign, np.zeros(1, np.float32), "does not stand out"),
     "infinite slope": (jnp.cbrt, np.zeros(2, np.float32), "too steep"),

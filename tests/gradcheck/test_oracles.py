@@ -143,3 +143,23 @@ def test_differences_of_float32_are_accumulated_in_float64():
     result = quick(f, X, precision="own")
     # An exact function: nothing but the differences' own arithmetic could lose digits.
     assert result.resolution < 1e-5
+
+
+def test_a_rule_that_is_not_finite_where_its_body_is_fails_however_coarse_the_dtype():
+    def inverse_of_the_large(x):
+        large = jnp.abs(x) > 0.5
+        return jnp.where(large, 1 / jnp.where(large, x, 1), 0)
+
+    rule = with_vjp(
+        inverse_of_the_large,
+        lambda args, w: ((jnp.abs(args[0]) > 0.5) * (-w / args[0] ** 2),),
+    )
+
+    def coarse(f):
+        return lambda x: f(x.astype(jnp.bfloat16)).astype(x.dtype)
+
+    x = np.float32([0, 1, 2, -3])
+    result = quick(coarse(rule), x)
+    assert result.verdict is Verdict.FAIL
+    assert any(np.isinf(g.error) and g.oracle == BODY for g in result.findings)
+    assert quick(coarse(inverse_of_the_large), x).verdict is not Verdict.FAIL

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradstab.gradcheck import Verdict, check
-from gradstab.gradcheck.points import TIES, beside, moved
+from gradstab.gradcheck.points import EQUAL, TIES, beside, moved
 
 X = np.random.default_rng(0).standard_normal(8, np.float32) + np.float32(2)
 
@@ -120,3 +120,23 @@ def test_a_function_that_iterates_is_not_moved():
     assert result.verdict is Verdict.PASS, str(result)
     assert not result.moved
     assert "f iterates" in " ".join(result.notes)
+
+
+def test_a_rule_that_is_wrong_for_equal_arguments_is_found_there():
+    def backward(args, w):
+        x, y = args
+        share = jnp.where(jnp.all(x == y), 0.5, 1.0)
+        return share * w * y, share * w * x
+
+    rule = with_vjp(lambda x, y: x * y, backward)
+    result = quick(rule, X, X + 1)
+    assert result.verdict is Verdict.FAIL
+    assert EQUAL in result.reason
+    assert quick(lambda x, y: jnp.maximum(x, y) * x, X, X + 1).verdict is Verdict.PASS
+
+
+def test_equal_arguments_are_tried_only_where_shapes_agree():
+    names = dict(moved((X, np.ones(3, np.float32)), np.random.default_rng(0)))
+    assert EQUAL not in names
+    one, two = dict(moved((X, 2 * X), np.random.default_rng(0)))[EQUAL]
+    np.testing.assert_array_equal(one, two)
