@@ -19,17 +19,17 @@ class Curve:
     """The differences of one argument leaf against its rule, before any extrapolation.
 
     Attributes:
-        steps: ``(levels,)`` the largest first, in units of the argument.
-        residuals: ``(levels,)`` differences minus rule, root mean square over
-            directions, relative to the rule; absolute if the rule is zero.
-        bars: ``(levels,)`` how much of that rounding may be.
+        steps: the largest first, in units of the argument.
+        residuals: differences minus rule at each, root mean square over directions,
+            relative to the rule; absolute if the rule is zero.
+        bars: how much of that rounding may be.
         leaf: the argument, such as ``args[0].kernel``.
         mode: ``forward`` or ``reverse``.
     """
 
-    steps: np.ndarray
-    residuals: np.ndarray
-    bars: np.ndarray
+    steps: tuple[float, ...]
+    residuals: tuple[float, ...]
+    bars: tuple[float, ...]
     leaf: str
     mode: str
 
@@ -57,6 +57,9 @@ def _curve(rule, probes, leaf, mode):
     unit = size if np.isfinite(size) and size > 0 else 1.0
     gap = probes.residual + (probes.anchor - rule)
     sizes = np.sqrt(np.mean(np.square(gap), axis=(1, 2)))
-    return Curve(
-        probes.steps, sizes / unit, probes.rounding / probes.steps / unit, leaf, mode
+    rounding = probes.rounding / probes.steps
+    steps, residuals, bars = (
+        tuple(column.tolist())
+        for column in (probes.steps, sizes / unit, rounding / unit)
     )
+    return Curve(steps, residuals, bars, leaf, mode)

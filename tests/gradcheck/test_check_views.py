@@ -118,11 +118,13 @@ def test_a_right_rule_falls_with_the_step_and_a_wrong_one_stops(results):
     (right, _), (wrong, _) = results["right"].curves, results["wrong"].curves
     assert np.min(right.residuals) < 1e-9
     # 0.9 of the derivative: the differences are off by a ninth of the rule.
-    inside = (wrong.steps < 1e-2) & (wrong.bars < 1e-3)
-    np.testing.assert_allclose(wrong.residuals[inside], 1 / 9, rtol=0.02)
+    steps, residuals, bars = map(np.array, (wrong.steps, wrong.residuals, wrong.bars))
+    inside = (steps < 1e-2) & (bars < 1e-3)
+    np.testing.assert_allclose(residuals[inside], 1 / 9, rtol=0.02)
     # Truncation: of a hundredth of the step it is a ten thousandth.
-    steps = (right.steps < 0.1) & (right.steps > 1e-3)
-    slope = np.polyfit(np.log(right.steps[steps]), np.log(right.residuals[steps]), 1)[0]
+    steps, residuals = map(np.array, (right.steps, right.residuals))
+    near = (steps < 0.1) & (steps > 1e-3)
+    slope = np.polyfit(np.log(steps[near]), np.log(residuals[near]), 1)[0]
     assert 1.8 < slope < 2.2
 
 
