@@ -146,6 +146,7 @@ def test_an_ensemble_has_means_and_errors_over_its_initialisations():
     assert "over 8 initialisations" in whole.notes[-1]
 
 
+@pytest.mark.slow
 def test_theory_is_compared_with_all_initialisations():
     # A layer's mean squared gain is chi; a geometric mean over examples is less by
     # their variance, which is of order one over the width.

@@ -211,6 +211,7 @@ def test_relu_weights_end_with_the_gain_of_he():
     np.testing.assert_allclose(gains, I.gain(jax.nn.relu), rtol=0.06)
 
 
+@pytest.mark.slow
 def test_convolutions_and_residual_branches_are_calibrated():
     def convolve(x, w):
         numbers = ("NHWC", "HWIO", "NHWC")

@@ -43,6 +43,7 @@ def test_bare_commands_write_fresh_numbered_folders():
         assert pathlib.Path(f"results/analyze-{number}/report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_report_is_not_overwritten_unless_asked(capsys):
     line = f"analyze {QUICK} --json report.json"
     assert gradstab(line) == 0
@@ -115,6 +116,7 @@ def test_every_checkpoint_of_a_training_run_can_be_analysed(capsys):
     assert "20, 40" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_options():
     line = f"train {SMALL} --out run --checkpoint-every 10 --steps-per-dispatch 10"
     assert gradstab(f"{line} --steps 10") == 0
@@ -124,6 +126,7 @@ def test_a_resumed_run_goes_on_with_its_options():
     assert [json.loads(row)["step"] for row in metrics] == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_an_exploding_run_stops_with_the_step_and_the_layer(capsys):
     line = f"train {SMALL} --init normal:1e30 --steps 20 --data adding --model rnn"
     status = gradstab(f"{line.replace('--activation tanh', '--activation relu')}")

@@ -37,6 +37,7 @@ def test_complex_arguments_and_outputs_become_pairs_of_their_parts():
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_complex_function_passes_with_the_convention_of_jax():
     for f in (square, jnp.abs, jnp.conj, lambda z: jnp.exp(z).real):
         result = check(f, Z)
@@ -85,6 +86,7 @@ def callback(x):
     return jax.pure_callback(np.sin, shape, x)
 
 
+@pytest.mark.slow
 def test_a_function_that_cannot_be_mapped_is_probed_one_point_at_a_time():
     for factor, verdict in ((1, Verdict.PASS), (1.01, Verdict.FAIL)):
         rule = with_vjp(callback, lambda res, w, k=factor: (k * w * jnp.cos(res[0]),))

@@ -101,6 +101,7 @@ def test_rules_in_a_loop_in_a_branch_are_found_and_the_other_branch_is_named():
     assert "not called at these arguments: scan/cond[0]/wrong" in str(result)
 
 
+@pytest.mark.slow
 def test_a_rule_is_checked_at_the_last_iteration_too():
     """Wrong above 2 only, where the loop ends and does not begin."""
     late = rule("late", limit=2.0)

@@ -44,6 +44,7 @@ def test_everything_that_a_check_says_is_shown(results, name):
         assert law.name in text
 
 
+@pytest.mark.slow
 def test_an_exhaustive_check_shows_the_figures_of_the_textbooks(quick_compiler):
     result = check(jnp.tanh, X, at="given", transformations=False, exhaustive=True)
     text = printed(views.show, result)

@@ -60,7 +60,7 @@ def test_a_wrong_vjp_fails(wrong):
 
 
 @pytest.mark.parametrize("name", ["sign flipped", "five per cent"])
-@pytest.mark.parametrize("size", [4, 1024, 65536])
+@pytest.mark.parametrize("size", [4, 1024, pytest.param(65536, marks=pytest.mark.slow)])
 def test_a_wrong_vjp_fails_at_every_size(name, size):
     rule = with_vjp(jnp.tanh, MISTAKES[name])
     assert check(rule, jnp.linspace(-1, 1, size)).verdict is Verdict.FAIL

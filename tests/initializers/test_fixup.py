@@ -75,6 +75,7 @@ def first_step(num_blocks, inner):
     return jnp.sum(step_w**2) + jnp.sum(step_v**2)
 
 
+@pytest.mark.slow
 def test_gradient_descent_starts_as_fast_at_any_depth_under_fixup():
     shallow = first_step(4, I.fixup(I.he_normal(), 4, 2))
     deep = first_step(256, I.fixup(I.he_normal(), 256, 2))

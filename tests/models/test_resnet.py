@@ -8,6 +8,8 @@ from jax.nn import initializers
 from gradstab.initializers import identity_rnn
 from gradstab.models import ResNet, scan_blocks
 
+pytestmark = pytest.mark.slow  # a program for every option
+
 EPS = float(jnp.finfo(jnp.float32).eps)
 X = jax.random.normal(jax.random.key(0), (5, 4))
 IMAGES = jax.random.normal(jax.random.key(1), (2, 3, 3, 4))

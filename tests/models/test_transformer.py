@@ -9,6 +9,8 @@ from jax.nn import initializers
 from gradstab.models import Transformer, scan_blocks
 from gradstab.models.transformer import Attention
 
+pytestmark = pytest.mark.slow  # a program for every option
+
 EPS = float(jnp.finfo(jnp.float32).eps)
 X = jax.random.normal(jax.random.key(0), (3, 4, 4))
 TOKENS = jnp.arange(12).reshape(3, 4) % 7

@@ -237,6 +237,7 @@ def test_layer_normalisation_divides_by_the_length(norm, lost):
     np.testing.assert_allclose(found.gradient_factor[1] ** 2, gain, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_has_the_gain_of_its_theory():
     def apply(params, x):
         for w in params:

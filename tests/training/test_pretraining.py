@@ -49,6 +49,7 @@ def test_every_hidden_layer_learns_to_reconstruct_its_input(x):
     assert (losses[:, -5:].mean(axis=1) < 0.5 * losses[:, :3].mean(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_layers_may_change_the_width(x):
     model, losses = pretrain(make(widths=(6, 4, 4)), x)
     assert model(x).shape == (64, 3)

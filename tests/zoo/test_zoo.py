@@ -11,8 +11,8 @@ from cut_by_hand import BY_HAND
 
 import gradstab as gs
 
-# One framework of modules and the bare functions run each time, the others do not.
-QUICK = {"nnx", "functions"}
+# Bare functions have every structure that modules have. They run each time.
+QUICK = {"functions"}
 ENTRIES = [
     pytest.param(
         entry,
