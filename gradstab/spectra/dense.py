@@ -113,7 +113,8 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
         Values, errors and vectors. Cost: :math:`O(n^3)` for each Jacobian, and four
         of them in float64 for each core; see `over_matrices`.
     """
-    matrices = [jacobians[i] for i in range(len(jacobians))]
+    jacobians = np.asarray(jacobians)
+    matrices = list(jacobians)
     unit = _roundoff(jacobians.dtype)
     worst = _RELATIVE if unit <= _UNIT else np.inf
     gram_of = gram_matrices(jacobians)

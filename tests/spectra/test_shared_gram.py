@@ -1,9 +1,10 @@
 """Gram matrices of Jacobians with common rows, and of those that only look like it."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.spectra.dense import decompose
+from gradstab.spectra.dense import decompose, dense_spectrum
 from gradstab.spectra.shared_gram import _common, gram_matrices
 
 
@@ -81,3 +82,9 @@ def test_unrelated_jacobians_share_nothing():
     jacobians = scaled_rows(np.float32)
     jacobians[0, 0, 0] = np.nan
     assert _common(jacobians, False) is None
+
+
+def test_arrays_of_jax_are_decomposed_as_those_of_numpy():
+    jacobians = scaled_rows(np.float32)
+    found = dense_spectrum(jnp.asarray(jacobians))
+    np.testing.assert_array_equal(found.values, dense_spectrum(jacobians).values)
