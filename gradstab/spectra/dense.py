@@ -10,7 +10,6 @@ import scipy.linalg
 
 from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.linear_map import LinearMap
-from gradstab.spectra.shared_gram import gram_matrices
 from gradstab.spectra.workers import num_workers, over_matrices
 
 # Tangents pushed through at once: enough to fill the matrix products, few enough that
@@ -98,11 +97,10 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
     r"""All singular values of Jacobians that are written out.
 
     They are the roots of the eigenvalues of the Gram matrix in float64, which costs
-    half of a decomposition, and less where examples share it (`gram_matrices`). The
-    eigenvalues err by some units of roundoff :math:`u` of the largest, so a value
-    :math:`\sigma_i` by :math:`u \sigma_1^2 / \sigma_i`. In a matrix of float32 numbers
-    that is never more than their own rounding; in float64 the matrix is decomposed if
-    its smallest value is too small for that.
+    half of a decomposition. The eigenvalues err by some units of roundoff :math:`u` of
+    the largest, so a value :math:`\sigma_i` by :math:`u \sigma_1^2 / \sigma_i`. In a
+    matrix of float32 numbers that is never more than their own rounding; in float64 the
+    matrix is decomposed if its smallest value is too small for that.
 
     Args:
         jacobians: ``(num, n_out, n_in)``, any floating dtype.
@@ -117,14 +115,11 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
     matrices = list(jacobians)
     unit = _roundoff(jacobians.dtype)
     worst = _RELATIVE if unit <= _UNIT else np.inf
-    gram_of = gram_matrices(jacobians)
     # If one of the first needs a decomposition, most of the others will.
     first, others = matrices[: num_workers()], matrices[num_workers() :]
-    found = over_matrices(functools.partial(_decompose, gram_of, worst, vectors), first)
+    found = over_matrices(functools.partial(_decompose, worst, vectors), first)
     worst = worst if all(one.by_gram for one in found) else -np.inf
-    found += over_matrices(
-        functools.partial(_decompose, gram_of, worst, vectors), others
-    )
+    found += over_matrices(functools.partial(_decompose, worst, vectors), others)
     values, left, right, by_gram = map(np.stack, zip(*found, strict=True))
     errors = unit * max(jacobians.shape[1:]) * values[:, :1]
     errors = errors + np.where(by_gram[:, None], _gram_errors(values), 0)
@@ -146,7 +141,7 @@ class _Found(NamedTuple):
     by_gram: bool
 
 
-def _decompose(gram_of, worst, vectors, matrix):
+def _decompose(worst, vectors, matrix):
     """The values of one matrix, by its Gram matrix if no error is above the worst."""
     wide = np.array(matrix, np.float64)  # in the order in which the numbers lie
     count = min(wide.shape)
@@ -159,9 +154,9 @@ def _decompose(gram_of, worst, vectors, matrix):
     # Squares of very small and of very large entries leave the range of float64.
     _, exponent = np.frexp(largest)
     exponent = 0 if abs(exponent) < _SQUARABLE else exponent
-    if exponent:
-        matrix = wide = np.ldexp(wide, -exponent)
-    flat, gram = gram_of(matrix, wide)
+    wide = np.ldexp(wide, -exponent) if exponent else wide
+    flat = wide if wide.shape[0] <= wide.shape[1] else wide.T
+    gram = flat @ flat.T
     values = _from_gram(gram, worst) if worst > 0 else None
     by_gram = values is not None
     if values is None:

@@ -157,3 +157,9 @@ def test_a_dense_jacobian_survives_jit():
 
     x = jnp.ones((2, 3))
     chex.assert_trees_all_close(jax.jit(build)(x), build(x), rtol=1e-6)
+
+
+def test_arrays_of_jax_are_decomposed_as_those_of_numpy():
+    jacobians = np.random.default_rng(0).standard_normal((3, 4, 5), np.float32)
+    found = dense_spectrum(jnp.asarray(jacobians))
+    np.testing.assert_array_equal(found.values, dense_spectrum(jacobians).values)
