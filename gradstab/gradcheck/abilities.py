@@ -7,6 +7,10 @@ from gradstab import _compat
 
 VMAP, MAP, LOOP = "vmap", "map", "loop"
 
+# What JAX raises at a program that it cannot trace, map or differentiate: one that
+# exists in one precision only, a loop in reverse mode, a rule without the mode.
+REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
+
 # What tracing raises at code that looks at the values of its arguments.
 _CONCRETE = (
     jax.errors.ConcretizationTypeError,

@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.gradcheck.abilities import REFUSALS
 from gradstab.gradcheck.audited import Audit, severity
 from gradstab.gradcheck.calls import Call
 from gradstab.gradcheck.capture import calls_in
 from gradstab.gradcheck.one_rule import check_rule, fingerprint, moving
 from gradstab.gradcheck.settings import settings
-
-# What tracing raises at code that exists in one precision only.
-_UNTRACEABLE = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 
 def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
@@ -98,7 +96,7 @@ def _calls(f, args, precision) -> list[Call]:
         try:
             with settings(wide=True):
                 return _run(f, args, wide=True)
-        except _UNTRACEABLE:
+        except REFUSALS:
             if precision is not None:
                 raise
     with settings(wide=False):

@@ -6,10 +6,7 @@ from collections.abc import Callable
 import jax
 
 from gradstab import _compat, _tree
-
-# What JAX raises at a program that it cannot differentiate: a while loop in reverse
-# mode, a callback, a kernel, a rule without the mode.
-_REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
+from gradstab.gradcheck.abilities import REFUSALS
 
 
 def without_rules(f: Callable, /) -> Callable:
@@ -85,7 +82,7 @@ def refusal(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> str:
     for mode in modes:
         try:
             jax.eval_shape(functools.partial(_attempt, f, mode), args)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             line = (str(error).splitlines() or [""])[0][:160]
             return f"{type(error).__name__}: {line}"
     return ""

@@ -8,15 +8,13 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.gradcheck import bodies
+from gradstab.gradcheck.abilities import REFUSALS
 from gradstab.gradcheck.audited import Rule
 from gradstab.gradcheck.calls import Call, bind_on_shards
 from gradstab.gradcheck.checker import check
 from gradstab.gradcheck.findings import REFERENCE, GradCheck, Verdict
 from gradstab.gradcheck.settings import settings
 from gradstab.gradcheck.verdict import DIFFERS
-
-# What tracing raises at a rule that does not fit what it is called with.
-_MISFITS = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 # The mode in which a rule of this kind is written down.
 _MODES = {"custom_jvp": "forward", "custom_vjp": "reverse"}
@@ -68,7 +66,7 @@ def fingerprint(call: Call, /):
         try:
             closed = jax.make_jaxpr(derivative)(call.operands)
             constants = [_data(c).tobytes() for _, c in _compat.constants(closed)]
-        except _MISFITS:
+        except REFUSALS:
             return id(call.place.eqn)
     return _compat.rule_name(call.place.eqn), str(closed), tuple(constants)
 
@@ -109,7 +107,7 @@ def _check(call, refusal, options) -> GradCheck:
             return result
         # Many a rule is written because its body has no good derivative.
         without = check(f, *given, **options)
-    except _MISFITS as error:
+    except REFUSALS as error:
         line = (str(error).splitlines() or [""])[0][:160]
         return _unjudged(f"{type(error).__name__}: {line}", options)
     error = max(g.error for g in result.findings if g.state == DIFFERS)

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck import traits
-from gradstab.gradcheck.abilities import VMAP, abilities, program
+from gradstab.gradcheck.abilities import REFUSALS, VMAP, abilities, program
 from gradstab.gradcheck.arguments import floating_part
 from gradstab.gradcheck.settings import settings
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")
 
-# What tracing raises at code that exists in one precision only.
-_UNTRACEABLE = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 # There float64 does not exist, or is emulated at a hundredth of the speed.
 _NO_FLOAT64 = ("METAL", "tpu")
@@ -124,7 +122,7 @@ def _lifted(f, args, modes, *, own):
     with settings(wide=True):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
-        except _UNTRACEABLE as error:
+        except REFUSALS as error:
             line = (str(error).splitlines() or [""])[0][:160]
             return None, f"it does not trace in float64: {type(error).__name__}: {line}"
     if lifted.dtype != jnp.float64:
@@ -138,7 +136,7 @@ def _own(f, args, lifted) -> Problem | None:
     with settings(wide=False):
         try:
             own = _trace(f, args, lifted.modes, None)
-        except _UNTRACEABLE:
+        except REFUSALS:
             return None
     alike = [y.shape for y in own.outputs] == [y.shape for y in lifted.outputs]
     return own if alike and own.dtype != jnp.float64 else None
