@@ -13,9 +13,9 @@ answered within one run in which the contenders take turns:
 Each number is the median over the turns; its ratio is that of medians, beside it the
 range of the ratios of single turns, and the CPU time, which other work on the machine
 leaves alone. Torch is in the ``bench`` extra; without it the second question is left
-out. Measured on two quiet cores: building 1.00; all values 0.45 of torch on one thread
-and 0.50 to 0.54 on two, so the second expectation is not met: two thirds of the time are
-LAPACK's eigenvalues of the Gram matrices, which two cores share a memory bus for.
+out. Measured on two quiet cores: building 0.98 to 1.00; all values 0.45 of torch on one
+thread and 0.50 to 0.54 on two, so the second expectation is not met: two thirds of the
+time are LAPACK's eigenvalues of the Gram matrices, and two cores share a memory bus.
 
     OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.jacobians
 """
