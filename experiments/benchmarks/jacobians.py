@@ -124,7 +124,7 @@ def contenders(config):
 def torch_contenders(params, entering):
     """The same spectra by torch, with one thread and with two; none without torch."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         return {}
     pairs = [

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
-import torch
-from torch.autograd.gradcheck import GradcheckError
+import torch  # pyright: ignore[reportMissingImports]
+from torch.autograd.gradcheck import (  # pyright: ignore[reportMissingImports]
+    GradcheckError,
+)
 
 from experiments.benchmarks.checkers import judges
 from experiments.benchmarks.checkers.cases import Case

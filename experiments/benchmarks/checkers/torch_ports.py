@@ -7,8 +7,8 @@ points in float64, as torch asks. Torch is in the ``bench`` extra.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch.nn import functional as nn
+import torch  # pyright: ignore[reportMissingImports]
+from torch.nn import functional as nn  # pyright: ignore[reportMissingImports]
 
 
 class Port(NamedTuple):
