@@ -17,6 +17,16 @@ FLOORS = (
     ("testing", "cli"),
     ("__init__", "__main__"),
 )
+# The rooms inside of `gradcheck`; what is not named is on the floor of `checker`.
+CHECKER_FLOORS = (
+    ("subject",),
+    ("findings", "figures", "curves"),
+    ("differences",),
+    ("laws", "places"),
+    ("checker",),
+    ("audits",),
+    ("__init__",),
+)
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
@@ -59,6 +69,18 @@ def test_no_room_imports_its_own_floor_or_a_higher_one():
         for path, source in _sources()
         if (upward := _upward(_room(path), source))
     }
+    assert not wrong
+
+
+def test_the_checkers_own_rooms_import_downwards_too():
+    floor = {room: n for n, rooms in enumerate(CHECKER_FLOORS) for room in rooms}
+    wrong = []
+    for path in sorted((ROOT / "gradcheck").rglob("*.py")):
+        own = path.relative_to(ROOT / "gradcheck").parts[0].removesuffix(".py")
+        names = {n for n in _imports(path.read_text()) if ".gradcheck." in n}
+        for room in {name.split(".")[2] for name in names} - {own}:
+            if floor.get(room, 4) > floor.get(own, 4):
+                wrong.append((str(path), room))
     assert not wrong
 
 

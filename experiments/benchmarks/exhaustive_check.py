@@ -3,9 +3,9 @@
 The bar is what a user writes by hand: the leaves of a tanh network with a scalar loss
 joined to one vector, and central differences of the joined function along every unit
 vector, mapped over chunks of it in one compiled program. Its best chunk is chosen in
-the same run. Against it stands `gradstab.gradcheck.exhaustive`, which moves one leaf at
-a time: the others stay unbatched. It chooses its steps, computes the rule's gradient
-and judges every entry, all of which the bar leaves to the user.
+the same run. Against it stands `gradstab.gradcheck.places.exhaustive`, which moves one
+leaf at a time: the others stay unbatched. It chooses its steps, computes the rule's
+gradient and judges every entry, all of which the bar leaves to the user.
 
 One network has eight leaves; one has a single leaf, where nothing can be shared. Both
 contenders are compiled before the clock starts and take turns; each number is the
@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._run import main
-from gradstab.gradcheck.exhaustive import Exhaustive
-from gradstab.gradcheck.problem import problem
+from gradstab.gradcheck.places.exhaustive import Exhaustive
+from gradstab.gradcheck.subject.problem import problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from gradstab.gradcheck.conclusion import conclude
 from gradstab.gradcheck.curves import curves
+from gradstab.gradcheck.differences.probes import MAX_BYTES
 from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
-from gradstab.gradcheck.probes import MAX_BYTES
-from gradstab.gradcheck.problem import MODES, PRECISIONS, problem
 from gradstab.gradcheck.stages import (
     at_moved_points,
     at_point,
@@ -17,6 +16,7 @@ from gradstab.gradcheck.stages import (
     of_second_order,
     places,
 )
+from gradstab.gradcheck.subject.problem import MODES, PRECISIONS, problem
 
 _AT = ("given", "both")
 _ORDERS = (1, 2)

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from gradstab.gradcheck.differences.own_precision import LOST
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS
 from gradstab.gradcheck.findings import BODY, ROUNDING, Finding, GradCheck, Verdict
-from gradstab.gradcheck.own_precision import LOST
 from gradstab.gradcheck.story import Story
-from gradstab.gradcheck.verdict import AGREES, DIFFERS
 
 _BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
 

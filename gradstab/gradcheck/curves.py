@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from gradstab.gradcheck.directions import root_mean_square
+from gradstab.gradcheck.subject.vectors import root_mean_square
 
 
 @functools.partial(

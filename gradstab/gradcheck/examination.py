@@ -5,14 +5,10 @@ import itertools
 
 import numpy as np
 
-from gradstab.gradcheck.abilities import LOOP, MAP, VMAP, has_vjp
-from gradstab.gradcheck.findings import EXPECTED, Finding
-from gradstab.gradcheck.points import AS_GIVEN
-from gradstab.gradcheck.probes import Measurement, Prober, num_lanes
-from gradstab.gradcheck.problem import Problem
-from gradstab.gradcheck.programs import Programs
-from gradstab.gradcheck.tables import num_rules, rule_tables
-from gradstab.gradcheck.verdict import (
+from gradstab.gradcheck.differences.points import AS_GIVEN
+from gradstab.gradcheck.differences.probes import Measurement, Prober, num_lanes
+from gradstab.gradcheck.differences.tables import num_rules, rule_tables
+from gradstab.gradcheck.differences.verdict import (
     AGREES,
     DIFFERS,
     KINK,
@@ -22,6 +18,10 @@ from gradstab.gradcheck.verdict import (
     differences,
     kink,
 )
+from gradstab.gradcheck.findings import EXPECTED, Finding
+from gradstab.gradcheck.subject.abilities import LOOP, MAP, VMAP, has_vjp
+from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.programs import Programs
 
 # A look at half of the steps is enough if it resolves so much more than was asked for.
 _MARGIN = 1e-2

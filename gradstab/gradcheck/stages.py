@@ -4,19 +4,22 @@ import dataclasses
 
 import numpy as np
 
-from gradstab.gradcheck import bodies, identities, localize, points, second_order
-from gradstab.gradcheck import transformations as forms
-from gradstab.gradcheck.abilities import REFUSALS
 from gradstab.gradcheck.conclusion import named, unsettled
+from gradstab.gradcheck.differences import points
+from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
+from gradstab.gradcheck.differences.probes import num_lanes
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
 from gradstab.gradcheck.examination import Examination, Look
-from gradstab.gradcheck.exhaustive import exhaustive
 from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING
-from gradstab.gradcheck.own_precision import LOST, OwnPrecision
-from gradstab.gradcheck.probes import num_lanes
-from gradstab.gradcheck.problem import Problem, problem
+from gradstab.gradcheck.laws import identities, second_order
+from gradstab.gradcheck.laws import transformations as forms
+from gradstab.gradcheck.places import localize
+from gradstab.gradcheck.places.exhaustive import exhaustive
 from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
-from gradstab.gradcheck.verdict import AGREES, DIFFERS, KINK
+from gradstab.gradcheck.subject import bodies
+from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.problem import Problem, problem
 
 # The relative error that is asked about by default. Coarser dtypes get 0.1.
 _RTOL = {"float64": 1e-6, "float32": 1e-2}

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from gradstab.gradcheck.differences.verdict import DIFFERS
 from gradstab.gradcheck.figures import Figures
 from gradstab.gradcheck.findings import Finding, Identity, Location
-from gradstab.gradcheck.verdict import DIFFERS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,9 +49,9 @@ class Colouring(NamedTuple):
                 first = np.arange(shape[to])[:, None] * reach.stride
                 entry = np.arange(self.stencil.in_shape[reach.axis])[None]
                 near = (first + reach.low <= entry) & (entry <= first + reach.high)
-                axes = [
+                axes = tuple(
                     i for i in range(len(shape)) if i not in (to, num_out + reach.axis)
-                ]
+                )
                 acts &= np.expand_dims(near, axes)
         return acts.reshape(math.prod(self.stencil.out_shape), -1)
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from gradstab.gradcheck import GradCheck, Verdict, check
-from gradstab.gradcheck.problem import problem
+from gradstab.gradcheck.subject.problem import problem
 from gradstab.testing import ledger
 from gradstab.testing.assertions import settle, validate
 

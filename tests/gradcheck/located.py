@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from gradstab.gradcheck.findings import Finding
-from gradstab.gradcheck.localize import hint, locate
-from gradstab.gradcheck.problem import MODES, problem
+from gradstab.gradcheck.places.localize import hint, locate
+from gradstab.gradcheck.subject.problem import MODES, problem
 
 
 def with_vjp(f, wrong):

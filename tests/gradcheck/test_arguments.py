@@ -7,7 +7,7 @@ import pytest
 
 import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
-from gradstab.gradcheck.arguments import floating_part
+from gradstab.gradcheck.subject.arguments import floating_part
 
 X = np.random.default_rng(0).standard_normal(6, np.float32)
 Z = (X + 1j * X[::-1]).astype(np.complex64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from gradstab.gradcheck import bodies
+from gradstab.gradcheck.subject import bodies
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.capture import calls_in
+from gradstab.gradcheck.audits.capture import calls_in
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

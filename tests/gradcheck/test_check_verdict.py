@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.probes import Probes
-from gradstab.gradcheck.verdict import (
+from gradstab.gradcheck.differences.probes import Probes
+from gradstab.gradcheck.differences.verdict import (
     AGREES,
     DIFFERS,
     HIDDEN,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.directions import (
+from gradstab.gradcheck.differences.directions import (
     NUM_COTANGENTS,
     NUM_TANGENTS,
     SIGHT,

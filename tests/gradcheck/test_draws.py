@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.compiling import quick_options
-from gradstab.gradcheck.draws import draw, steps
-from gradstab.gradcheck.probes import Prober
-from gradstab.gradcheck.problem import problem
+from gradstab.gradcheck.differences.draws import draw, steps
+from gradstab.gradcheck.differences.probes import Prober
+from gradstab.gradcheck.subject.compiling import quick_options
+from gradstab.gradcheck.subject.problem import problem
 
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 

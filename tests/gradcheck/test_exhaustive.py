@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from located import normal, with_jvp, with_vjp
 
-from gradstab.gradcheck.exhaustive import Exhaustive, exhaustive
-from gradstab.gradcheck.problem import MODES, problem
+from gradstab.gradcheck.places.exhaustive import Exhaustive, exhaustive
+from gradstab.gradcheck.subject.problem import MODES, problem
 
 X5 = normal(1, 5)
 TIES = np.where(np.arange(16) % 4 == 0, np.float32(0), normal(0, 16))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from located import accusation, cause, normal, with_jvp, with_vjp
 
-from gradstab.gradcheck.localize import hint
-from gradstab.gradcheck.problem import problem
+from gradstab.gradcheck.places.localize import hint
+from gradstab.gradcheck.subject.problem import problem
 
 X = normal(0, 8, 6), normal(1, 6, 6), normal(2, 6)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from located import accusation, normal, place, with_jvp, with_vjp
 
-from gradstab.gradcheck.localize import hint, locate
-from gradstab.gradcheck.problem import MODES, problem
+from gradstab.gradcheck.places.localize import hint, locate
+from gradstab.gradcheck.subject.problem import MODES, problem
 
 
 def doubled(*entries):

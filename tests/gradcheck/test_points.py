@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradstab.gradcheck import Verdict, check
-from gradstab.gradcheck.points import EQUAL, TIES, beside, moved
+from gradstab.gradcheck.differences.points import EQUAL, TIES, beside, moved
 
 X = np.random.default_rng(0).standard_normal(8, np.float32) + np.float32(2)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.rounding import iterates, redrawn
+from gradstab.gradcheck.laws.rounding import iterates, redrawn
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck import second_order as module
 from gradstab.gradcheck.checker import check
 from gradstab.gradcheck.findings import Verdict
-from gradstab.gradcheck.problem import problem
-from gradstab.gradcheck.second_order import (
+from gradstab.gradcheck.laws import second_order as module
+from gradstab.gradcheck.laws.second_order import (
     hessian_symmetry,
     missing_second_order,
     second_order,
 )
+from gradstab.gradcheck.subject.problem import problem
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

@@ -2,7 +2,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.steps import REPLICATES, estimate, ladder, num_resolved
+from gradstab.gradcheck.differences.steps import (
+    REPLICATES,
+    estimate,
+    ladder,
+    num_resolved,
+)
 
 STEPS = ladder(jnp.float64)
 GRID = STEPS[:, None, None] * np.array(REPLICATES)[None, :, None]

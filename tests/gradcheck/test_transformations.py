@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.gradcheck.problem import problem
-from gradstab.gradcheck.transformations import transformations
+from gradstab.gradcheck.laws.transformations import transformations
+from gradstab.gradcheck.subject.problem import problem
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

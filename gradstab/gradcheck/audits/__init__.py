@@ -1,0 +1,1 @@
+"""Every custom rule inside a function, found and checked by itself."""

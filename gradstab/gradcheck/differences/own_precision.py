@@ -1,0 +1,71 @@
+"""What a rule loses by rounding: the rule in its own dtype against itself in float64.
+
+A rule may be right in exact arithmetic and useless in float32: 1 - y**2 of a saturated
+y, a residual kept in bfloat16. Differences in float64 do not see that.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab.gradcheck.differences.probes import Measurement
+from gradstab.gradcheck.differences.tables import num_rules, rule_tables
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, kink
+from gradstab.gradcheck.findings import ROUNDING, Finding
+from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.programs import Programs
+from gradstab.gradcheck.subject.vectors import root_mean_square
+
+LOST = "loses digits that f loses too"
+
+# What rounding in f's own dtype may do, in units of what it does to f's value. The sums
+# inside a derivative are other sums than those inside f.
+_UNITS = 64
+
+
+class OwnPrecision:
+    """Compares the rules of a problem in its own dtype with those in float64.
+
+    Args:
+        own: the problem in its own dtype.
+        lanes: how many evaluations may be under way at once.
+        rtol: the relative error by rounding that is accepted.
+    """
+
+    def __init__(self, own: Problem, /, *, lanes: int, rtol: float):
+        self.own, self.rtol = own, rtol
+        self.programs = Programs(self.own, lanes=lanes)
+        self.evaluations = num_rules(self.own)
+
+    def __call__(self, point, seen: Measurement, /) -> list[Finding]:
+        """One finding per leaf and mode; none where f itself is not finite."""
+        own = [x.astype(y.dtype) for x, y in zip(point, self.own.leaves, strict=True)]
+        draw = seen.draw.astype(self.own)
+        tables = rule_tables(self.programs, tuple(own), draw)
+        if not np.all(np.isfinite(tables["value"])):
+            return []
+        gap = root_mean_square(tables["value"] - seen.value) * np.sqrt(len(seen.value))
+        return [
+            self._finding(i, leaf, mode, tables[mode][i].ravel(), seen.leaves[i], gap)
+            for i, leaf in enumerate(self.own.names)
+            for mode in self.own.modes
+            if mode in seen.leaves[i].rules
+        ]
+
+    @np.errstate(invalid="ignore", over="ignore")
+    def _finding(self, i, leaf, mode, entries, probes, gap) -> Finding:
+        wide = probes.rules[mode]
+        finite = bool(np.all(np.isfinite(entries)))
+        error = root_mean_square(entries - wide) if finite else np.inf
+        size = root_mean_square(wide)
+        # One dtype may hold a kink apart from the point that the other does not, and
+        # what an argument is rounded by moves the derivative too: the bend says so.
+        eps = float(jnp.finfo(self.own.dtype).eps)
+        near = kink(probes, finest=_UNITS * eps * probes.scale)
+        bar = 2 * near + _UNITS * (eps * probes.value + gap) / probes.scale
+        if not np.isfinite(size) or error <= self.rtol * size:
+            state = AGREES
+        else:
+            state = LOST if error <= bar else DIFFERS
+        unit = size or probes.value / probes.scale or 1.0
+        numbers = error / unit, bar / unit, (error + bar) / unit, 0.0
+        return Finding(*numbers, state, size == 0, leaf, mode, ROUNDING)

@@ -1,0 +1,232 @@
+"""What one round of evaluations saw, in float64 on the host."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, NUM_TANGENTS
+from gradstab.gradcheck.differences.draws import Draw, Steps, draw, steps
+from gradstab.gradcheck.differences.steps import ladder, replicates
+from gradstab.gradcheck.differences.tables import (
+    norm,
+    num_rules,
+    paired,
+    rule_tables,
+    unit,
+    vectors,
+)
+from gradstab.gradcheck.subject.problem import MODES, Problem
+from gradstab.gradcheck.subject.programs import Programs
+
+# Probes that would need more than this at once are taken in turns.
+MAX_BYTES = 2**28
+
+# With so many entries the correction for rounding them doubles the cost of a probe.
+_LARGE = 2**14
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    r"""The tables of one argument leaf.
+
+    With tangents ``v_k`` and cotangents ``w_j``, an *entry* is a pair ``(k, j)``.
+
+    Attributes:
+        rules: for each mode, the entries :math:`\langle w_j, J v_k \rangle` by the
+            rule.
+        anchor: those of the VJP with its non-finite numbers set to zero (zero if the
+            VJP is not checked).
+        residual: ``(levels, replicates, entries)``: central differences minus anchor.
+        rounding: ``(levels,)`` by how much rounding alone changes f, root mean square.
+        moved: ``(levels,)`` by how much the step did.
+        bend: ``(levels,)`` half the gap between the slopes ahead and behind.
+        jump: the least change of an output that changed, over the largest output;
+            infinite if none did.
+        steps: ``(levels,)`` the steps, the largest first.
+        scale: of the leaf: its root mean square.
+        value: the largest norm of f's value within that distance.
+        paired: whether the second three tangents are sums of the first three.
+    """
+
+    rules: dict[str, np.ndarray]
+    anchor: np.ndarray
+    residual: np.ndarray
+    rounding: np.ndarray
+    moved: np.ndarray
+    bend: np.ndarray
+    jump: float
+    steps: np.ndarray
+    scale: float
+    value: float
+    paired: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What one round of probes saw.
+
+    Attributes:
+        leaves: one record per argument leaf, and, if there are several, one for all of
+            them moved together.
+        finite: whether f is finite at the point.
+        repeats: whether f gave the same value again.
+        maps: whether f gave it as one of several points too.
+        value: all outputs as one vector.
+        evaluations: of f, its JVP and its VJP.
+        draw: the directions, to ask other functions along the same.
+    """
+
+    leaves: tuple[Probes, ...]
+    finite: bool
+    repeats: bool
+    maps: bool
+    value: np.ndarray
+    evaluations: int
+    draw: Draw
+
+
+class Prober:
+    """Measures one problem as often as asked; compiles once.
+
+    Args:
+        problem: what is checked.
+        max_bytes: how much memory the evaluations under way may take.
+    """
+
+    def __init__(self, problem: Problem, /, *, max_bytes: int = MAX_BYTES):
+        self.problem = problem
+        self.programs = Programs(problem, lanes=num_lanes(problem, max_bytes))
+
+    def __call__(
+        self,
+        point,
+        rng: np.random.Generator,
+        /,
+        *,
+        coarse: bool = False,
+        paired: bool = False,
+    ) -> Measurement:
+        """One round at ``point``, along fresh directions.
+
+        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
+
+        Args:
+            point: the leaves.
+            rng: of the directions.
+            coarse: leave out every other level.
+            paired: make the second three tangents sums of the first three (1 + 2,
+                2 + 3, 1 - 3), to see whether the derivative is linear in its direction.
+        """
+        point, task = tuple(point), self.problem
+        drawn = draw(task, point, rng, paired=paired)
+        tables = rule_tables(self.programs, point, drawn)
+        far = steps(point, drawn.weights, rng, dtype=task.dtype, coarse=coarse)
+        seen = _differences(self.programs, point, drawn, tables, far.all)
+        eps = float(jnp.finfo(task.dtype).eps)
+        slack = np.sqrt(eps) * tables["norm"]
+        return Measurement(
+            leaves=tuple(
+                _one_move(tables, seen, i, far, eps, paired)
+                for i in range(len(drawn.weights))
+            ),
+            finite=bool(np.all(np.isfinite(tables["value"]))),
+            repeats=bool(tables["gap"] <= slack),
+            maps=bool(tables["gap_mapped"] <= slack),
+            value=tables["value"],
+            evaluations=2 * far.all.size + num_rules(task),
+            draw=drawn,
+        )
+
+
+def num_lanes(problem: Problem, max_bytes: int, /) -> int:
+    """How many probes fit: both ends in their own dtype, and float64 copies of both."""
+    outputs = sum(y.size for y in problem.outputs)
+    fitting = max_bytes // (2 * problem.footprint + 32 * outputs + 1)
+    # So many are two turns of a leaf. Every round is to be of turns of one size.
+    grids, levels = replicates(problem.dtype), ladder(problem.dtype)[::2]
+    turn = NUM_TANGENTS * len(grids) * len(levels)
+    return int(np.clip(fitting, 1, turn))
+
+
+@np.errstate(all="ignore")
+def _differences(programs, point, draw, tables, steps) -> dict:
+    """What every probe shows; arrays of the shape of the steps, and of the entries."""
+    i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
+    h = steps.ravel()
+    anchor, slopes = _anchor(tables, draw)
+    size = unit(tables["value"])
+    cotangents = vectors(draw.cotangents) * size
+    probes = []
+    moved = _narrow(h, point)
+    known = None if _rounds_little(point) else anchor
+    turns = programs.ends(point, draw, known, i, k, moved)
+    for where, there, here, nudge in turns:
+        there, here = (vectors(y) / size for y in (there, here))
+        change = there - here
+        bend = change - 2 * (tables["value"] / size - here)
+        expected = 2 * h[where, None] * slopes[i[where], k[where]]
+        residual = change @ cotangents.T - expected + nudge.reshape(len(change), -1)
+        probes.append(
+            {
+                "residual": residual / (2 * h[where, None]),
+                "norm": size * norm(there),
+                "moved": size * norm(change),
+                "bend": size * norm(bend) / (2 * h[where]),
+                "jump": _least(change),
+            }
+        )
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
+    seen = {n: a.reshape(*steps.shape, *a.shape[1:]) for n, a in whole.items()}
+    return seen | {"slopes": slopes}
+
+
+def _rounds_little(point) -> bool:
+    """Whether rounding x + h v, at 1e-16 of x, is not worth the price of correcting."""
+    size = sum(x.size for x in point)
+    return size > _LARGE and all(x.dtype == np.float64 for x in point)
+
+
+def _narrow(h, point):
+    """The steps, in a dtype that every leaf's step survives unchanged."""
+    return h.astype(max((x.dtype for x in point), key=lambda d: jnp.finfo(d).nmant))
+
+
+def _anchor(tables, draw):
+    """The finite part of the gradients, and its entries; zero without gradients."""
+    if "gradients" not in tables:
+        return None, np.zeros((len(draw.weights), NUM_TANGENTS, NUM_COTANGENTS))
+    finite = tuple(
+        np.where(np.isfinite(g), g, g.dtype.type(0)) for g in tables["gradients"]
+    )
+    return finite, paired(draw, finite)
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def _one_move(tables, seen, i, far: Steps, eps, paired) -> Probes:
+    def rms(a):  # over directions and replicates
+        return np.sqrt(np.mean(np.square(a[i]), axis=(0, 2)))
+
+    rungs, scale = far.rungs[i], far.scales[i]
+    residual = np.moveaxis(seen["residual"][i], 0, 2)  # levels, replicates, k, j
+    norms = rms(seen["norm"])
+    near = norms[(rungs <= scale) & np.isfinite(norms)]
+    return Probes(
+        rules={mode: tables[mode][i].ravel() for mode in MODES if mode in tables},
+        anchor=seen["slopes"][i].ravel(),
+        residual=residual.reshape(*residual.shape[:2], -1),
+        rounding=eps * norms,
+        moved=rms(seen["moved"]),
+        bend=rms(seen["bend"]),
+        jump=float(np.fmin.reduce(seen["jump"][i].ravel())),
+        steps=rungs,
+        scale=float(scale),
+        value=float(np.max(near, initial=tables["norm"])),
+        paired=paired,
+    )
+
+
+def _least(change):
+    """The smallest magnitude that is not zero; infinite if there is none."""
+    return np.min(np.where(change == 0, np.inf, np.abs(change)), axis=-1)

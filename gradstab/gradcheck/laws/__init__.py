@@ -1,0 +1,1 @@
+"""What must hold of derivatives without any finite difference."""

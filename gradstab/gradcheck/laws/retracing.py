@@ -1,0 +1,146 @@
+"""Laws of a rule that may keep something between its calls: tracing it shows them."""
+
+import re
+
+import jax
+import numpy as np
+
+from gradstab import _compat, _tree
+from gradstab.gradcheck.findings import Identity
+from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.rounding import equations
+from gradstab.gradcheck.subject.problem import Problem
+
+_AGAIN = "traced again"
+_BETWEEN = "calls that overlap"
+
+
+def program_of(f, point, /):
+    """The program of a function of leaves; None if it changes when traced again."""
+    # A new function each time: JAX remembers those that it has traced.
+    first, second = (jax.make_jaxpr(lambda p: f(p))(point) for _ in range(2))
+    return first if _same(first, second) else None
+
+
+def retraced(
+    problem: Problem, given: tuple, rng: np.random.Generator, /
+) -> tuple[Identity, ...]:
+    """Tries whether the VJP depends on how often, and on what else, it was called.
+
+    * A second and a third trace of the VJP make the same program, or at least one that
+      computes the same numbers.
+    * A second forward pass between a forward pass and its backward pass has no say in
+      the gradient: none of its inputs is used.
+
+    Args:
+        problem: what is checked.
+        given: the point and a cotangent.
+        rng: draws rounding errors, if they matter.
+
+    Returns:
+        One record per law; none if f has no reverse mode, and none if f itself gives
+        another value each time it is traced.
+
+    Cost:
+        Five traces of f. Nothing is compiled unless two programs differ.
+    """
+    if "reverse" not in problem.modes:
+        return ()
+    first, second = (_traced(problem.f, given) for _ in range(2))
+    if _same(first, second):
+        found = (_held(_AGAIN, "tracing the VJP again makes the same program"),)
+    else:
+        found = _compared(problem, given, first, second, rng)
+    return (*found, *_overlapping(problem, given))
+
+
+def _traced(f, given):
+    def values_and_gradients(point, w):
+        value, pullback = jax.vjp(f, point)
+        return [*value, *pullback(w)[0]]
+
+    return jax.make_jaxpr(values_and_gradients)(*given)
+
+
+def _same(one, other) -> bool:
+    """Whether two programs are the same text with the same numbers."""
+    if _text(one) != _text(other):
+        return False
+    pairs = zip(_numbers(one), _numbers(other), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+def _text(closed):
+    return re.sub(r"0x[0-9a-f]+", "", str(closed))  # addresses of functions
+
+
+def _numbers(closed):
+    """All literals and constants."""
+    literals = [
+        atom.val
+        for eqn in equations(closed)
+        for atom in eqn.invars
+        if isinstance(atom, _compat.Literal)
+    ]
+    values = [*literals, *(value for _, value in _compat.constants(closed))]
+    arrays = [np.asarray(a) for a in values if not _tree.is_key(a)]
+    # The derivative of an integer has nothing to compare.
+    return [a for a in arrays if a.dtype != jax.dtypes.float0]
+
+
+def _compared(problem, given, first, second, rng):
+    count = len(problem.outputs)
+    other, flat = jax.jit(_compat.closed_function(second)), jax.tree.leaves(given)
+
+    def laws(runs):
+        once, again = runs
+        detail = "the same VJP, traced and compiled again"
+        return [
+            law("value", [""] * count, again[:count], once[:count], once=True),
+            law(
+                _AGAIN,
+                problem.names,
+                again[count:],
+                once[count:],
+                detail=detail,
+                once=True,
+            ),
+        ]
+
+    value, gradient = judge(
+        lambda *arrays: _compat.closed_function(first)(*jax.tree.leaves(arrays)),
+        [given],
+        laws,
+        problem=problem,
+        rng=rng,
+        again=lambda run: [(0, [np.asarray(a) for a in other(*flat)])],
+    )
+    return (gradient,) if value.holds else ()
+
+
+def _overlapping(problem, given):
+    point, w = given
+
+    def overlapping(point, other, w):
+        _, pullback = jax.vjp(problem.f, point)
+        jax.vjp(problem.f, other)
+        return pullback(w)
+
+    try:
+        closed = jax.make_jaxpr(overlapping)(point, point, w)
+    except UNTRIED as error:
+        return (not_tried(_BETWEEN, error),)
+    if closed.effects:  # those are kept, whatever needs them
+        return ()
+    everything = range(len(closed.jaxpr.outvars))
+    _, used = _compat.needed_program(closed, everything)
+    concerned = used[len(point) : 2 * len(point)]
+    detail = "a gradient uses what another call, between its two passes, was given"
+    if not any(concerned):
+        return (_held(_BETWEEN, "a gradient is of its own call alone"),)
+    leaf = problem.names[concerned.index(True)]
+    return (Identity(1.0, 0.0, _BETWEEN, leaf, False, detail),)
+
+
+def _held(name, detail):
+    return Identity(0.0, 0.0, name, "", True, detail)

@@ -1,0 +1,183 @@
+r"""Second derivatives, as first derivatives of the rules.
+
+The VJP :math:`(x, w) \mapsto J(x)^\top w` and the JVP :math:`(x, v) \mapsto J(x) v` are
+functions like any other, of two arguments that have nothing to do with each other:
+whatever checks a function against differences of its value checks them.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from gradstab import _compat
+from gradstab.gradcheck.findings import Identity
+from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.subject.abilities import LOOP
+from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.vectors import dot, exact_combinations, norm
+
+_SYMMETRY = "symmetric Hessian"
+
+
+def second_order(problem: Problem, /, *, seed: int = 0) -> tuple[tuple, ...]:
+    """The functions whose first-order check is the second-order check of f.
+
+    The cotangent (or tangent) is random and independent of the point: the second
+    derivative is seen where x or f(x) is zero, too.
+
+    Args:
+        problem: what is checked.
+        seed: of the cotangent and the tangent.
+
+    Returns:
+        Tuples ``(name, g, (leaves, w))`` with `name` one of ``forward over reverse``,
+        ``reverse over reverse`` and ``reverse over forward``. ``g(leaves, w)`` is the
+        inner derivative; the first word of the name is the mode in which to check it.
+        What does not exist is left out: see `missing_second_order`.
+
+    >>> from gradstab.gradcheck.subject.problem import problem
+    >>> task = problem(jax.numpy.sin, (np.float32([0, 1]),), modes=("reverse",))
+    >>> [name for name, g, args in second_order(task)]
+    ['forward over reverse', 'reverse over reverse']
+    """
+    found = _candidates(problem, seed)
+    return tuple(
+        (name, g, args)
+        for name, g, args in found
+        if not _obstacle(problem, name, g, args)
+    )
+
+
+def missing_second_order(problem: Problem, /) -> tuple[str, ...]:
+    """Notes on the second derivatives that do not exist, each with its reason."""
+    notes = []
+    for name, g, args in _candidates(problem, 0):
+        if error := _obstacle(problem, name, g, args):
+            line = (str(error).splitlines() or [""])[0][:160]
+            notes.append(f"{name} does not exist: {type(error).__name__}: {line}")
+    if "forward" not in problem.modes:
+        notes.append("reverse over forward was not checked: the JVP was not either")
+    return tuple(notes)
+
+
+def hessian_symmetry(
+    problem: Problem, point, rng: np.random.Generator, /
+) -> tuple[Identity, ...]:
+    r"""Tries whether second derivatives commute.
+
+    For a random cotangent :math:`w` the gradient of :math:`\langle w, f \rangle` has
+    the derivative :math:`H`, and :math:`\langle u, H v \rangle = \langle v, H u
+    \rangle` for random tangents. A vector field that is no gradient breaks this, and so
+    does a wrong derivative of a right one. A rule that differs from the derivative on
+    purpose may break it rightly: it is for the second order only.
+
+    Args:
+        problem: what is checked.
+        point: one array per leaf of the problem.
+        rng: draws the cotangent and the tangents.
+
+    Returns:
+        One record, or none if the VJP is not checked.
+
+    Cost:
+        One compilation of a Hessian-vector product, run twice.
+    """
+    if "reverse" not in problem.modes:
+        return ()
+    if problem.engine == LOOP:
+        return (not_tried(_SYMMETRY, "f cannot be traced"),)
+    with problem.context():
+        point = tuple(map(np.asarray, point))
+        (w, *_) = exact_combinations(rng, problem.outputs)
+        tangents = [exact_combinations(rng, point)[0] for _ in range(2)]
+        inputs = [(point, w, v) for v in tangents]
+        product = _hessian_product(problem, inputs[0])
+        if isinstance(product, Exception):
+            return (not_tried(_SYMMETRY, product),)
+        return judge(
+            product,
+            inputs,
+            lambda runs: [_symmetric(tangents, runs)],
+            problem=problem,
+            rng=rng,
+        )
+
+
+def _candidates(problem, seed):
+    f, rng = problem.f, np.random.default_rng(seed)
+
+    def vjp(leaves, w):
+        return jax.vjp(f, leaves)[1](w)[0]
+
+    def jvp(leaves, v):
+        return jax.jvp(f, (leaves,), (v,))[1]
+
+    # On the host float64 needs no setting to exist.
+    leaves = tuple(map(np.asarray, problem.leaves))
+    w = exact_combinations(rng, problem.outputs)[0]
+    v = exact_combinations(rng, leaves)[0]
+    if "reverse" in problem.modes:
+        yield "forward over reverse", vjp, (leaves, w)
+        yield "reverse over reverse", vjp, (leaves, w)
+    if "forward" in problem.modes:
+        yield "reverse over forward", jvp, (leaves, v)
+
+
+def _obstacle(problem, name, g, args) -> Exception | None:
+    """What tracing the derivative of g raises."""
+    try:
+        with problem.context():
+            if name.startswith("reverse"):
+                jax.eval_shape(lambda a: _pulled(g, a), args)
+                return None
+            traced = jax.make_jaxpr(lambda a, t: jax.jvp(g, a, t)[1])(args, args)
+    except UNTRIED as error:
+        return error
+    # Tracing the JVP of a custom_vjp is not refused: it leaves a mark.
+    if any(map(_compat.lacks_jvp, traced.eqns)):
+        return TypeError("a custom_vjp in the backward pass has no JVP")
+    return None
+
+
+def _pulled(g, args):
+    value, pullback = jax.vjp(g, *args)
+    return pullback(value)
+
+
+def _hessian_product(problem, given) -> Callable | Exception:
+    """From a point, a cotangent and a tangent to the product, in a mode that exists."""
+    f = problem.f
+
+    def gradient(point, w):
+        return jax.vjp(f, point)[1](w)[0]
+
+    def forward(point, w, v):
+        return jax.jvp(lambda p: gradient(p, w), (point,), (v,))[1]
+
+    def reverse(point, w, v):
+        return jax.vjp(lambda p: gradient(p, w), point)[1](v)[0]
+
+    error: Exception = TypeError("no mode")
+    for product in (forward, reverse):
+        try:
+            jax.eval_shape(product, *given)
+        except UNTRIED as raised:
+            error = raised
+        else:
+            return product
+    return error
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def _symmetric(tangents, runs):
+    (u, v), (of_u, of_v) = tangents, runs
+    sizes = norm(u) * norm(of_v) + norm(v) * norm(of_u)
+    return law(
+        _SYMMETRY,
+        [""],
+        [np.array([dot(u, of_v)])],
+        [np.array([dot(v, of_u)])],
+        like=[np.array([sizes])],
+        detail="<u, H v> and <v, H u>",
+    )

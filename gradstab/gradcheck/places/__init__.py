@@ -1,0 +1,1 @@
+"""Where a derivative is wrong, entry by entry, and what may have caused it."""

@@ -1,0 +1,82 @@
+"""Constant factors, and what numbers they may be."""
+
+import itertools
+import math
+
+import numpy as np
+
+from gradstab.gradcheck.places.hints.evidence import Evidence
+from gradstab.gradcheck.subject.vectors import root_mean_square
+
+# Numbers that people forget or write twice.
+_SIMPLE = tuple(range(1, 9))
+
+
+def factor_cause(known: Evidence, /) -> str:
+    """The rule is the truth times one number, zero and minus one among them."""
+    if root_mean_square(known.rule) == 0:
+        return "no gradient at all: is the argument detached?"
+    factor = float(np.sum(known.rule * known.truth) / np.sum(known.truth**2))
+    if factor == 0 or not known.fits(known.rule / factor):
+        return ""
+    # Of the mean over the table; the bar is that of one number in it.
+    doubt = 2 * known.bar / root_mean_square(known.truth)
+    if abs(factor + 1) <= doubt:
+        return "the sign is wrong"
+    sign = "-" if factor < 0 else ""
+    size = abs(factor)
+    number, inverse = _named(size, doubt), _sizes_of(known, 1 / size, doubt)
+    if inverse:
+        n, where = inverse
+        return (
+            f"a constant factor of {sign}1/{n}, and {n} is {where}: a mean for a sum?"
+        )
+    if multiple := _sizes_of(known, size, doubt):
+        n, where = multiple
+        return f"a constant factor of {sign}{n}, and {n} is {where}: a sum for a mean?"
+    root = _root(known, size, doubt)
+    return f"a constant factor of {sign}{root or number}"
+
+
+def _named(size, doubt) -> str:
+    """A ratio of small numbers if it is one, else a decimal."""
+    if doubt < 1e-2:
+        for top, below in itertools.product(_SIMPLE, _SIMPLE):
+            if math.gcd(top, below) == 1 and abs(size * below / top - 1) <= doubt:
+                return str(top) if below == 1 else f"{top}/{below}"
+    return f"{size:.4g}"
+
+
+def _sizes_of(known, number, doubt):
+    """A size in the program that is this number, and which one it is."""
+    for n, where in _sizes(known):
+        # Neighbouring numbers must be told apart.
+        if n > 1 and abs(number / n - 1) <= doubt < 0.25 / n:
+            return n, where
+    return None
+
+
+def _root(known, size, doubt) -> str:
+    for power, name in ((size**2, "sqrt({})"), (size**-2, "1/sqrt({})")):
+        if round(power**0.5) ** 2 != round(power) and (
+            found := _sizes_of(known, power, 2 * doubt)
+        ):
+            n, where = found
+            return f"{name.format(n)}, and {n} is {where}"
+    return ""
+
+
+def _sizes(known):
+    """Every size that a mean may have been taken over, the likely ones first."""
+    seen = known.seen
+    outputs = [(y.shape, "the output") for y in seen.problem.outputs]
+    own = (seen.shape, seen.problem.names[seen.leaf])
+    others = zip((x.shape for x in seen.point), seen.problem.names, strict=True)
+    named = [*outputs, own, *others]
+    for shape, name in named:
+        yield from ((n, f"the size of axis {k} of {name}") for k, n in enumerate(shape))
+    for shape, name in named:
+        yield math.prod(shape), f"the number of entries of {name}"
+        for k in range(2, len(shape)):
+            axes = ", ".join(map(str, range(k)))
+            yield math.prod(shape[:k]), f"the size of axes {axes} of {name}"

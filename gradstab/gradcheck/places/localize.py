@@ -1,0 +1,157 @@
+"""Where a rule is wrong: the entry of the argument, the entry of the output, why."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from gradstab.gradcheck.findings import Finding, Location
+from gradstab.gradcheck.places.comparison import Comparison
+from gradstab.gradcheck.places.hints import cause
+from gradstab.gradcheck.places.leaf_programs import GROUP, LANES, LeafPrograms
+from gradstab.gradcheck.places.naming import index_of, output_name
+from gradstab.gradcheck.places.search import wrong_entries
+from gradstab.gradcheck.subject.problem import Problem
+
+
+def locate(
+    problem: Problem,
+    point: tuple,
+    finding: Finding,
+    rng: np.random.Generator,
+    /,
+    *,
+    truth: Callable | None = None,
+    max_evaluations: int = 600,
+    hints: bool = True,
+) -> Location | None:
+    """Finds the worst wrong entry of a leaf's Jacobian, and how many are wrong.
+
+    Args:
+        problem: what was checked.
+        point: where, one array per leaf.
+        finding: of the rule that differs: its leaf and mode.
+        rng: of the directions.
+        truth: a function of the leaves whose slopes are the truth; None for f itself.
+        max_evaluations: of f, its JVP and its VJP, for the place. One wrong entry of
+            1e6 needs fewer than 300 in float64; of several, those that this many
+            evaluations do not reach are counted from a sample.
+        hints: whether to look for the cause too, for about 100 evaluations more.
+
+    Returns:
+        The place, the two values there with the bar of the expected one, and the cause
+        if one fits. None if no entry stands out of the noise of the differences.
+
+    Raises:
+        ValueError: the problem has no leaf of that name.
+    """
+    seen = comparison(problem, point, finding, rng, truth)
+    outputs = (GROUP + 1) * int(np.ceil(np.log(seen.num_outputs) / np.log(GROUP)) + 2)
+    search_limit = max_evaluations - LANES - outputs
+    wrong = wrong_entries(seen, rng, max_evaluations=search_limit)
+    if not wrong.errors:
+        return None
+    entry = max(wrong.errors, key=lambda i: wrong.errors[i])
+    output, value, expected, bar = _worst_output(seen, entry, rng)
+    return Location(
+        value=value,
+        expected=expected,
+        bar=bar,
+        leaf=finding.leaf,
+        mode=finding.mode,
+        index=index_of(entry, seen.shape),
+        count=wrong.count,
+        total=seen.x.size,
+        hint=cause(seen, rng) if hints else "",
+        output=output,
+        estimated=wrong.estimated,
+        evaluations=seen.evaluations,
+    )
+
+
+def hint(
+    problem: Problem,
+    point: tuple,
+    finding: Finding,
+    rng: np.random.Generator,
+    /,
+    *,
+    truth: Callable | None = None,
+) -> str:
+    """The likely cause of a wrong rule in words; empty if none fits.
+
+    `locate` says it too. See `gradstab.gradcheck.places.hints` for what is recognised.
+    """
+    return cause(comparison(problem, point, finding, rng, truth), rng)
+
+
+def comparison(problem, point, finding, rng, truth, /) -> Comparison:
+    """The rule of a finding beside its function."""
+    if finding.leaf not in problem.names:
+        raise ValueError(
+            f"no leaf named {finding.leaf!r}; the arguments have: "
+            f"{', '.join(problem.names)}."
+        )
+    leaf = problem.names.index(finding.leaf)
+    programs = LeafPrograms(problem, leaf, truth=truth)
+    return Comparison(programs, point, finding.mode, rng)
+
+
+def _worst_output(seen, entry, rng):
+    """The output whose derivative is wrong most: its name, value, expected, bar."""
+    direction = np.zeros(seen.x.size)
+    direction[entry] = 1.0
+    ladder = seen.ladder(direction)
+    if seen.gradients is None:
+        column = seen.push(direction[None])[0]
+        output = _largest(column - ladder.quotients[seen.level])
+        value = column[output]
+    else:
+        output = _bisect_outputs(seen, ladder, entry, rng)
+        value = seen.pull(_one_hot(seen, output))[0, entry]
+    best = ladder.best(_one_hot(seen, output))
+    if abs(value - best.value[0]) <= best.bar:
+        return _along_a_cotangent(seen, ladder, direction)
+    return (
+        output_name(seen.problem.outputs, output),
+        float(value),
+        float(best.value[0]),
+        best.bar,
+    )
+
+
+def _bisect_outputs(seen, ladder, entry, rng) -> int:
+    """Cotangents that see a part of the outputs alone; four parts at a time."""
+    if not np.isfinite(seen.gradients[:, entry]).all():
+        return _largest(ladder.quotients[seen.level])
+    weights = rng.standard_normal(seen.num_outputs)
+    start, stop = 0, seen.num_outputs
+    while stop - start > 1:
+        cuts = np.unique(np.linspace(start, stop, GROUP + 1).astype(int)).tolist()
+        parts = list(itertools.pairwise(cuts))
+        masked = np.zeros((len(parts), seen.num_outputs))
+        for row, (a, b) in zip(masked, parts, strict=True):
+            row[a:b] = weights[a:b]
+        truth = masked @ ladder.quotients[seen.level]
+        start, stop = parts[_largest(seen.pull(masked)[:, entry] - truth)]
+    return start
+
+
+def _along_a_cotangent(seen, ladder, direction):
+    """For a rule that is right where it sees one output alone."""
+    best = ladder.best(seen.cotangents)
+    rule = seen.rule(direction[None])[0]
+    row = _largest(rule - best.value)
+    name = "mixed at random"
+    return name, float(rule[row]), float(best.value[row]), best.bar
+
+
+def _largest(errors) -> int:
+    """The place of the largest magnitude; what is not finite is larger."""
+    return int(np.argmax(np.where(np.isfinite(errors), np.abs(errors), np.inf)))
+
+
+def _one_hot(seen, output):
+    row = np.zeros((1, seen.num_outputs))
+    row[0, output] = 1.0
+    return row

@@ -1,0 +1,1 @@
+"""The function under test: its arguments, its traits, and programs made of it."""
