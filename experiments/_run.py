@@ -1,29 +1,102 @@
-"""Flags and results folder of an experiment."""
+"""Flags, progress and the results folder of an experiment."""
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import rich.progress
 import tyro
 
+from experiments._claims import table
 from gradstab.training import new_results_folder
 
+NO_DIFFERENCE = "defaults"
 
-def main(config_class: type, run: Callable[[Any], str], /) -> None:
-    """Read the flags, run the experiment, print its table and keep it.
+
+def experiment(config_class: type, run: Callable, claims: Callable, plot: Callable, /):
+    """Read the flags, measure, compare with what was published, keep everything.
+
+    Written to ``results/NAME/<what differs from the defaults>/``: the config, the
+    arrays, the figure and the table of claims. The exit code is 1 if one did not hold.
 
     Args:
         config_class: the experiment's frozen ``Config``; each field is a flag.
+        run: takes a config, returns arrays by name.
+        claims: takes the config and the arrays, returns `_claims.Claim` records.
+        plot: takes the config and the arrays, returns a matplotlib figure.
+    """
+    config = tyro.cli(config_class)
+    arrays = run(config)
+    compared = claims(config, arrays)
+    print(table(compared))
+    folder = pathlib.Path("results", _name(), differences(config))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_config(folder, config)
+    np.savez(folder / "arrays.npz", **arrays)
+    plot(config, arrays).savefig(folder / "figure.png", dpi=150)
+    kept = [dataclasses.asdict(c) | {"held": c.held} for c in compared]
+    (folder / "claims.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (folder / "claims.md").write_text(table(compared) + "\n")
+    print(f"results: {folder}")
+    sys.exit(not all(c.held for c in compared))
+
+
+def print_table(config_class: type, run: Callable[[Any], str], /) -> None:
+    """Read the flags, run what only makes a table, print the table and keep it.
+
+    Args:
+        config_class: a frozen ``Config``; each field is a flag.
         run: takes a config, returns a table as text.
     """
     config = tyro.cli(config_class)
-    name = pathlib.Path(__import__("__main__").__file__).stem
-    table = run(config)
-    print(table)
-    folder = new_results_folder("results", name)
+    text = run(config)
+    print(text)
+    folder = new_results_folder("results", _name())
+    _write_config(folder, config)
+    (folder / "table.md").write_text(text + "\n")
+    print(f"results: {folder}")
+
+
+def progress(items: Iterable, what: str, /) -> Iterator:
+    """The items, with a bar on the terminal while they are worked on.
+
+    >>> list(progress([1, 2], "seeds"))
+    [1, 2]
+    """
+    console = rich.progress.Console(stderr=True)
+    yield from rich.progress.track(
+        items, what, console=console, transient=True, disable=not sys.stderr.isatty()
+    )
+
+
+def differences(config, /) -> str:
+    """The fields that are not at their defaults, as a folder's name.
+
+    >>> Config = dataclasses.make_dataclass("Config", [("depth", int, 3)])
+    >>> differences(Config()), differences(Config(depth=5))
+    ('defaults', 'depth=5')
+    """
+    default = type(config)()
+    named = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    changed = {k: v for k, v in named.items() if v != getattr(default, k)}
+    words = [f"{k}={_word(v)}" for k, v in changed.items()]
+    return ",".join(words) or NO_DIFFERENCE
+
+
+def _word(value):
+    if isinstance(value, tuple):
+        return "-".join(map(_word, value))
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in str(value))
+
+
+def _write_config(folder, config):
     settings = {key: str(value) for key, value in dataclasses.asdict(config).items()}
     (folder / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
-    (folder / "table.md").write_text(table + "\n")
-    print(f"results: {folder}")
+
+
+def _name():
+    return pathlib.Path(__import__("__main__").__file__).stem

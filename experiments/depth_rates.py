@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 import gradstab as gs
-from experiments._run import main
+from experiments._run import print_table
 
 REMEDIES = {
     "as it is": {},
@@ -99,4 +99,4 @@ def _counted(words):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    print_table(Config, run)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab import theory
 from gradstab.network import find_layers, propagate
 
@@ -97,4 +97,4 @@ def _params(depth, width, sigma_w, sigma_b, key):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    print_table(Config, run)

@@ -24,7 +24,7 @@ import tempfile
 
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.cli import main as gradstab
 
 COMMON = "--data mnist --optimizer sgd --learning-rate 0.01 --batch-size 200"
@@ -79,4 +79,4 @@ def _spread(values):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    print_table(Config, run)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.records import Growth
 from gradstab.report import GrowthPair, judge
 from gradstab.spectra import fit_growth
@@ -143,4 +143,4 @@ def _calibration(pairs):
 
 
 if __name__ == "__main__":
-    main(Config, run)
+    print_table(Config, run)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.models import build
 
 IN_SHAPES = {"mlp": (64,), "resnet": (64,), "lstm": (20, 8), "transformer": (20, 8)}
@@ -93,4 +93,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)

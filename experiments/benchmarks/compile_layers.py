@@ -28,7 +28,7 @@ from flax import nnx
 from jax import monitoring
 
 import gradstab as gs
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.network import find_layers
 from gradstab.network.adapters import as_target
 
@@ -166,4 +166,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)

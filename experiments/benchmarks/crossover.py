@@ -17,7 +17,7 @@ import time
 import jax
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from experiments.benchmarks import jacobians
 from gradstab.network import find_layers, propagate
 from gradstab.spectra import example_functions, layer_spectrum
@@ -104,4 +104,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.gradcheck.places.exhaustive import Exhaustive
 from gradstab.gradcheck.subject.problem import problem
 
@@ -154,4 +154,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._run import main
+from experiments._run import print_table
 from gradstab.network import find_layers, layer_slice, propagate
 from gradstab.spectra import example_functions, layer_spectrum
 from gradstab.spectra.dense import decompose
@@ -195,4 +195,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)

@@ -18,7 +18,7 @@ import sys
 
 import jax
 
-from experiments._run import main
+from experiments._run import print_table
 from experiments.benchmarks import jacobians
 from gradstab.network import find_layers, propagate
 from gradstab.spectra import example_functions, layer_spectrum
@@ -91,4 +91,4 @@ def table(config):
 
 
 if __name__ == "__main__":
-    main(Config, table)
+    print_table(Config, table)
