@@ -13,6 +13,7 @@ from gradstab.gradcheck.differences.verdict import (
     DIFFERS,
     KINK,
     UNCONFIRMED,
+    UNDEFINED,
     autodiff,
     compare,
     differences,
@@ -27,6 +28,11 @@ from gradstab.gradcheck.subject.programs import Programs
 _MARGIN = 1e-2
 
 TOGETHER = "all arguments together"
+
+_PROPORTIONAL = (
+    "f is not finite on both sides of the point unless every entry is moved in "
+    "proportion to itself, as it was"
+)
 
 _MAPPED = "f gives another value under vmap: it was probed one point at a time"
 
@@ -61,6 +67,7 @@ class Examination:
         evaluations: of f, its rules and the other functions, so far.
         notes: what the reader should know.
         places: the points looked at, by name.
+        prober: what measures.
         at_given: the last measurement at the point given.
     """
 
@@ -71,7 +78,7 @@ class Examination:
         self.places = {AS_GIVEN: problem.leaves}
         self.at_given = None
         self._rng = np.random.default_rng(seed)
-        self._prober = Prober(problem, max_bytes=max_bytes)
+        self.prober = Prober(problem, max_bytes=max_bytes)
         self.others = others or {}
         self._others = {name: self._other(f) for name, f in self.others.items()}
 
@@ -105,15 +112,21 @@ class Examination:
         They are along directions of which some are sums of others: a function may have
         a slope along every line and no gradient, and does not always show it. The first
         look is at every other step; unless ``coarse`` one at all steps follows if that
-        is not enough for every rule, or nearly not.
+        is not enough for every rule, or nearly not. Where f ends too near for any step,
+        entries are moved in proportion to themselves.
         """
-        look = self.look(point, where=where, coarse=True)
+        look, way = self.look(point, where=where, coarse=True), {}
+        if any(g.state == UNDEFINED for g in look.findings):
+            careful = self.look(point, where=where, coarse=True, proportional=True)
+            if all(g.state != UNDEFINED for g in careful.findings):
+                look, way = careful, {"proportional": True}
+                self._note(_PROPORTIONAL)
         if not coarse and not look.trouble and not self._is_clear(look):
-            look = self.look(point, where=where)
+            look = self.look(point, where=where, **way)
         for _ in range(2):
             if all(g.state != DIFFERS for g in look.findings):
                 break
-            again = self.look(point, where=where, paired=True)
+            again = self.look(point, where=where, paired=True, **way)
             states = {_key(g): g.state for g in again.findings}
             findings = [_confirmed(g, states.get(_key(g), "")) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
@@ -133,17 +146,21 @@ class Examination:
         return self._all_compared(look.seen, table)
 
     def _measured(self, point, options) -> Measurement:
-        seen = self._prober(point, self.stream(), **options)
+        seen = self.prober(point, self.stream(), **options)
         self.evaluations += seen.evaluations
         if seen.maps or not seen.finite or not seen.repeats:
             return seen
         if self.problem.engine == VMAP:
             one_by_one = dataclasses.replace(self.problem, engine=MAP)
-            self._prober = Prober(one_by_one, max_bytes=self.max_bytes)
+            self.prober = Prober(one_by_one, max_bytes=self.max_bytes)
             self.problem = one_by_one
-            self.notes.append(_MAPPED)
+            self._note(_MAPPED)
             return self._measured(point, options)
         return seen
+
+    def _note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _other(self, f) -> Programs:
         """The programs of another function, in the one mode that serves best."""

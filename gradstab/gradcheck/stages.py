@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from gradstab.gradcheck import duel
 from gradstab.gradcheck.conclusion import named, unsettled
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
@@ -85,7 +86,8 @@ def _by_body(seen, look: Look) -> Story:
     # A body is under no obligation to have a derivative.
     except REFUSALS:
         return Story()
-    return Story(tuple(g for g in found if g.state != KINK))
+    found = tuple(g for g in found if g.state != KINK)
+    return Story((*found, *duel.duels(seen, plain, (*look.findings, *found))))
 
 
 def laws(seen: Examination, /, *, transformations: bool) -> Story:

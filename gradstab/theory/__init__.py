@@ -14,7 +14,13 @@ from gradstab.theory.depth_scales import (
     depth_scale,
     half_stable_point,
 )
-from gradstab.theory.finite_width import LogLaw, relu_log_law
+from gradstab.theory.finite_width import (
+    JacobianMoments,
+    LogLaw,
+    jacobian_moments,
+    relu_log_law,
+    sample_relu_log_law,
+)
 from gradstab.theory.mean_field import MeanField, mean_field
 from gradstab.theory.of_network import predict
 from gradstab.theory.residual import Residual, residual
@@ -22,6 +28,7 @@ from gradstab.theory.spectral_density import SingularValues, singular_values
 
 __all__ = [
     "CriticalPoint",
+    "JacobianMoments",
     "LogLaw",
     "MeanField",
     "Residual",
@@ -31,9 +38,11 @@ __all__ = [
     "critical_sigma_w",
     "depth_scale",
     "half_stable_point",
+    "jacobian_moments",
     "mean_field",
     "predict",
     "relu_log_law",
     "residual",
+    "sample_relu_log_law",
     "singular_values",
 ]

@@ -140,3 +140,15 @@ def test_equal_arguments_are_tried_only_where_shapes_agree():
     assert EQUAL not in names
     one, two = dict(moved((X, 2 * X), np.random.default_rng(0)))[EQUAL]
     np.testing.assert_array_equal(one, two)
+
+
+def test_where_f_ends_near_a_small_entry_entries_move_in_proportion_to_themselves():
+    x = np.float32([1e-6, 1, 2])
+    own = {"precision": "own", "at": "given"}
+    right = quick(jnp.log, x, **own)
+    assert right.verdict is Verdict.PASS
+    assert any("in proportion" in note for note in right.notes)
+
+    wrong = jax.custom_jvp(jnp.log)
+    wrong.defjvps(lambda v, y, x: jnp.where(x < 1e-3, 1.1, 1.0).astype(x.dtype) * v / x)
+    assert quick(wrong, x, **own).verdict is Verdict.FAIL

@@ -67,18 +67,29 @@ class Steps:
 
 
 def draw(
-    problem: Problem, point: tuple, rng: np.random.Generator, /, *, paired: bool
+    problem: Problem,
+    point: tuple,
+    rng: np.random.Generator,
+    /,
+    *,
+    paired: bool,
+    proportional: bool = False,
 ) -> Draw:
-    """Fresh directions for a problem at a point."""
+    """Fresh directions for a problem at a point, uniform or in proportion to it."""
     tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
     cotangents = directions(rng, problem.outputs, num=NUM_COTANGENTS)
     # The same directions are asked of f in its own precision.
     own = problem.own or problem
+    chosen = [
+        _tangents(v, _half(x.dtype), paired=paired)
+        for v, x in zip(tangents, own.leaves, strict=True)
+    ]
+    if proportional:
+        chosen = [
+            (v * _shares(x)).astype(v.dtype) for v, x in zip(chosen, point, strict=True)
+        ]
     return Draw(
-        tuple(
-            _tangents(v, _half(x.dtype), paired=paired)
-            for v, x in zip(tangents, own.leaves, strict=True)
-        ),
+        tuple(chosen),
         tuple(
             few_digits(w, _half(y.dtype)).astype(w.dtype)
             for w, y in zip(cotangents, own.outputs, strict=True)
@@ -86,6 +97,46 @@ def draw(
         _weights(point),
         paired,
     )
+
+
+def toward(
+    draw: Draw, problem: Problem, leaf: int, /, *, tangents=None, cotangents=None
+):
+    """The draw with chosen directions for one leaf, and the first cotangents chosen.
+
+    Args:
+        draw: the other directions.
+        problem: in whose digits they are to be.
+        leaf: its number.
+        tangents: ``(num_tangents, *shape)``, of any length but zero.
+        cotangents: per output ``(num_tangents, *shape)``, together one vector.
+
+    Returns:
+        A draw whose chosen directions have a root mean square of one.
+    """
+    own, chosen = problem.own or problem, {}
+    if tangents is not None:
+        v = _scaled((tangents,))[0]
+        dtype = draw.tangents[leaf].dtype
+        v = few_digits(v, _half(own.leaves[leaf].dtype)).astype(dtype)
+        chosen["tangents"] = (*draw.tangents[:leaf], v, *draw.tangents[leaf + 1 :])
+    if cotangents is not None:
+        scaled = zip(_scaled(cotangents), draw.cotangents, own.outputs, strict=True)
+        chosen["cotangents"] = tuple(
+            np.concatenate(
+                [few_digits(w, _half(y.dtype)).astype(old.dtype), old[len(w) :]]
+            )
+            for w, old, y in scaled
+        )
+    return dataclasses.replace(draw, **chosen)
+
+
+def _scaled(vectors):
+    """Rows over several arrays, each with a root mean square of one."""
+    flat = [np.asarray(v, np.float64) for v in vectors]
+    rows = np.concatenate([v.reshape(len(v), -1) for v in flat], axis=1)
+    sizes = np.array([root_mean_square(row) for row in rows])
+    return [v / sizes.reshape(-1, *[1] * (v.ndim - 1)) for v in flat]
 
 
 def steps(
@@ -110,6 +161,15 @@ def size(leaf, /) -> float:
     """The root mean square of an argument, by which steps are measured; 1 if zero."""
     found = root_mean_square(leaf)
     return found if np.isfinite(found) and found > 0 else 1.0
+
+
+def _shares(leaf):
+    """The size of every entry beside that of the leaf, as powers of two; of zeros one.
+
+    Exact: sums of directions in proportion are sums still.
+    """
+    shares = np.abs(np.asarray(leaf, np.float64)) / size(leaf)
+    return 2.0 ** np.round(np.log2(np.where(shares == 0, 1.0, shares)))
 
 
 def _weights(point):

@@ -107,10 +107,9 @@ class Prober:
         *,
         coarse: bool = False,
         paired: bool = False,
+        proportional: bool = False,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
-
-        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
 
         Args:
             point: the leaves.
@@ -118,9 +117,19 @@ class Prober:
             coarse: leave out every other level.
             paired: make the second three tangents sums of the first three (1 + 2,
                 2 + 3, 1 - 3), to see whether the derivative is linear in its direction.
+            proportional: move every entry in proportion to itself, so that small ones
+                keep their sign.
         """
-        point, task = tuple(point), self.problem
-        drawn = draw(task, point, rng, paired=paired)
+        options = {"paired": paired, "proportional": proportional}
+        drawn = draw(self.problem, tuple(point), rng, **options)
+        return self.along(tuple(point), drawn, rng, coarse=coarse)
+
+    def along(self, point, drawn: Draw, rng, /, *, coarse: bool = False) -> Measurement:
+        """One round along directions that were drawn before.
+
+        Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
+        """
+        task = self.problem
         tables = rule_tables(self.programs, point, drawn)
         far = steps(point, drawn.weights, rng, dtype=task.dtype, coarse=coarse)
         seen = _differences(self.programs, point, drawn, tables, far.all)
@@ -128,7 +137,7 @@ class Prober:
         slack = np.sqrt(eps) * tables["norm"]
         return Measurement(
             leaves=tuple(
-                _one_move(tables, seen, i, far, eps, paired)
+                _one_move(tables, seen, i, far, eps, drawn.paired)
                 for i in range(len(drawn.weights))
             ),
             finite=bool(np.all(np.isfinite(tables["value"]))),
