@@ -164,3 +164,28 @@ def _gradients(mutant, args, w):
         y, pullback = jax.vjp(mutant.f, *[jnp.asarray(a) for a in args])
         found = pullback(jnp.asarray(w).reshape(y.shape))
     return [np.asarray(g) for g in found if g.dtype == jnp.float64]
+
+
+def _logsumexp_of_weights(b):
+    return jax.scipy.special.logsumexp(jnp.zeros(2, b.dtype), b=b)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "truth"),
+    [
+        # I_0' = I_1, zero at zero.
+        (jax.scipy.special.i0, np.float64([0.0, 0.5]), [0.0, 0.25789430539]),
+        # Of diag(0, 1, 1, 1) only the first cofactor is not zero.
+        (jnp.linalg.det, np.diag([0.0, 1, 1, 1]), np.diag([1.0, 0, 0, 0])),
+        # log(b_1 + b_2).
+        (_logsumexp_of_weights, np.float64([0.0, 2.0]), [0.5, 0.5]),
+    ],
+    ids=["special.i0", "linalg.det", "logsumexp"],
+)
+def test_derivatives_of_jax_itself_are_accused_where_they_are_wrong(f, x, truth):
+    with jax.enable_x64(True):
+        gradient = jax.grad(lambda x: f(x).sum())(x)
+    wrong = not np.allclose(gradient, truth, rtol=1e-9)
+    quick = {"at": "given", "transformations": False, "locate": False}
+    verdict = gs.check(f, x, **quick).verdict
+    assert verdict is (gs.Verdict.FAIL if wrong else gs.Verdict.PASS)

@@ -105,3 +105,8 @@ def test_unknown_options_are_refused_with_the_known_ones():
         check(jnp.sin, X, reference=jnp.sin, expect=jnp.sin)
     with pytest.raises(TypeError, match="expected a function"):
         check(jnp.sin, X, reference=X)
+
+
+def test_a_function_that_is_huge_far_away_is_judged_by_what_it_is_near():
+    result = quick(lambda x: jnp.exp(8 * x), X, locate=False)
+    assert result.verdict is Verdict.PASS

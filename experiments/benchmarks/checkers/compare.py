@@ -18,11 +18,14 @@ from experiments.benchmarks.checkers.cases import (
 )
 from experiments.benchmarks.checkers.correct import correct
 from experiments.benchmarks.checkers.frozen import HALVES
-from experiments.benchmarks.checkers.jax_operations import operations
+from experiments.benchmarks.checkers.jax_operations import WRONG_IN_JAX, operations
 from experiments.benchmarks.checkers.mutants import MUTANTS
 from experiments.benchmarks.checkers.rules import with_vjp
 
 PARTS = ("mutants", "correct", "operations", "torch")
+
+# Of rows of the correct functions and the operations that turned out not to be right.
+FOUND = "wrong in JAX"
 
 CORPUS = "the corpus"  # the judge of cases that cannot be made
 
@@ -50,7 +53,7 @@ class Row:
     """One judgement of one case.
 
     Attributes:
-        part: of the corpus, one of `PARTS`.
+        part: of the corpus, one of `PARTS`, or `FOUND`.
         name: of the case.
         judge: who judged.
         wrong: whether the rule is wrong.
@@ -223,6 +226,8 @@ def _judge_torch(name, config):
 
 
 def _known(part, name, *, wrong, size=0.0, dtype="float64"):
+    if name in WRONG_IN_JAX and not wrong:
+        part, wrong, size = FOUND, True, WRONG_IN_JAX[name][0]
     return {
         "part": part,
         "name": name,

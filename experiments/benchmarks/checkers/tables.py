@@ -36,6 +36,10 @@ def tables(rows) -> str:
             parts.append(
                 f"## {part.capitalize()}\n\n{_right_and_wrong(chosen, judged)}"
             )
+    if chosen := [row for row in rows if row.part == compare.FOUND]:
+        lines = [[row.name, row.judge, row.verdict, row.reason] for row in chosen]
+        head = ["function", "judge", "verdict", "reason"]
+        parts.append(f"## Wrong in JAX itself\n\n{_table(head, lines)}")
     if chosen := [row for row in rows if row.part == "torch"]:
         names = list(dict.fromkeys(row.judge for row in chosen))
         parts.append(f"## Ported to torch\n\n{_right_and_wrong(chosen, names)}")

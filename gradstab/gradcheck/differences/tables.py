@@ -70,6 +70,11 @@ def unit(value, /) -> float:
 
 
 def norm(rows, /) -> np.ndarray:
-    """Euclidean norms over the last axis, without overflow."""
-    size = unit(rows)
-    return size * np.sqrt(np.sum(np.square(rows / size), axis=-1))
+    """Euclidean norms over the last axis; no row overflows, nor lets others underflow.
+
+    >>> norm(np.array([[3e300, 4e300], [3e-9, 4e-9]]))
+    array([5.e+300, 5.e-009])
+    """
+    size = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
+    size = np.where((size > 0) & np.isfinite(size), size, 1.0)
+    return size[..., 0] * np.sqrt(np.sum(np.square(rows / size), axis=-1))
