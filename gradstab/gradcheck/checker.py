@@ -61,14 +61,16 @@ def check(
     * INCONCLUSIVE: neither can be said, and `reason` says why.
 
     At a kink a rule is accepted if it lies between the one-sided slopes and is right at
-    a point beside, and a note says so.
+    a point beside, and a note says so. If the kink comes of ties (equal entries, of any
+    argument), it must be right along directions that keep them too.
 
     Everything is lifted to float64, whatever `jax_enable_x64` says, unless f rounds to
     a narrower dtype inside or does not trace in float64; then a note says so. What
     rounding does to a rule in the dtype of the arguments is a finding of its own: it
     may be ``rtol`` or, if that is more, what is the default in that dtype. Where the
     differences see too little, the automatic differentiation of the bodies of f's
-    custom rules may acquit a rule; it never accuses one.
+    custom rules may acquit a rule; it accuses one only along the direction in which the
+    two differ most, and if the differences there agree with it.
 
     Args:
         f: function of pytrees to a pytree, whose floating leaves are checked together.

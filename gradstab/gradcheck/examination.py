@@ -113,7 +113,8 @@ class Examination:
         a slope along every line and no gradient, and does not always show it. The first
         look is at every other step; unless ``coarse`` one at all steps follows if that
         is not enough for every rule, or nearly not. Where f ends too near for any step,
-        entries are moved in proportion to themselves.
+        entries are moved in proportion to themselves. At a kink that comes of ties f is
+        looked at along directions that keep them.
         """
         look, way = self.look(point, where=where, coarse=True), {}
         if any(g.state == UNDEFINED for g in look.findings):
@@ -130,7 +131,26 @@ class Examination:
             states = {_key(g): g.state for g in again.findings}
             findings = [_confirmed(g, states.get(_key(g), "")) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
-        return look
+        return self._along_ties(look, point, where)
+
+    def _along_ties(self, look, point, where) -> Look:
+        """The kinks that are errors where ties are kept, if two looks say so."""
+        if all(g.state != KINK for g in look.findings) or not _has_ties(point):
+            return look
+        tied = [self.look(point, where=where, tied=True) for _ in range(2)]
+        first, second = ({_key(g): g for g in t.findings} for t in tied)
+        wrong = {
+            key: g
+            for key, g in first.items()
+            if g.state == DIFFERS and key in second and second[key].state == DIFFERS
+        }
+        findings = [
+            wrong.get(_key(g), g) if g.state == KINK else g for g in look.findings
+        ]
+        # Between arguments ties are kept only if all are moved.
+        known = {_key(g) for g in findings}
+        findings += [g for key, g in wrong.items() if key not in known]
+        return dataclasses.replace(look, findings=tuple(findings))
 
     def _is_clear(self, look) -> bool:
         """Whether every rule is accused, or acquitted with a margin."""
@@ -202,6 +222,11 @@ class Examination:
         slack = 0.0 if name == EXPECTED else kink(probes)
         dtype = self.problem.dtype
         return autodiff(table, dtype=dtype, oracle=name, kink=slack)
+
+
+def _has_ties(point) -> bool:
+    values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
+    return len(np.unique(values)) < len(values)
 
 
 def _is_wrong_alone(finding) -> bool:

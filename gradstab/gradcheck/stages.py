@@ -10,7 +10,7 @@ from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
 from gradstab.gradcheck.differences.probes import num_lanes
 from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
-from gradstab.gradcheck.examination import Examination, Look
+from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING
 from gradstab.gradcheck.laws import identities, second_order
 from gradstab.gradcheck.laws import transformations as forms
@@ -67,9 +67,12 @@ def _beside_kinks(seen, story: Story) -> Story:
     point = points.beside(seen.problem.leaves, seen.stream())
     beside = seen.look_twice(point, where=points.BESIDE).findings
     elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
+    beside_together = any(g.leaf == TOGETHER for g in beside)
     findings = tuple(
         elsewhere.get((g.leaf, g.mode, g.oracle), g) if g in kinks else g
         for g in story.findings
+        # All arguments together are named only where they say more than each alone.
+        if g not in kinks or g.leaf != TOGETHER or beside_together
     )
     note = (
         f"f has a kink in {named(kinks)}: the rule lies between the one-sided slopes "

@@ -152,3 +152,33 @@ def test_where_f_ends_near_a_small_entry_entries_move_in_proportion_to_themselve
     wrong = jax.custom_jvp(jnp.log)
     wrong.defjvps(lambda v, y, x: jnp.where(x < 1e-3, 1.1, 1.0).astype(x.dtype) * v / x)
     assert quick(wrong, x, **own).verdict is Verdict.FAIL
+
+
+TIED = np.float32([[1, 3, 3], [2, 2, 0], [5, 1, 4]])
+
+
+@pytest.mark.parametrize(
+    ("f", "args"),
+    [
+        (lambda x: jnp.max(x, axis=-1), (TIED,)),
+        (jnp.maximum, (TIED, TIED)),
+        (lambda a, b: jnp.where(a > b, a, b), (TIED, TIED)),
+        (jnp.sort, (TIED,)),
+        (jax.nn.relu, (TIED - 3,)),
+    ],
+    ids=["max", "maximum", "where", "sort", "relu"],
+)
+def test_a_share_of_the_gradient_for_every_tie_is_accepted(f, args):
+    assert quick(f, *args, at="given").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("args", [(TIED,), (TIED, TIED)], ids=["one", "two"])
+def test_the_whole_gradient_for_every_tie_is_not(args):
+    def maximum(*args):
+        return jnp.max(jnp.concatenate(args, axis=-1), axis=-1)
+
+    def whole(args, w):
+        return tuple((x == maximum(*args)[:, None]) * w[:, None] for x in args)
+
+    result = quick(with_vjp(maximum, whole), *args, at="given")
+    assert result.verdict is Verdict.FAIL

@@ -74,9 +74,12 @@ def draw(
     *,
     paired: bool,
     proportional: bool = False,
+    tied: bool = False,
 ) -> Draw:
-    """Fresh directions for a problem at a point, uniform or in proportion to it."""
+    """Fresh directions for a problem at a point; for the options see `Prober`."""
     tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
+    if tied:
+        tangents = _tied(tangents, point)
     cotangents = directions(rng, problem.outputs, num=NUM_COTANGENTS)
     # The same directions are asked of f in its own precision.
     own = problem.own or problem
@@ -161,6 +164,16 @@ def size(leaf, /) -> float:
     """The root mean square of an argument, by which steps are measured; 1 if zero."""
     found = root_mean_square(leaf)
     return found if np.isfinite(found) and found > 0 else 1.0
+
+
+def _tied(tangents, point):
+    """The tangents, alike for all entries of one value, of any leaf."""
+    values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
+    _, first, shared = np.unique(values, return_index=True, return_inverse=True)
+    rows = np.concatenate([v.reshape(len(v), -1) for v in tangents], axis=1)
+    parts = np.split(rows[:, first[shared]], np.cumsum([x.size for x in point])[:-1], 1)
+    pairs = zip(parts, tangents, strict=True)
+    return [part.reshape(v.shape).astype(v.dtype) for part, v in pairs]
 
 
 def _shares(leaf):

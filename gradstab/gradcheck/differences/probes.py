@@ -108,6 +108,7 @@ class Prober:
         coarse: bool = False,
         paired: bool = False,
         proportional: bool = False,
+        tied: bool = False,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
@@ -119,8 +120,9 @@ class Prober:
                 2 + 3, 1 - 3), to see whether the derivative is linear in its direction.
             proportional: move every entry in proportion to itself, so that small ones
                 keep their sign.
+            tied: move equal entries alike, in all leaves: ties stay ties.
         """
-        options = {"paired": paired, "proportional": proportional}
+        options = {"paired": paired, "proportional": proportional, "tied": tied}
         drawn = draw(self.problem, tuple(point), rng, **options)
         return self.along(tuple(point), drawn, rng, coarse=coarse)
 
