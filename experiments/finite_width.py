@@ -17,6 +17,7 @@ usual estimate. Half a minute on one core.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,12 @@ from experiments._run import experiment, progress
 HANIN = "Hanin and Nica 2020; exact by symmetry"
 PENNINGTON = "Pennington et al. 2017; exact by Wick's theorem"
 LINEAR, RELU = "linear", "relu"
+
+# What is left of a lost direction in float64; the least of the others is near 1e-6.
+LOST = 1e-12
+
+# Networks at a time, to fit into memory.
+CHUNK = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +70,17 @@ def run(config):
         each = jax.random.split(key, config.products)
         fourth, second, arrays["active"] = _mapped(one, each)
         arrays |= {f"fourth {gates}": fourth, f"second {gates}": second}
-    keys = progress(jax.random.split(keys[2], config.ranks), "ranks")
-    arrays["ranks"] = np.concatenate([_ranks(config, key) for key in keys])
-    return jax.tree.map(np.asarray, arrays)
+    each = progress(jax.random.split(keys[2], config.ranks), "ranks")
+    arrays["ranks"] = np.array([_ranks(config, key) for key in each])
+    return arrays
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _mapped(one, keys):
-    return jax.lax.map(one, keys, batch_size=min(len(keys), 500))
+    """A function of every key, some hundreds at a time."""
+    many = jax.jit(jax.vmap(one))
+    rows = keys.reshape(-1, math.gcd(len(keys), CHUNK))
+    found = [many(row) for row in progress(rows, "networks")]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 def _log_norm(width, depth, weights, key):
@@ -78,13 +88,13 @@ def _log_norm(width, depth, weights, key):
     key_x, key_u, key_w = jax.random.split(key, 3)
     h, u = (jax.random.normal(k, (width,)) for k in (key_x, key_u))
 
-    def layer(pair, key):
-        w = jnp.sqrt(weights / width) * jax.random.normal(key, (width, width))
+    def layer(pair, w):
         h, u = w @ pair[0], w @ pair[1]
         return (jax.nn.relu(h), jnp.where(h > 0, u, 0.0)), None
 
     pair = h, u / jnp.linalg.norm(u)
-    u = jax.lax.scan(layer, pair, jax.random.split(key_w, depth))[0][1]
+    w = jax.random.normal(key_w, (depth, width, width)) * math.sqrt(weights / width)
+    u = jax.lax.scan(layer, pair, w)[0][1]
     return jnp.log(jnp.sum(u**2))
 
 
@@ -93,22 +103,21 @@ def _moments(width, depth, gates, weights, key):
     key_x, key_w = jax.random.split(key)
     h, scale = jax.random.normal(key_x, (width,)), weights if gates == RELU else 1.0
 
-    def layer(pair, key):
+    def layer(pair, w):
         h, jacobian = pair
-        w = jnp.sqrt(scale / width) * jax.random.normal(key, (width, width))
         h, jacobian = w @ h, w @ jacobian
         if gates == RELU:
             h, jacobian = jax.nn.relu(h), jnp.where(h[:, None] > 0, jacobian, 0.0)
         return (h, jacobian), jnp.mean(h != 0)
 
-    keys = jax.random.split(key_w, depth)
-    (_, jacobian), active = jax.lax.scan(layer, (h, jnp.eye(width)), keys)
+    w = jax.random.normal(key_w, (depth, width, width)) * math.sqrt(scale / width)
+    (_, jacobian), active = jax.lax.scan(layer, (h, jnp.eye(width)), w)
     fourth = jnp.sum((jacobian.T @ jacobian) ** 2)
     return fourth / width, jnp.sum(jacobian**2) / width, jnp.min(active)
 
 
 def _ranks(config, key):
-    """Resolved growth exponents, over the least rank of a layer, per example."""
+    """Nonzero singular values, over the least rank of a layer, per example."""
     key_w, key_x = jax.random.split(key)
     model = gs.models.MLP(
         config.wide,
@@ -122,10 +131,9 @@ def _ranks(config, key):
     x = jax.random.normal(key_x, (4, config.wide))
     report = gs.analyze(model, x, theory=False, progress=False)
     spectra = [layer.jacobian for layer in report.layers]
-    layers = [np.sum(s.values > 1e-9, axis=1) for s in spectra if s]
-    # A direction that a layer has lost may come back as rounding, of infinite error.
-    both = np.stack([np.asarray(report.exponents), np.asarray(report.exponent_errors)])
-    return np.sum(np.isfinite(both).all(axis=0), axis=1) / np.min(layers, axis=0)
+    layers = [np.sum(s.values > LOST, axis=1) for s in spectra if s]
+    values = np.exp(np.asarray(report.exponents) * len(report.layers))
+    return np.sum(values > LOST, axis=1) / np.min(layers, axis=0)
 
 
 def claims(config, arrays):
@@ -144,11 +152,12 @@ def claims(config, arrays):
     least = np.sum(stats.binom.sf(np.arange(n), n, 0.5) ** depth) / n
     text = f"least share of active units in {depth} relu layers, n={n}"
     found.append(_mean_claim(text, arrays["active"], least, PENNINGTON, "11"))
-    ratios = arrays["ranks"]
-    worst = ratios[np.argmax(np.abs(ratios - 1))]
+    ratios = np.ravel(arrays["ranks"])
     options = {"within": 1e-9, "source": PENNINGTON, "row": "11"}
-    text = "rank of the product over the least rank of a layer, farthest from 1"
-    return [*found, claim(text, worst, 1, **options)]
+    for ratio in sorted(ratios)[:: max(len(ratios) - 1, 1)]:
+        text = "rank of a product over the least rank of its layers, extremes"
+        found.append(claim(text, ratio, 1, **options))
+    return found
 
 
 def _of_width(config, logs, width, row):
@@ -157,7 +166,7 @@ def _of_width(config, logs, width, row):
     per_layer = f"of the log squared norm of Ju per layer, n={width} L={depth}"
     spread = np.var(live, ddof=1) / depth
     drawn = gs.theory.sample_relu_log_law(config.seed, width, depth, 10 * len(logs))
-    alike = stats.ks_2samp(live, drawn).pvalue
+    _, alike = stats.ks_2samp(live, drawn)
     mean = _mean_claim(f"mean {per_layer}", live / depth, law.mean, HANIN, row)
     asymptote = abs(mean.measured + 2.5 / width) / mean.error
     alive = law.alive**depth

@@ -5,7 +5,7 @@ from held import broken, measured
 
 from experiments import finite_width
 
-TINY = {"depth": 3, "networks": 40, "wide": 6, "shallow": 2, "products": 8, "ranks": 1}
+TINY = {"depth": 3, "networks": 40, "wide": 6, "shallow": 2, "products": 8, "ranks": 0}
 SMALL = {"networks": 6000, "wide": 20, "shallow": 4, "products": 400, "ranks": 1}
 
 
