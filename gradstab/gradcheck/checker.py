@@ -9,6 +9,7 @@ from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
 from gradstab.gradcheck.stages import (
     at_moved_points,
+    at_odd_shapes,
     at_point,
     default_rtol,
     entries,
@@ -81,10 +82,11 @@ def check(
         rtol: the resolution asked for; 1e-6 in float64, 1e-2 in float32, else 0.1. A
             smaller error is not accused.
         at: ``both``: also at points moved from the one given (larger, smaller, of the
-            other sign, with zeros and ties), where f is finite; ``given``: only there.
-            A rule that is wrong at a moved point fails; what else came of it there is
-            in `moved`. A function that iterates is not moved: its rule may hold for the
-            limit, which it need not reach from elsewhere.
+            other sign, with zeros and ties, and, if f has custom rules, one entry
+            shorter along its largest even axis), where f is defined and finite;
+            ``given``: only there. A rule that is wrong at a moved point fails; what
+            else came of it there is in `moved`. A function that iterates is not moved:
+            its rule may hold for the limit, which it need not reach from elsewhere.
         order: 2 checks the derivatives of the derivatives too: forward over reverse,
             reverse over reverse and reverse over forward, as far as they exist, with an
             independent cotangent.
@@ -135,12 +137,13 @@ def check(
     _validate(f, rtol, at, order, modes, precision, reference, expect)
     task = problem(f, args, modes=modes, precision=precision)
     others = {REFERENCE: reference, EXPECTED: expect}
+    given = {name: g for name, g in others.items() if g is not None}
     seen = Examination(
         task,
         rtol=default_rtol(task.dtype) if rtol is None else float(rtol),
         max_bytes=max_bytes,
         seed=seed,
-        others={n: task.of_leaves(g) for n, g in others.items() if g is not None},
+        others={name: task.of_leaves(g) for name, g in given.items()},
     )
     story = at_point(seen)
     if not story.trouble:
@@ -149,6 +152,7 @@ def check(
         story += entries(seen, progress=progress)
     if at == "both" and not story.failed and not story.trouble:
         story += at_moved_points(seen)
+        story += at_odd_shapes(seen, f, args, others=given, locate=locate)
     if order > 1 and not story.failed and not story.trouble:
         story += of_second_order(seen)
     if locate and story.failed:

@@ -20,10 +20,13 @@ from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject import bodies
 from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.arguments import of_odd_shape
 from gradstab.gradcheck.subject.problem import Problem, problem
 
 # The relative error that is asked about by default. Coarser dtypes get 0.1.
 _RTOL = {"float64": 1e-6, "float32": 1e-2}
+
+ODD = "with an odd number of entries"
 
 # At most so many wrong leaves are searched for the place of the error.
 _SEARCHED = 2
@@ -125,6 +128,41 @@ def _answer(look, wrong) -> str:
     infinite = any(g.state == DIFFERS for g in look.findings)
     open_ = unsettled(look.findings, settling=(AGREES, KINK))
     return "undecided" if infinite or open_ else "right"
+
+
+def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
+    """Arguments of another shape, at which the last block of a rule is not full.
+
+    Args:
+        seen: the examination at the shapes given.
+        f: the function.
+        args: its arguments.
+        others: the other functions that are oracles, of the same arguments, by name.
+        locate: find the place of an error.
+    """
+    fewer = of_odd_shape(args)
+    if fewer is None or seen.problem.iterates or not seen.problem.has_rules:
+        return Story()
+    precision = "float64" if seen.problem.wide else "own"
+    try:
+        task = problem(
+            f, fewer, modes=seen.problem.modes, precision=precision, own=False
+        )
+        inner = Examination(
+            task,
+            rtol=seen.rtol,
+            max_bytes=seen.max_bytes,
+            seed=int(seen.stream().integers(2**31)),
+            others={name: task.of_leaves(g) for name, g in others.items()},
+        )
+        look = inner.look_twice(task.leaves, where=ODD, coarse=True)
+    # Whatever f does at shapes that it was not made for.
+    except Exception:
+        return Story(moved=((ODD, "not defined"),))
+    seen.evaluations += inner.evaluations
+    wrong = tuple(g for g in look.findings if g.state == DIFFERS)
+    story = Story(wrong, moved=((ODD, _answer(look, wrong)),))
+    return story + places(inner, story) if locate and wrong else story
 
 
 def of_second_order(seen: Examination, /) -> Story:

@@ -182,3 +182,32 @@ def test_the_whole_gradient_for_every_tie_is_not(args):
 
     result = quick(with_vjp(maximum, whole), *args, at="given")
     assert result.verdict is Verdict.FAIL
+
+
+def summed_in_blocks(size):
+    """The sine, with a rule that forgets what does not fill a block."""
+
+    def backward(args, w):
+        (x,) = args
+        whole = x.size // size * size
+        return ((w * jnp.cos(x)).at[whole:].set(0),)
+
+    return with_vjp(jnp.sin, backward)
+
+
+def test_a_last_block_that_is_not_full_is_met():
+    result = check(summed_in_blocks(4), X, transformations=False)
+    assert result.verdict is Verdict.FAIL
+    assert "odd number of entries" in result.reason
+    (place,) = result.locations
+    assert place.total == len(X) - 1
+    assert "last 3 of 7" in place.hint
+
+
+def test_a_function_that_needs_its_shape_is_not_accused():
+    def f(x):
+        return summed_in_blocks(1)(x.reshape(2, 4))
+
+    result = quick(f, X)
+    assert result.verdict is Verdict.PASS
+    assert dict(result.moved)["with an odd number of entries"] == "not defined"

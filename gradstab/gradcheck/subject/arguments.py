@@ -13,6 +13,9 @@ import numpy as np
 
 from gradstab import _tree
 
+# Fewer entries make no blocks.
+_SHORTENED = 4
+
 
 def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ...]]:
     """Takes the floating leaves out of the arguments.
@@ -53,6 +56,36 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
         tuple(_split(leaves[i], dtype) for i in where),
         tuple(names[i] + " as (real, imaginary)" * (i in pairs) for i in where),
     )
+
+
+def of_odd_shape(args: tuple, /) -> tuple | None:
+    """The arguments with the largest even axis one entry shorter, wherever it occurs.
+
+    Blocks and tiles do not fit into it: the last one has to be a part.
+
+    Args:
+        args: pytrees of anything.
+
+    Returns:
+        The arguments with all axes of that size shortened in every array, those of
+        integers included; None if no floating one has an even axis of four or more.
+
+    >>> [x.shape for x in of_odd_shape((np.zeros((8, 3)), np.arange(8), np.eye(2)))]
+    [(7, 3), (7,), (2, 2)]
+    """
+    leaves = jax.tree.leaves(args)
+    sizes = {n for leaf in leaves if _has_derivative(leaf) for n in jnp.shape(leaf)}
+    even = [n for n in sizes if n >= _SHORTENED and n % 2 == 0]
+    if not even:
+        return None
+    size = max(even)
+
+    def shorter(leaf):
+        if not isinstance(leaf, np.ndarray | jax.Array):
+            return leaf
+        return leaf[tuple(slice(n - (n == size)) for n in leaf.shape)]
+
+    return jax.tree.map(shorter, args)
 
 
 def _floating_outputs(tree) -> tuple:
