@@ -34,7 +34,7 @@ class Config:
 
     widths: tuple[int, ...] = (2, 2, 3, 3, 4, 5)
     depths: tuple[int, ...] = (5, 10, 10, 20, 20, 30)
-    networks: int = 20_000
+    networks: int = 40_000
     bias: float = 0.0
     seed: int = 0
 
@@ -54,20 +54,18 @@ def run(config):
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _dead(key, width, depth, networks, bias):
     """Of every network: whether it is dead at x = 1, and at x = 1 and x = -1."""
-    x = jnp.tile(jnp.array([[1.0], [-1.0]]), (1, width))
+    he_normal = init.he_normal(batch_axis=(0,))
+    ends = jnp.tile(jnp.array([[1.0], [-1.0]]), (networks, 1, width))
 
-    def network(key):
-        def layer(h, key):
-            key_w, key_b = jax.random.split(key)
-            w = init.he_normal()(key_w, (width, width))
-            b = bias * jax.random.normal(key_b, (1, width))
-            return jax.nn.relu(h @ w + b), None
+    def layer(h, key):
+        key_w, key_b = jax.random.split(key)
+        w = he_normal(key_w, (networks, width, width))
+        b = bias * jax.random.normal(key_b, (networks, 1, width))
+        return jax.nn.relu(h @ w + b), None
 
-        h, _ = jax.lax.scan(layer, x, jax.random.split(key, depth))
-        dead = jnp.all(h == 0, axis=1)
-        return jnp.stack([dead[0], dead.all()])
-
-    return jax.vmap(network)(jax.random.split(key, networks))
+    h, _ = jax.lax.scan(layer, ends, jax.random.split(key, depth))
+    dead = jnp.all(h == 0, axis=2)
+    return jnp.stack([dead[:, 0], dead.all(axis=1)], axis=1)
 
 
 def at_a_point(width, depth):
