@@ -22,8 +22,8 @@ import tyro
 from experiments._claims import table
 from experiments._run import progress
 
-QUICK = ()
-TRAINING = ()
+QUICK = ("gradient_checking",)
+TRAINING = ("mnist_recipes", "trainability")
 README = pathlib.Path(__file__).parent.parent / "README.md"
 MARKS = "<!-- scoreboard -->", "<!-- end of the scoreboard -->"
 
