@@ -8,6 +8,7 @@
 """
 
 from gradstab.theory.batch_norm import batch_norm_gain, batch_norm_square
+from gradstab.theory.density import singular_value_density
 from gradstab.theory.depth_scales import (
     CriticalPoint,
     critical_sigma_w,
@@ -44,5 +45,6 @@ __all__ = [
     "relu_log_law",
     "residual",
     "sample_relu_log_law",
+    "singular_value_density",
     "singular_values",
 ]
