@@ -22,7 +22,16 @@ import tyro
 from experiments._claims import table
 from experiments._run import progress
 
-QUICK = ("gradient_checking",)
+QUICK = (
+    "gradient_checking",
+    "residual",
+    "pre_post_norm",
+    "shattering",
+    "forget_gates",
+    "norm_clipping",
+    "born_dead",
+    "delta_orthogonal",
+)
 TRAINING = ("mnist_recipes", "trainability")
 README = pathlib.Path(__file__).parent.parent / "README.md"
 MARKS = "<!-- scoreboard -->", "<!-- end of the scoreboard -->"
