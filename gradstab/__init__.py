@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gradstab import data as data
     from gradstab import initializers as initializers
     from gradstab import models as models
+    from gradstab import plots as plots
     from gradstab import theory as theory
     from gradstab import training as training
     from gradstab.analysis import analyze as analyze
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from gradstab.theory import mean_field as mean_field
 
 # Loaded when first used: `gradstab --help` need not wait for JAX.
-_ROOMS = ("clipping", "data", "initializers", "models", "theory", "training")
+_ROOMS = ("clipping", "data", "initializers", "models", "plots", "theory", "training")
 _HOMES = {
     "analyze": "gradstab.analysis",
     "initializations": "gradstab.analysis",

@@ -12,7 +12,7 @@ FLOORS = (
     ("records", "initializers", "clipping", "data"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),
-    ("analysis", "calibration", "training"),
+    ("analysis", "calibration", "training", "plots"),
     ("remedies",),
     ("testing", "cli"),
     ("__init__", "__main__"),

@@ -259,7 +259,7 @@ class GradCheck:
             axes: matplotlib axes; a new figure by default.
 
         Returns:
-            The axes; ``axes.figure`` is the figure.
+            The matplotlib figure.
         """
         return _views().plot(self, axes=axes)
 

@@ -82,7 +82,7 @@ def plot(result, /, *, axes=None):
         axes: where to draw; a new figure by default.
 
     Returns:
-        The matplotlib axes, with a curve for each argument and mode (of the first six),
+        The matplotlib figure: a curve for each argument and mode (of the first six),
         what rounding may be below it, and the resolution.
     """
     # Imported here: it takes longer than a check.
@@ -106,7 +106,7 @@ def plot(result, /, *, axes=None):
     axes.set_ylabel("differences minus rule, relative")
     axes.set_title(f"{result.verdict.value} ({result.precision}); shaded: rounding")
     axes.legend()
-    return axes
+    return axes.figure
 
 
 def as_json(record) -> object:

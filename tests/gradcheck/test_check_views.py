@@ -100,7 +100,7 @@ def test_numbers_that_json_lacks_are_read_back_by_float():
 
 def test_the_plot_shows_residuals_rounding_and_resolution(results):
     right = results["right"]
-    axes = right.plot()
+    (axes,) = right.plot().axes
     *curves, line = axes.get_lines()
     assert [curve.get_label() for curve in curves] == [
         "args[0] (forward)",
@@ -112,7 +112,7 @@ def test_the_plot_shows_residuals_rounding_and_resolution(results):
     )
     assert set(line.get_ydata()) == {right.resolution}
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    assert results["wrong"].plot(axes=axes) is axes
+    assert results["wrong"].plot(axes=axes) is axes.figure
 
 
 def test_a_right_rule_falls_with_the_step_and_a_wrong_one_stops(results):
