@@ -6,7 +6,14 @@ from held import broken, measured
 
 from experiments import shattering
 
-TINY = {"width": 8, "batch": 4, "layers": 2, "plain_layers": 5, "networks": 2}
+TINY = {
+    "width": 8,
+    "batch": 4,
+    "layers": 2,
+    "plain_layers": 5,
+    "networks": 2,
+    "plain_networks": 2,
+}
 
 
 def test_it_runs_when_tiny():
@@ -21,5 +28,5 @@ def test_the_product_is_the_published_one():
 @pytest.mark.slow
 def test_without_normalisation_or_from_another_angle_the_laws_are_others():
     assert not broken(measured(shattering))
-    changed = measured(shattering, norm=False, angle=0.02)
+    changed = measured(shattering, norm=False, shared=1.0)
     assert len(broken(changed)) == 4

@@ -1,0 +1,19 @@
+"""Only a network that remembers can add two distant numbers."""
+
+import pytest
+from held import broken, measured
+
+from experiments import adding_problem
+
+TINY = {"cells": ("lstm",), "lengths": (4,), "rates": (1e-3,), "hidden": 3}
+SHORT = {"cells": ("identity",), "lengths": (20,), "rates": (1e-3,)}
+
+
+def test_it_runs_when_tiny():
+    assert len(measured(adding_problem, **TINY, batch=2, num_steps=3)) == 1
+
+
+@pytest.mark.slow
+def test_an_identity_that_is_too_small_forgets():
+    assert not broken(measured(adding_problem, **SHORT))
+    assert broken(measured(adding_problem, **SHORT, recurrent=0.2))
