@@ -10,8 +10,9 @@ gradients shrink by 0.236 per layer. For eight activations and square layers, th
 of the gradient's norm with LeCun's (in square layers Glorot's), the halved, He's and
 orthogonal weights is to be that of mean-field theory within 0.02 per layer, or four
 standard errors: GELU with He's weights is near its unstable critical point, where the
-lengths of finite networks scatter. Orthogonal weights have the rate of Gaussian ones. Only He with relu, LeCun
-with linear layers and tanh (a power law), keep gradients. One minute on one core.
+lengths of finite networks scatter. Orthogonal weights have the rate of Gaussian ones.
+Only He with relu, and LeCun with linear layers and tanh (a power law), keep gradients.
+Half a minute on one core.
 
     python -m experiments.initialization
 """
