@@ -23,6 +23,12 @@ from experiments._claims import table
 from experiments._run import progress
 
 QUICK = (
+    "finite_width",
+    "glorot",
+    "batch_norm",
+    "critical_line",
+    "default_initializers",
+    "dynamical_isometry",
     "gradient_checking",
     "residual",
     "pre_post_norm",
