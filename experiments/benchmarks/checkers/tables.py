@@ -64,18 +64,23 @@ def _mutants(rows, judged, half):
                 for row in of_dtype
                 if low * 0.999 <= row.size < high or row.size == high == np.inf
             ]
-            cells = [dtype, label, len(inside) // max(1, len(judged))]
+            cells = [dtype, label, _number(inside)]
             for judge in judged:
                 cells += _recall([row for row in inside if row.judge == judge])
             if inside:
                 lines.append(cells)
-    right = sum(row.size <= RIGHT for row in mutants) // max(1, len(judged))
+    right = _number([row for row in mutants if row.size <= RIGHT])
     over = [row for row in mutants if _claims_too_much(row)]
     note = (
         f"\n\n{right} cases are not wrong at their point and do not count. PASS "
         f"above twice the stated resolution: {len(over)}."
     )
     return _table(head, lines) + note
+
+
+def _number(rows) -> int:
+    """Cases, each judged by several."""
+    return len({row.name for row in rows})
 
 
 def _recall(rows):
