@@ -1,9 +1,18 @@
 """Only a network that remembers can add two distant numbers."""
 
+import jax
 import pytest
 from held import broken, measured
 
 from experiments import adding_problem
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Adam of Optax multiplies integers with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
 
 TINY = {"cells": ("lstm",), "lengths": (4,), "rates": (1e-3,), "hidden": 3}
 SHORT = {"cells": ("identity",), "lengths": (20,), "rates": (1e-3,)}

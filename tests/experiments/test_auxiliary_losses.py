@@ -1,9 +1,18 @@
 """A loss on a shallow layer is not a shortcut."""
 
+import jax
 import pytest
 from held import broken, measured
 
 from experiments import auxiliary_losses
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Adam of Optax multiplies integers with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
 
 TINY = {"depth": 4, "width": 4, "heads": (1,), "num_steps": 2}
 

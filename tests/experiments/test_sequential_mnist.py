@@ -1,9 +1,18 @@
 """Recurrent networks read images; clipped to nothing they do not."""
 
+import jax
 import pytest
 from held import broken, measured
 
 from experiments import sequential_mnist
+
+
+@pytest.fixture(autouse=True)
+def optax_promotes():
+    """Adam of Optax multiplies integers with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
 
 DIGITS = {"data": "digits", "cells": ("lstm",), "rates": (3e-3,)}
 
