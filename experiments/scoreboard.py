@@ -29,6 +29,7 @@ QUICK = (
     "critical_line",
     "default_initializers",
     "dynamical_isometry",
+    "mean_field_rates",
     "gradient_checking",
     "residual",
     "pre_post_norm",
