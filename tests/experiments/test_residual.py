@@ -6,7 +6,7 @@ from held import broken, measured
 from experiments import residual
 
 TINY = {"width": 8, "networks": 4, "deep": 6, "shallow": 3, "tanh_width": 8}
-SMALL = {"width": 64, "networks": 200, "deep": 60, "tanh_width": 256}
+SMALL = {"width": 64, "networks": 96, "deep": 40, "tanh_width": 256}
 
 
 def test_it_runs_when_tiny_and_the_identities_are_exact():
