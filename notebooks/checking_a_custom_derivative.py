@@ -86,11 +86,11 @@ mended.plot()
 print(mended)
 
 # %% [markdown]
-# ## Subtle ones
+# ## Right here, wrong elsewhere
 #
-# An error of one in a thousand in one of a million entries, and a rule that is right
-# at the point given and wrong elsewhere: the point is moved too, to large, small, tied
-# and negative arguments, and to odd shapes.
+# A rule may be right at the point given and wrong where its arguments are large. So
+# the point is moved too: to large, small, tied and negative arguments, and to odd
+# shapes, where the last block of a kernel is not full.
 
 
 # %%
