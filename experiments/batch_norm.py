@@ -8,8 +8,8 @@ relu at batches of 8, 32 and 128, pi / (pi - 1) = 1.4669 in the limit: norms by 
 (Yang et al. 2019). In evaluation mode it is the identity at initialisation, so an
 analysis in that mode finds a stable network and is wrong. Layer normalisation keeps
 squared norms: a factor of one per layer for any scale of the weights (Doshi et al.
-2023), and the same at two scales to 1e-4. Width 512, layers 5 to 30. One minute on one
-core.
+2023), and the same at two scales to 1e-4. Width 512, layers 5 to 30. One and a half
+minutes on one core.
 
     python -m experiments.batch_norm
 """

@@ -10,7 +10,7 @@ TINY = {
     **{"batches": (8,), "scales": (), "beside": False},
 }
 SMALL = {
-    **{"width": 200, "depth": 16, "batches": (8,), "seeds": 8},
+    **{"width": 200, "depth": 16, "batches": (64,), "seeds": 6},
     **{"scales": (1.0,), "layer_seeds": 8},
 }
 
