@@ -137,7 +137,7 @@ def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None):
 
     Returns:
         A figure of the gradient's rate per layer, natural logarithm of its norm, with
-        the critical line, and the depth to which correlations reach on dotted lines.
+        the critical line.
 
     Cost:
         A tenth of a second for each point of the grid.
@@ -146,7 +146,6 @@ def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None):
     sigma_b = np.linspace(0, 1, 8) if sigma_b is None else np.asarray(sigma_b)
     fields = [[mean_field(activation, w, b) for w in sigma_w] for b in sigma_b]
     rates = np.array([[np.log(f.chi) / 2 for f in row] for row in fields])
-    depths = np.array([[f.xi_c for f in row] for row in fields])
     figure, axes = _figure()
     limit = np.max(np.abs(rates[np.isfinite(rates)]))
     image = axes.pcolormesh(
@@ -155,11 +154,6 @@ def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None):
     figure.colorbar(image, label="rate of the gradient's norm, per layer")
     critical = [critical_sigma_w(activation, float(b)) for b in sigma_b]
     axes.plot(critical, sigma_b, "k-", label="critical line")
-    reached = np.ma.masked_invalid(np.minimum(depths, 1e3))
-    lines = axes.contour(
-        sigma_w, sigma_b, reached, levels=[3, 10, 30], colors="k", linestyles=":"
-    )
-    axes.clabel(lines, fmt="%d layers", fontsize="small")
     axes.set(
         xlabel=r"$\sigma_w$", ylabel=r"$\sigma_b$", xlim=(sigma_w.min(), sigma_w.max())
     )
@@ -170,9 +164,10 @@ def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None):
 def _figure():
     """A figure with one pair of axes, in our colours."""
     import matplotlib
+    from cycler import cycler
     from matplotlib.figure import Figure
 
-    cycle = matplotlib.rcsetup.cycler(color=_COLOURS)
+    cycle = cycler(color=_COLOURS)
     with matplotlib.rc_context({"axes.prop_cycle": cycle}):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         return figure, figure.subplots()
