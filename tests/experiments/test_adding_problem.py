@@ -15,7 +15,7 @@ def optax_promotes():
 
 
 TINY = {"cells": ("lstm",), "lengths": (4,), "rates": (1e-3,), "hidden": 3}
-SHORT = {"cells": ("identity",), "lengths": (20,), "rates": (1e-3,)}
+SHORT = {"cells": ("identity",), "lengths": (50,), "rates": (1e-3,), "num_steps": 1200}
 
 
 def test_it_runs_when_tiny():
@@ -23,6 +23,6 @@ def test_it_runs_when_tiny():
 
 
 @pytest.mark.slow
-def test_an_identity_that_is_too_small_forgets():
+def test_without_the_identity_it_is_not_learnt_in_time():
     assert not broken(measured(adding_problem, **SHORT))
-    assert broken(measured(adding_problem, **SHORT, recurrent=0.2))
+    assert broken(measured(adding_problem, **SHORT, recurrent=0.0))
