@@ -7,7 +7,7 @@ alone survives, as a power law: 0.7075 / L (Roberts, Yaida and Hanin 2022), a no
 that falls like L^-1/2. So its verdict is critical, and a rule "vanishing below 0.01"
 would be wrong about it. Expected: a log-log slope of -1.00 +- 0.1 between 10 and 100
 layers at width 512; the growth law 'power' for tanh and 'exponential' for the others,
-with the rates that mean-field theory gives; verdicts 'critical' and 'vanishing'. Half a
+with the rates that mean-field theory gives; verdicts 'critical' and 'vanishing'. One
 minute on one core.
 
     python -m experiments.default_initializers
@@ -36,7 +36,7 @@ class Config:
 
     width: int = 512
     depth: int = 100
-    seeds: int = 6
+    seeds: int = 16
     examples: int = 8
     other_width: int = 256
     other_depth: int = 30
