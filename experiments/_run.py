@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import rich.console
 import rich.progress
 import tyro
 
@@ -67,7 +68,7 @@ def progress(items: Iterable, what: str, /) -> Iterator:
     >>> list(progress([1, 2], "seeds"))
     [1, 2]
     """
-    console = rich.progress.Console(stderr=True)
+    console = rich.console.Console(stderr=True)
     yield from rich.progress.track(
         items, what, console=console, transient=True, disable=not sys.stderr.isatty()
     )

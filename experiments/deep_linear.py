@@ -47,6 +47,7 @@ def run(config):
 def _growth(scale, num, x):
     stack = jnp.tile(scale * jnp.eye(x.shape[1]), (num, 1, 1))
     report = gs.analyze(_apply, {"matrices": stack}, x, theory=False)
+    assert report.exponents is not None
     forward = report.layers[-1].forward_rms / jnp.sqrt(jnp.mean(x**2))
     return forward, np.exp(report.exponents.mean() * num)
 

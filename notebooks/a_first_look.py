@@ -22,6 +22,7 @@
 # Install with `pip install -e ".[notebooks]"` in a checkout of gradstab.
 
 # %%
+# %matplotlib inline
 import optax
 
 import gradstab as gs

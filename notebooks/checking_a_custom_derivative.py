@@ -21,11 +21,13 @@
 # Install with `pip install -e ".[notebooks]"` in a checkout of gradstab.
 
 # %%
+# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import optax
 
 import gradstab as gs
+from gradstab.testing import assert_grads
 
 logits = jax.random.normal(jax.random.key(0), (8, 5))
 labels = jnp.array([0, 1, 2, 3, 4, 0, 1, 2])
@@ -113,8 +115,6 @@ print(gs.check(softplus, jnp.linspace(-1, 1, 7)))
 # `assert_grads` raises with the same message. Before and after mending:
 
 # %%
-from gradstab.testing import assert_grads  # noqa: E402
-
 try:
     assert_grads(loss, logits, labels)
 except AssertionError as error:
@@ -134,4 +134,5 @@ def model(w, x):
 
 
 x = jax.random.normal(jax.random.key(2), (8, 3))
-print(gs.audit(model, jax.random.normal(jax.random.key(1), (3, 5)), x))
+audit = gs.audit(model, jax.random.normal(jax.random.key(1), (3, 5)), x)
+print("\n".join(x for x in str(audit).splitlines() if "defined at" not in x))

@@ -20,6 +20,7 @@
 # Install with `pip install -e ".[notebooks]"` in a checkout of gradstab.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 import optax

@@ -27,6 +27,7 @@
 # Install with `pip install -e ".[notebooks]"` in a checkout of gradstab.
 
 # %%
+# %matplotlib inline
 import jax
 import jax.numpy as jnp
 import numpy as np

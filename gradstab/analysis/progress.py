@@ -1,6 +1,7 @@
 """A progress bar on standard error, or in a notebook."""
 
 import contextlib
+import importlib.util
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
@@ -16,7 +17,9 @@ def progress_bar(wanted, total, /, *, note=""):
         note: what to say before the first one is done.
     """
     console = Console(stderr=True)
-    seen = console.is_terminal or console.is_jupyter
+    # In a notebook rich draws with ipywidgets, and warns where it is missing.
+    widgets = importlib.util.find_spec("ipywidgets") is not None
+    seen = console.is_terminal or (console.is_jupyter and widgets)
     with Progress(
         *Progress.get_default_columns()[:2],
         MofNCompleteColumn(),

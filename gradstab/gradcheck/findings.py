@@ -263,6 +263,9 @@ class GradCheck:
         """
         return _views().plot(self, axes=axes)
 
+    def __repr__(self) -> str:
+        return f"<GradCheck {self}>"
+
     def _repr_html_(self) -> str:
         return _views().html(self)
 

@@ -1,6 +1,7 @@
 """A progress bar of a long comparison, on standard error or in a notebook."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -15,7 +16,9 @@ def share_done(*, wanted: bool) -> Iterator[Callable[[str, float], None]]:
         wanted: whether to show it, where somebody can see it.
     """
     console = Console(stderr=True)
-    seen = console.is_terminal or console.is_jupyter
+    # In a notebook rich draws with ipywidgets, and warns where it is missing.
+    widgets = importlib.util.find_spec("ipywidgets") is not None
+    seen = console.is_terminal or (console.is_jupyter and widgets)
     with Progress(
         *Progress.get_default_columns()[:3],
         TimeRemainingColumn(),

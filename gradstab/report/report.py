@@ -93,6 +93,9 @@ class Report:
         """
         store.save(self, path, overwrite=overwrite)
 
+    def __repr__(self) -> str:
+        return f"<Report {self}>"
+
     def _repr_html_(self) -> str:
         return table.html(self)
 

@@ -17,6 +17,7 @@ def optax_promotes():
 TINY = {"depth": 4, "width": 4, "heads": (1,), "num_steps": 2}
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_leave_the_main_gradient_as_it_was():
     claims = measured(auxiliary_losses, **TINY)
     assert not broken(claims, "auxiliary heads over plain")[1:]

@@ -15,6 +15,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_batch_norm_runs_when_tiny():
     assert measured(batch_norm, **TINY)
 

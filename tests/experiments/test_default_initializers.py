@@ -12,6 +12,7 @@ TINY = {
 SMALL = {"width": 256, "other_width": 100, "other_depth": 30, "seeds": 4}
 
 
+@pytest.mark.slow
 def test_default_initializers_run_when_tiny():
     assert measured(default_initializers, **TINY)
 

@@ -9,6 +9,7 @@ TINY = {"biases": (1.0,), "time_steps": 6, "units": 64, "hidden": 3}
 SMALL = {"biases": (1.0, 2.0), "time_steps": 40, "units": 2048, "hidden": 12}
 
 
+@pytest.mark.slow
 def test_the_formula_holds_when_tiny():
     assert not broken(measured(forget_gates, **TINY), "zero weights")
 

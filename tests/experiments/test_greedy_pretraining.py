@@ -16,6 +16,7 @@ def optax_promotes():
         yield
 
 
+@pytest.mark.slow
 def test_it_trains_when_tiny():
     assert len(measured(greedy_pretraining, **TINY)) == 7
 

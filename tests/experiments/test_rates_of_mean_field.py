@@ -22,3 +22,12 @@ def test_the_rates_are_those_of_the_weights_that_theory_knows():
     claims = measured(mean_field_rates, **SMALL, scale=0.95)
     assert len(broken(claims, "rate of")) == SMALL["networks"]
     assert len(broken(claims, "chi of")) == SMALL["chis"]
+
+
+@pytest.mark.slow
+def test_networks_of_width_512_follow_the_recursion_to_three_errors():
+    config = mean_field_rates.Config(chis=0)
+    claims = mean_field_rates.claims(config, mean_field_rates.run(config))
+    assert len(claims) == len(mean_field_rates.NETWORKS)
+    assert not broken(claims)
+    assert max(c.error for c in claims) <= 0.005

@@ -9,6 +9,7 @@ TINY = {"width": 8, "networks": 4, "deep": 6, "shallow": 3, "tanh_width": 8}
 SMALL = {"width": 64, "networks": 96, "deep": 40, "tanh_width": 256}
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny_and_the_identities_are_exact():
     claims = measured(residual, **TINY)
     assert not broken(claims, "singular value")

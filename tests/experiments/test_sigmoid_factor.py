@@ -12,6 +12,7 @@ TINY = {
 SMALL = {"width": 128, "depth": 12, "seeds": 40, "dropout_networks": 300}
 
 
+@pytest.mark.slow
 def test_sigmoid_factor_runs_when_tiny():
     claims = measured(sigmoid_factor, **TINY)
     assert not broken(claims, "slope")

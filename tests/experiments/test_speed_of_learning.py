@@ -8,6 +8,7 @@ from experiments import speed_of_learning
 NOISE = {"images": "noise", "examples": 100, "epochs": 130, "trained": 2}
 
 
+@pytest.mark.slow
 def test_it_trains_when_tiny():
     tiny = {"initialisations": 4, "examples": 8, "epochs": 130, "trained": 2}
     claims = measured(speed_of_learning, images="digits", **tiny)

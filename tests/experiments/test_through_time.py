@@ -6,6 +6,7 @@ from held import broken, measured
 from experiments import through_time
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny():
     tiny = {"cells": ("tanh",), "steps": 4, "hidden": 3, "examples": 2}
     assert len(measured(through_time, **tiny)) == 1
