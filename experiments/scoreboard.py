@@ -72,6 +72,7 @@ def summary(claims, config):
     for c in claims:
         rows[c.row] &= c.held
     command = f"python -m experiments.scoreboard{' --quick' * config.quick}"
+    command += f" --only {' '.join(config.only)}" if config.only else ""
     return (
         f"{table(claims)}\n\n{sum(rows.values())} of {len(rows)} rows hold "
         f"(`{command} --seed {config.seed}`)."
