@@ -52,6 +52,7 @@ def _linear_mlp(scale):
     return run(model, normal(0, EXAMPLES, WIDTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "scale", "verdict"),
     [
@@ -188,6 +189,7 @@ def test_a_relu_network_loses_the_root_of_two_per_layer_without_its_gain():
     assert abs(growth.backward.rate - truth) < 4 * growth.backward.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_loss", [True, False])
 def test_a_network_cut_by_stop_gradient_is_broken(with_loss):
     def apply(ws, x):

@@ -39,6 +39,7 @@ def batch_normalised():
         yield model, normal(1, 5, 3)
 
 
+@pytest.mark.slow
 def test_training_mode_couples_the_batch_and_differentiates_it_jointly(
     batch_normalised,
 ):
@@ -62,6 +63,7 @@ def test_training_mode_couples_the_batch_and_differentiates_it_jointly(
     np.testing.assert_allclose(found.values[0], expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_evaluation_mode_does_not_couple_the_batch(batch_normalised):
     model, x = batch_normalised
     model.eval()
@@ -122,6 +124,7 @@ def test_the_state_of_each_recurrent_layer_is_its_own(lstm):
         np.testing.assert_allclose(recurrence.state_rms, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_jacobian_of_a_reversed_recurrence_has_its_own_weights():
     """Constants of the scan have no time axis to turn round."""
     u = np.array([[0.5, 1.0], [0.0, 0.25]])
@@ -171,6 +174,7 @@ def test_integer_inputs_have_no_jacobian_and_say_so():
     assert w.jacobian is not None
 
 
+@pytest.mark.slow
 def test_a_jacobian_above_the_limit_is_found_by_products():
     w = jnp.diag(jnp.arange(1.0, 21.0))
     report = run(lambda w, x: x @ w, w, jnp.ones((2, 20)), max_dense=4, theory=False)
@@ -180,6 +184,7 @@ def test_a_jacobian_above_the_limit_is_found_by_products():
     np.testing.assert_allclose(layer.jacobian.largest.value, 20, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_examples_says_for_how_many_jacobians_are_computed():
     for examples, expected in ((2, 2), (9, 4)):
         report = run(
@@ -207,6 +212,7 @@ class _Net(linen.Module):
         return linen.Dense(2)(jnp.tanh(scale * linen.Dense(3)(x)))
 
 
+@pytest.mark.slow
 def test_a_linen_pair_takes_keywords():
     x = normal(0, 4, 3)
     variables = _Net().init(jax.random.key(0), x)
@@ -217,6 +223,7 @@ def test_a_linen_pair_takes_keywords():
     assert scaled.layers[0].forward_rms < plain.layers[0].forward_rms
 
 
+@pytest.mark.slow
 def test_a_function_of_one_example_is_mapped_over_the_batch():
     def one(w, x):
         assert x.shape == (2,)
@@ -277,6 +284,7 @@ def test_keys_are_not_used_up_by_being_looked_at():
     jax.random.normal(key)
 
 
+@pytest.mark.slow
 def test_an_analysis_leaves_no_network_behind():
     before = _networks()
     constant = jnp.ones((321, 123))
@@ -297,6 +305,7 @@ def _networks():
     return {id(thing) for thing in gc.get_objects() if type(thing) is Network}
 
 
+@pytest.mark.slow
 def test_shallow_heads_count_in_the_loss_and_output_chooses_the_deep_one():
     model = models.MLP(
         3,

@@ -130,6 +130,7 @@ def test_top_k_cuts_values_and_exponents(report):
     np.testing.assert_allclose(some.exponents, report.exponents[:, :2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_has_means_and_errors_over_its_initialisations():
     weights = gs.initializations(make, jax.random.key(5), 8)
     whole = run(apply, weights, X, ensemble=True, layers=())

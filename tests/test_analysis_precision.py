@@ -24,6 +24,7 @@ def test_precision_is_double_by_default_and_leaves_no_trace():
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.slow
 def test_own_precision_is_that_of_the_model():
     x = normal(0, 4, 2)
     single = run(lambda w, x: x @ w, W, x, precision="own")
@@ -49,12 +50,14 @@ def _float32_in_the_carry(params, x):
     return jax.lax.scan(body, x.astype(jnp.float32), params["blocks"])[0]
 
 
+@pytest.mark.slow
 def test_a_model_that_fixes_single_precision_says_so():
     x = normal(0, 2, WIDTH)
     report = run(_float32_inside, diagonal(0.9, 3), x)
     assert report.made["precision"] == "float32 and float64"
 
 
+@pytest.mark.slow
 def test_a_scan_that_cannot_be_widened_is_analysed_in_its_own_precision():
     x = normal(0, 2, WIDTH)
     with jax.numpy_dtype_promotion("standard"):

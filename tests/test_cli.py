@@ -37,6 +37,7 @@ def test_the_default_network_vanishes_and_the_rate_is_named(capsys):
     np.testing.assert_allclose(factor, 0.236, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_bare_commands_write_fresh_numbered_folders():
     for number in (1, 2):
         assert gradstab(f"analyze {QUICK}") == 0
@@ -82,6 +83,7 @@ def _no_network(*_, **__):
     raise OSError("no network")
 
 
+@pytest.mark.slow
 def test_a_function_of_the_user_is_analysed(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import jax.numpy as jnp\n"

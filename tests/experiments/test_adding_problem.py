@@ -18,6 +18,7 @@ TINY = {"cells": ("lstm",), "lengths": (4,), "rates": (1e-3,), "hidden": 3}
 SHORT = {"cells": ("identity",), "lengths": (50,), "rates": (1e-3,), "num_steps": 1200}
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny():
     assert len(measured(adding_problem, **TINY, batch=2, num_steps=3)) == 1
 

@@ -9,6 +9,7 @@ TINY = {"hidden": 4, "time_steps": 4, "steps": 3, "batch_size": 2, "num_seeds": 
 MODERATE = {"num_seeds": 1, "seed": 5}
 
 
+@pytest.mark.slow
 def test_descents_on_a_quartic_diverge_where_they_must():
     claims = measured(clipping, **TINY)
     assert not broken(claims, "x^4")

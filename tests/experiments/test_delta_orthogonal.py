@@ -8,6 +8,7 @@ from experiments import delta_orthogonal
 SMALL = {"depth": 500, "side": 4, "channels": 4}
 
 
+@pytest.mark.slow
 def test_it_holds_when_tiny():
     tiny = {"depth": 20, "shallow": 20, "side": 4, "channels": 4}
     assert not broken(measured(delta_orthogonal, **tiny), "delta-orthogonal")

@@ -9,6 +9,7 @@ TINY = {"width": 8, "depth": 3, "networks": (2,), "kinds": ("orthogonal",)}
 SMALL = {"width": 100, "depth": 20, "networks": (30, 100)}
 
 
+@pytest.mark.slow
 def test_dynamical_isometry_runs_when_tiny():
     assert measured(dynamical_isometry, **TINY)
 

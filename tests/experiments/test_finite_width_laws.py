@@ -9,6 +9,7 @@ TINY = {"depth": 3, "networks": 40, "wide": 6, "shallow": 2, "products": 8, "ran
 SMALL = {"networks": 6000, "wide": 20, "shallow": 4, "products": 400, "ranks": 1}
 
 
+@pytest.mark.slow
 def test_finite_width_runs_when_tiny():
     assert not broken(measured(finite_width, **TINY), "alive")
 

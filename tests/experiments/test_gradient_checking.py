@@ -6,6 +6,7 @@ from held import broken, measured
 from experiments import gradient_checking
 
 
+@pytest.mark.slow
 def test_the_slopes_hold_when_tiny():
     claims = measured(gradient_checking, sizes=(2, 3), networks=4, cases=())
     assert not broken(claims, "slope")

@@ -6,6 +6,7 @@ from held import broken, measured
 from experiments import growth_laws
 
 
+@pytest.mark.slow
 def test_growth_laws_run_when_tiny():
     tiny = {"width": 6, "depth": 4, "seeds": 1, "batch": 4, "families": ("sigmoid",)}
     assert measured(growth_laws, **tiny)

@@ -8,6 +8,7 @@ from experiments import he_against_xavier
 DIGITS = {"data": "digits", "width": 100, "steps": 300, "batch_size": 32}
 
 
+@pytest.mark.slow
 def test_it_trains_when_tiny():
     tiny = {"depths": (2, 3), "width": 6, "steps": 3, "batch_size": 4}
     assert len(measured(he_against_xavier, data="digits", **tiny)) == 2

@@ -9,6 +9,7 @@ TINY = {"width": 6, "depth": 3, "seeds": 2, "examples": 2, "activations": ("iden
 SMALL = {"width": 200, "depth": 12, "activations": ("identity", "relu", "tanh")}
 
 
+@pytest.mark.slow
 def test_initialization_runs_when_tiny():
     assert measured(initialization, **TINY)
 

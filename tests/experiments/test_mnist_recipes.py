@@ -9,6 +9,7 @@ from experiments import mnist_recipes
 DIGITS = {"data": "digits", "num_seeds": 1, "batch_size": 100}
 
 
+@pytest.mark.slow
 def test_they_train_when_tiny():
     claims = measured(mnist_recipes, **DIGITS, recipes=("clipped",), epochs=1)
     assert not broken(claims, "clip")

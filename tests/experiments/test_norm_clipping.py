@@ -8,6 +8,7 @@ from experiments import norm_clipping
 TINY = {"gains": (0.5, 2.0), "steps": 5, "units": 4, "networks": 2}
 
 
+@pytest.mark.slow
 def test_it_holds_when_tiny():
     assert not broken(measured(norm_clipping, **TINY), "bound")
 

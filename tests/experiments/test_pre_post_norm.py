@@ -9,6 +9,7 @@ TINY = {"depths": (1, 2), "width": 6, "examples": 2, "networks": 2}
 SMALL = {"depths": (8, 16, 32), "width": 128, "examples": 16, "networks": 4}
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny():
     assert len(measured(pre_post_norm, **TINY)) == 2
 

@@ -17,6 +17,7 @@ def optax_promotes():
 DIGITS = {"data": "digits", "cells": ("lstm",), "rates": (3e-3,)}
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny():
     tiny = {"hidden": 4, "batch": 4, "num_steps": 2, "validate_every": 1}
     assert len(measured(sequential_mnist, **DIGITS, **tiny, permuted=False)) == 1

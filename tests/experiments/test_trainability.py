@@ -10,6 +10,7 @@ TINY = DIGITS | {"depths": (3,), "squares": (1.3,), "width": 8, "steps": 4}
 DEEP = DIGITS | {"depths": (60,), "squares": (1.3,), "width": 100}
 
 
+@pytest.mark.slow
 def test_it_trains_when_tiny():
     (claim,) = measured(trainability, **TINY)
     assert 0 <= claim.measured <= 1

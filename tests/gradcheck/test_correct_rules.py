@@ -77,6 +77,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HARD.values(), ids=HARD.keys())
 def test_a_hard_correct_function_passes(case):
     f, *args = case

@@ -139,6 +139,7 @@ def test_a_chrono_bias_sets_input_against_forget_gates():
     assert (bias[1] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_sequence_can_be_cut_and_continued_from_its_states():
     model = lstm(3, sequence_output=True)
     first = model.trajectory(X[:, :2])
@@ -157,6 +158,7 @@ def test_the_logits_are_the_head_of_the_last_output(depth):
     chex.assert_trees_all_close(every(X), model.head(h), atol=20 * EPS)
 
 
+@pytest.mark.slow
 def test_dropout_acts_between_layers_and_not_through_time():
     model = lstm(2, dropout=0.5)
     plain = lstm(2)

@@ -104,6 +104,7 @@ def _everything(network, params, inputs):
     return network.names, flow.replay.output, flow.signals, jacobians, per_layer, flow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_rolled_network_computes_what_the_unrolled_one_computes(make, monkeypatch):
     apply, params, inputs = make()

@@ -131,6 +131,7 @@ def test_exponents_far_apart_are_found_all_though_their_product_underflows():
     np.testing.assert_allclose(found.exponents[0], np.log(gains), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_lstm_has_the_exponents_of_both_parts_of_its_state_together(lstm):
     found = _recurrence(lstm.network, lstm.flow)
     values = np.linalg.svd(_composed(lstm.params, lstm.x), compute_uv=False)

@@ -43,6 +43,7 @@ def test_the_jacobian_of_a_convolution_takes_as_many_products_as_colours(layer):
     np.testing.assert_allclose(found.dense(1), truth[:2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_norm_of_a_large_jacobian_is_exact(layer):
     network, flow, example, truth = layer
     found = layer_spectrum(

@@ -70,6 +70,7 @@ def pull_back(w, h, g):
     return jax.vjp(layer, w, h)[1](g)[1]
 
 
+@pytest.mark.slow
 def test_wide_batch_normalised_networks_of_an_activation_in_no_table_agree():
     batch, rng, seeds = 8, np.random.default_rng(3), 16
     norms = np.array([backward_norms(batch, 256, 12, rng) for _ in range(seeds)])

@@ -87,6 +87,7 @@ def test_correlations_under_relu_follow_the_arc_cosine_recursion():
     )
 
 
+@pytest.mark.slow
 def test_the_recursions_converge_to_the_fixed_point():
     field = mean_field(jnp.tanh, 2.0, 0.05**0.5)
     chex.assert_shape((field.lengths(3), field.chis(3)), (3,))

@@ -68,6 +68,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "f", "slope"), CASES.values(), ids=CASES)
 def test_every_layer_follows_the_recursion_from_its_own_input(activation, f, slope):
     # Examples of different lengths: the mean of the recursions is not that of the mean.
@@ -154,6 +155,7 @@ def ones_convolved(p):
     return np.sum([rows[:, i : i + p.shape[1]] for i in range(3)], axis=0) / 9
 
 
+@pytest.mark.slow
 def test_a_convolution_loses_signal_at_its_borders():
     def apply(params, x):
         for kernel in params:
@@ -334,6 +336,7 @@ def test_orthogonal_weights_err_less():
     assert found.gradient_error[0] < 0.7 * gaussian.gradient_error[0]
 
 
+@pytest.mark.slow
 def test_layers_without_a_theory_say_why_and_the_next_start_from_the_measurement():
     def apply(params, x):
         first, a, b, c = params

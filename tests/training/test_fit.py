@@ -39,6 +39,7 @@ def test_gradient_descent_on_a_quadratic_follows_the_closed_form():
     )
 
 
+@pytest.mark.slow
 def test_a_step_is_bitwise_the_hand_written_one(network, blobs, optimizer, settings):
     x, y = blobs
     graphdef, _ = graphdefs(network)

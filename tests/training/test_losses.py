@@ -23,6 +23,7 @@ def test_uninformed_logits_cost_the_logarithm_of_the_classes(shape, classes):
     np.testing.assert_allclose(loss, np.log(classes), rtol=2 * EPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
 def test_the_gradient_of_cross_entropy_is_softmax_minus_one_hot(dtype):
     logits = jnp.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]], dtype)

@@ -188,6 +188,7 @@ def test_a_run_that_stopped_stops_again_when_resumed(model, settings, tmp_path):
     assert run.num_steps == 20
 
 
+@pytest.mark.slow
 def test_a_model_with_dropout_and_statistics_is_searched_as_well(network, optimizer):
     x, y = np.ones((8, 4), np.float32), np.zeros(8, np.int32)
     bad = x * np.float32("nan")
