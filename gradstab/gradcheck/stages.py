@@ -155,10 +155,11 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
             seed=int(seen.stream().integers(2**31)),
             others={name: task.of_leaves(g) for name, g in others.items()},
         )
-        look = inner.look_twice(task.leaves, where=ODD, coarse=True)
-    # Whatever f does at shapes that it was not made for.
+    # Here the functions of the user are traced, at shapes that they were not made for:
+    # they may raise anything. What comes after is the checker's own.
     except Exception:
         return Story(moved=((ODD, "not defined"),))
+    look = inner.look_twice(task.leaves, where=ODD, coarse=True)
     seen.evaluations += inner.evaluations
     wrong = tuple(g for g in look.findings if g.state == DIFFERS)
     story = Story(wrong, moved=((ODD, _answer(look, wrong)),))
