@@ -13,9 +13,10 @@ accused, and fewer than 5 % inconclusive. One half of the mutants is frozen, see
 A mutant costs six seconds of one core or more with all judges, a correct function four,
 an operation eight: an hour or two on two cores that do nothing else for everything at
 one shape of each mutant in each dtype, a third of it with ``--every 3``, and half an
-hour more for each further shape (``--shapes all``). Compilation is most of it; ``--quick-compiler`` saves a part, and
-then the seconds in the table mean less. Rows are kept as they come, in an order that
-mixes the subjects, so `tables` can make its tables of a run that was cut short.
+hour more for each further shape (``--shapes all``). Compilation is most of it;
+``--quick-compiler`` saves a part, and then the seconds in the table mean less. Rows are
+kept as they come, in an order that mixes the subjects, so `tables` can make its tables
+of a run that was cut short.
 
     python -m experiments.benchmarks.checkers --half both
 """
