@@ -14,7 +14,7 @@ def base_names(contracted, owned, /) -> list[str]:
     """The module of each block: the outermost one that holds no other block.
 
     A block that shares every module with another block is named by its parts in their
-    common module.
+    common module. Parameters that are one bare array are called ``params``.
 
     Args:
         contracted: for each block the dotted paths of the parameters that it
@@ -28,6 +28,8 @@ def base_names(contracted, owned, /) -> list[str]:
     ['hidden.0', 'hidden.1', 'head']
     >>> base_names([["b.q.w"], ["b.up.w", "b.down.w"]], [[], []])
     ['b.q', 'b.up+down']
+    >>> base_names([[""], []], [[""], []])
+    ['params', '(no parameters)']
     """
     homes = [tuple(c or o) for c, o in zip(contracted, owned, strict=True)]
     holders = collections.defaultdict(set)
@@ -35,7 +37,7 @@ def base_names(contracted, owned, /) -> list[str]:
         for path in home:
             for prefix in _prefixes(path):
                 holders[prefix].add(home)
-    return [_joined(home, holders) or "(no parameters)" for home in homes]
+    return [_joined(home, holders) or _unnamed(home) for home in homes]
 
 
 def layer_name(base, step, stack_paths, /) -> str:
@@ -76,6 +78,11 @@ def distinct(names, /) -> list[str]:
         seen[name] += 1
         result.append(name if seen[name] == 1 else f"{name}@{seen[name]}")
     return result
+
+
+def _unnamed(home):
+    """What to call a block whose parameters have no module: a bare array, or none."""
+    return "params" if home else "(no parameters)"
 
 
 def _joined(home, holders):
