@@ -152,12 +152,14 @@ def claims(config, arrays):
     least = np.sum(stats.binom.sf(np.arange(n), n, 0.5) ** depth) / n
     text = f"least share of active units in {depth} relu layers, n={n}"
     found.append(_mean_claim(text, arrays["active"], least, PENNINGTON, "11"))
-    ratios = np.ravel(arrays["ranks"])
+    ratios = arrays["ranks"]
     options = {"within": 1e-9, "source": PENNINGTON, "row": "11"}
-    for ratio in sorted(ratios)[:: max(len(ratios) - 1, 1)]:
-        text = "rank of a product over the least rank of its layers, extremes"
-        found.append(claim(text, ratio, 1, **options))
-    return found
+    text = "rank of a product over the least rank of its layers"
+    return [
+        *found,
+        claim(f"{text}, least of all networks", np.min(ratios), 1, **options),
+        claim(f"{text}, largest", np.max(ratios), 1, **options),
+    ]
 
 
 def _of_width(config, logs, width, row):

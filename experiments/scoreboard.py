@@ -4,23 +4,26 @@ Every experiment with a row here runs with a seed that nobody has seen before, a
 of its claims is compared with the number that was published: a row holds if all its
 claims do. Rows marked T train networks; ``--quick`` leaves them out. Expected: at least
 20 of 22 rows hold with any seed. The table stands in the README; ``--write`` puts it
-there.
+there. Claims are kept under ``results/`` as they come.
 
     python -m experiments.scoreboard
 """
 
 import dataclasses
 import importlib
+import json
 import pathlib
 import re
 import sys
 import time
+import traceback
 
 import numpy as np
 import tyro
 
-from experiments._claims import table
+from experiments._claims import Claim, table
 from experiments._run import progress
+from gradstab.training import new_results_folder
 
 QUICK = (
     "finite_width",
@@ -54,29 +57,68 @@ class Config:
     write: bool = False
 
 
-def run(config):
-    """The claims of all experiments that have a row, in the order of the rows."""
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What one experiment found: its claims that have a row, or why there are none."""
+
+    name: str
+    claims: tuple[Claim, ...]
+    seconds: float
+    failure: str = ""
+
+
+def run(config, keep=lambda measured: None):
+    """The measurements of all experiments that have a row.
+
+    An experiment that raises an error does not end the others: its rows do not hold.
+
+    Args:
+        config: what runs.
+        keep: called with each `Measured` when it is there.
+    """
     names = config.only or (QUICK if config.quick else QUICK + TRAINING)
-    claims = []
+    found = []
     for name in progress(names, "experiments"):
-        module, start = importlib.import_module(f"experiments.{name}"), time.monotonic()
-        settings = dataclasses.replace(module.Config(), seed=config.seed)
-        claims += [c for c in module.claims(settings, module.run(settings)) if c.row]
-        print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    return sorted(claims, key=lambda c: int(re.sub(r"\D", "", c.row)))
+        found.append(_measure(name, config.seed))
+        keep(found[-1])
+    return found
 
 
-def summary(claims, config):
-    """The table, how many rows held, and the command that repeats it."""
+def _measure(name, seed):
+    module, start = importlib.import_module(f"experiments.{name}"), time.monotonic()
+    settings = dataclasses.replace(module.Config(), seed=seed)
+    try:
+        claims = module.claims(settings, module.run(settings))
+    except Exception as error:  # of one of many, to be seen in the table
+        failure, claims = f"{type(error).__name__}: {error}", ()
+        traceback.print_exc()
+    else:
+        failure, claims = "", tuple(c for c in claims if c.row)
+    return Measured(name, claims, time.monotonic() - start, failure)
+
+
+def summary(found, config):
+    """The table, how many rows held, how long it took and the command to repeat it."""
+    claims = [claim for measured in found for claim in measured.claims]
+    claims.sort(key=lambda c: int(re.sub(r"\D", "", c.row)))
     rows = {c.row: True for c in claims}
     for c in claims:
         rows[c.row] &= c.held
     command = f"python -m experiments.scoreboard{' --quick' * config.quick}"
     command += f" --only {' '.join(config.only)}" if config.only else ""
-    return (
-        f"{table(claims)}\n\n{sum(rows.values())} of {len(rows)} rows hold "
-        f"(`{command} --seed {config.seed}`)."
-    )
+    lines = [
+        f"{sum(rows.values())} of {len(rows)} rows hold "
+        f"(`{command} --seed {config.seed}`, {_seconds(found)}).",
+        *(f"{m.name} did not end: {m.failure}" for m in found if m.failure),
+    ]
+    return "\n\n".join([table(claims), *lines])
+
+
+def _seconds(found):
+    quick = sum(m.seconds for m in found if m.name in QUICK)
+    trained = sum(m.seconds for m in found if m.name in TRAINING)
+    parts = {f"{quick:.0f} s": quick, f"{trained:.0f} s of training": trained}
+    return " and ".join(text for text, seconds in parts.items() if seconds)
 
 
 def write(text, /):
@@ -88,14 +130,27 @@ def write(text, /):
 
 
 def main(config):
-    """Run, print, and write the README's table if asked."""
+    """Run, print, keep what there is, and write the README's table if asked."""
     if config.seed is None:
         fresh = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
         config = dataclasses.replace(config, seed=fresh)
-    text = summary(run(config), config)
+    folder = new_results_folder("results", "scoreboard")
+
+    def keep(measured):
+        with (folder / "claims.jsonl").open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(measured)) + "\n")
+        held = sum(c.held for c in measured.claims)
+        said = measured.failure or f"{held} of {len(measured.claims)} claims held"
+        print(f"{measured.name}: {said}, {measured.seconds:.0f} s", file=sys.stderr)
+
+    found = run(config, keep)
+    text = summary(found, config)
+    (folder / "table.md").write_text(text + "\n")
     print(text)
+    print(f"results: {folder}")
     if config.write:
         write(text)
+    sys.exit(any(m.failure or not all(c.held for c in m.claims) for m in found))
 
 
 if __name__ == "__main__":
