@@ -29,8 +29,8 @@ _LEAST_CHANGE = 1.5
 
 # How often a network without growth may be said to have some: as often as a normal
 # variable exceeds three standard errors. It is divided among the laws that are tried
-# (Bonferroni); at 0.27 % for each, 5 in 300 ReLU networks with layer normalisation, width
-# 256 and depth 60, were called exponential.
+# (Bonferroni); at 0.27 % for each, 5 in 300 ReLU networks with layer normalisation,
+# width 256 and depth 60, were called exponential.
 _CHANCE = 0.0027
 
 # The steps' standard deviation falls like a power of depth: 0 for a chain, whose layers

@@ -164,6 +164,42 @@ def test_a_batching_rule_that_takes_one_example_for_all_is_named(chosen):
 
 
 @pytest.mark.slow
+def test_a_batching_rule_that_forgets_who_is_shared_is_named():
+    """Gradients of single examples, with parameters that all of them share."""
+
+    @jax.custom_batching.custom_vmap
+    def product(x, w):
+        return x * w
+
+    @product.def_vmap
+    def _(size, batched, x, w):
+        if all(batched):
+            return x * w, True
+        return x[None] * w / size, True  # takes the shared one's part for a mean
+
+    def f(args):
+        def gradient(a, w):
+            return ((product(a[1], w), product(a[0], w)),)
+
+        return with_rule(lambda a: a[0] * a[1], gradient)(args)
+
+    task = problem(f, ((X, X[::-1].copy()),), modes=("reverse",))
+    found = transformations(task, task.leaves, np.random.default_rng(0))
+    assert [i.name for i in found if not i.holds] == ["vmap over some arguments"]
+
+
+def test_all_forms_are_tried_of_a_function_of_two_arguments():
+    def f(args):
+        return with_rule(lambda a: a[0] * a[1], lambda a, w: ((a[1] * w, a[0] * w),))(
+            args
+        )
+
+    found = tried(f, (X, X[::-1].copy()))
+    assert found.keys() == FORMS | {"vmap over some arguments"}
+    assert all(i.holds for i in found.values())
+
+
+@pytest.mark.slow
 def test_a_form_is_judged_at_the_point_alone_if_there_is_no_f_beside():
     def gradient(x, w):
         return (w / 2 if isinstance(w, jax.core.Tracer) else w,)

@@ -24,6 +24,7 @@ from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import exact_combinations
 
 _ALL = "transformations"
+_PARTLY = "vmap over some arguments"
 
 # What differentiates, or is mapped, as its author says. All else is JAX's own.
 _FOREIGN = {
@@ -52,7 +53,8 @@ def transformations(
     The VJP (the JVP, if f has only that one) is taken of f, of ``jit(f)``,
     ``checkpoint(f)``, ``shard_map(f)`` on a mesh of one device, and of ``vmap(f)`` and
     ``scan`` over f for the point and another one beside; it is also mapped itself by
-    `jax.vmap`, and called outside of `jax.jit`, twice. A transformation is accused only
+    `jax.vmap`, over all arguments and over every other one, and called outside of
+    `jax.jit`, twice. A transformation is accused only
     if it differs at both points by more than rounding explains: exact ties may fall
     either way. Nothing is done if f is made of JAX's own operations: only custom rules
     and batching rules, callbacks and kernels have more than one form.
@@ -67,7 +69,7 @@ def transformations(
         such as a vmap of a callback, holds with the reason in its `detail`.
 
     Cost:
-        One compilation of eight forms of f with its derivative, run three times; the
+        One compilation of nine forms of f with its derivative, run three times; the
         eager calls compile every kind of operation by itself, and are left out if f
         has more than 16 of them.
     """
@@ -162,6 +164,8 @@ def _traced(problem, plain, given):
     """Each form as a program, and records of those that cannot be traced."""
     forms, untried = {}, []
     for name, alternatives in _FORMS.items():
+        if name == _PARTLY and len(given[0]) < 2:
+            continue
         for build in alternatives:
             derivative = functools.partial(build, problem.f, plain)
             try:
@@ -199,6 +203,29 @@ def _mapped_derivative(f, plain, a, b, w):
     return jax.vmap(derivative)(_stacked(a, b), _stacked(w, w))
 
 
+def _partly_mapped(f, plain, a, b, w):
+    """The derivative at ``a`` twice, as a lane of maps over every other argument.
+
+    So are gradients of single examples computed, with parameters that all share. The
+    first map runs over the even arguments at ``a`` and ``b``, the second over the odd
+    ones at ``b`` and ``a``; what a map does not run over stands at ``a``. Both run over
+    the directions.
+    """
+
+    def mapped(first, second, parity):
+        chosen = [i % 2 == parity for i in range(len(a))]
+        pairs = zip(first, second, chosen, strict=True)
+        lanes = tuple(
+            jnp.stack([x, y]) if c else z for (x, y, c), z in zip(pairs, a, strict=True)
+        )
+        axes = tuple(0 if c else None for c in chosen)
+        derivative = functools.partial(plain, f)
+        return jax.vmap(derivative, in_axes=(axes, 0))(lanes, _stacked(w, w))
+
+    evens, odds = mapped(a, b, 0), mapped(b, a, 1)
+    return jax.tree.map(lambda x, y: jnp.stack([x[0], y[1]]), evens, odds)
+
+
 def _stacked(a, b):
     return jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b)
 
@@ -230,6 +257,7 @@ _FORMS = {
     ),
     "vmap": _together(jax.vmap),
     "vmap of the derivative": (_mapped_derivative,),
+    _PARTLY: (_partly_mapped,),
     "scan": _together(_scanned),
 }
 _OF_BOTH = {"vmap", "vmap of the derivative", "scan"}
@@ -263,7 +291,11 @@ def _laws(problem, names, runs):
     compare = functools.partial(_law, problem)
     found = []
     for name in names[1:]:
-        if name in _OF_BOTH:
+        if name == _PARTLY:
+            at_point, at_beside = (
+                tuple(_lane(run[name], n) for n in (0, 1)) for run in (here, there)
+            )
+        elif name in _OF_BOTH:
             lanes = [[_lane(run[name], n) for n in (0, 1)] for run in runs[:2]]
             at_point = lanes[0][0], lanes[1][1]
             at_beside = at_point if there is here else (lanes[0][1], lanes[1][0])
@@ -296,6 +328,7 @@ def _law(problem, name, left, right):
 _DETAILS = {
     "eager": "outside of jit, twice",
     "vmap of the derivative": "in the form of a mapped derivative",
+    _PARTLY: "of a map over every other argument",
 }
 
 
