@@ -25,24 +25,25 @@ from experiments._claims import Claim, table
 from experiments._run import progress
 from gradstab.training import new_results_folder
 
-QUICK = (
-    "finite_width",
-    "glorot",
-    "batch_norm",
-    "critical_line",
-    "default_initializers",
-    "dynamical_isometry",
-    "mean_field_rates",
-    "gradient_checking",
-    "residual",
-    "pre_post_norm",
-    "shattering",
-    "forget_gates",
-    "norm_clipping",
-    "born_dead",
-    "delta_orthogonal",
-)
-TRAINING = ("mnist_recipes", "trainability")
+# Experiments with a row, and the flags that leave out what they measure besides.
+QUICK: dict[str, dict] = {
+    "finite_width": {},
+    "glorot": {},
+    "batch_norm": {"beside": False},
+    "critical_line": {},
+    "default_initializers": {"activations": ("tanh",)},
+    "dynamical_isometry": {},
+    "mean_field_rates": {"networks": 0},
+    "gradient_checking": {"cases": ()},
+    "residual": {},
+    "pre_post_norm": {},
+    "shattering": {},
+    "forget_gates": {},
+    "norm_clipping": {},
+    "born_dead": {},
+    "delta_orthogonal": {},
+}
+TRAINING: dict[str, dict] = {"mnist_recipes": {}, "trainability": {}}
 README = pathlib.Path(__file__).parent.parent / "README.md"
 MARKS = "<!-- scoreboard -->", "<!-- end of the scoreboard -->"
 
@@ -76,7 +77,7 @@ def run(config, keep=lambda measured: None):
         config: what runs.
         keep: called with each `Measured` when it is there.
     """
-    names = config.only or (QUICK if config.quick else QUICK + TRAINING)
+    names = config.only or tuple(QUICK if config.quick else QUICK | TRAINING)
     found = []
     for name in progress(names, "experiments"):
         found.append(_measure(name, config.seed))
@@ -86,7 +87,8 @@ def run(config, keep=lambda measured: None):
 
 def _measure(name, seed):
     module, start = importlib.import_module(f"experiments.{name}"), time.monotonic()
-    settings = dataclasses.replace(module.Config(), seed=seed)
+    flags = (QUICK | TRAINING).get(name, {})
+    settings = dataclasses.replace(module.Config(), seed=seed, **flags)
     try:
         claims = module.claims(settings, module.run(settings))
     except Exception as error:  # of one of many, to be seen in the table

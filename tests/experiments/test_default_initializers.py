@@ -6,10 +6,10 @@ from held import broken, measured
 from experiments import default_initializers
 
 TINY = {
-    **{"width": 8, "depth": 12, "seeds": 2, "examples": 2},
+    **{"width": 8, "depth": 12, "seeds": 2, "examples": 2, "repeats": 2},
     "activations": ("tanh",),
 }
-SMALL = {"width": 256, "other_width": 100, "other_depth": 30, "seeds": 4}
+SMALL = {"width": 256, "other_width": 100, "other_depth": 30, "seeds": 4, "repeats": 1}
 
 
 @pytest.mark.slow
