@@ -16,50 +16,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr as ClosedJaxpr
+from jax.extend.core import DropVar as DropVar
+from jax.extend.core import Jaxpr
+from jax.extend.core import JaxprEqn as JaxprEqn
+from jax.extend.core import Literal as Literal
+from jax.extend.core import Var as Var
 from jax.extend.core.primitives import closed_call_p
 from jax.interpreters import partial_eval
-
-__all__ = [
-    "ClosedJaxpr",
-    "DropVar",
-    "JaxprEqn",
-    "Literal",
-    "RuleParts",
-    "ScanParts",
-    "ShardMapParts",
-    "Var",
-    "WhileParts",
-    "backward_only",
-    "bind",
-    "closed_function",
-    "cond_branches",
-    "constants",
-    "contains",
-    "contracted_axes",
-    "dtype_of",
-    "given_name",
-    "holds_rule",
-    "inlined_body",
-    "inner_programs",
-    "is_floating",
-    "is_rule",
-    "lacks_jvp",
-    "needed_program",
-    "product",
-    "program_function",
-    "rule_name",
-    "rule_parts",
-    "rule_source",
-    "scan_parts",
-    "shape_of",
-    "shard_map_parts",
-    "unit_axes",
-    "while_parts",
-    "without_rules",
-]
 
 # Equations that only wrap a program: evaluating the program inside is the same thing.
 # Rematerialisation changes memory, not values; rules of differentiation are not here.
@@ -72,6 +39,8 @@ _WRAPPERS = {
     "checkpoint": "jaxpr",
     "remat2": "jaxpr",
 }
+# Parameters that say in which dtype an equation computes.
+_DTYPES = ("new_dtype", "preferred_element_type", "dtype", "accumulation_type")
 # Without a note of where it comes from, building a program is deprecated.
 _ORIGIN = jex.DebugInfo("gradstab", "part of a program", None, None)
 _RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
@@ -311,12 +280,47 @@ def shard_map_parts(eqn: JaxprEqn, /) -> ShardMapParts | None:
     )
 
 
-def bind(eqn: JaxprEqn, operands: Sequence[Any], /) -> list:
-    """The results of the equation for other operands, its rule included."""
-    params = eqn.primitive.get_bind_params(eqn.params)
+def bind(eqn: JaxprEqn, operands: Sequence[Any], /, **changed) -> list:
+    """The results of the equation for other operands, its rule included.
+
+    Args:
+        eqn: the equation.
+        operands: in the place of its own.
+        **changed: parameters of the equation, in the place of its own.
+    """
+    params = eqn.primitive.get_bind_params(eqn.params | changed)
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*operands, **params)
     return list(results) if eqn.primitive.multiple_results else [results]
+
+
+def widened_parameters(eqn: JaxprEqn, /, dtype) -> dict[str, Any]:
+    """The parameters that make an equation compute in another floating dtype.
+
+    Args:
+        eqn: the equation.
+        dtype: in which it shall compute.
+
+    Returns:
+        Parameters for `bind`: those that name a floating dtype, and the program by
+        which a scatter combines two numbers, with these numbers in the new one.
+    """
+    changed: dict[str, Any] = {
+        key: jnp.dtype(dtype)
+        for key in _DTYPES
+        if eqn.params.get(key) is not None
+        and jnp.issubdtype(eqn.params[key], jnp.floating)
+    }
+    if (combined := eqn.params.get("update_jaxpr")) is not None:
+        kinds = [e.primitive for e in combined.eqns]
+        if len(kinds) != 1:
+            raise NotImplementedError(
+                f"{eqn.primitive.name} by more than one operation"
+            )
+        number = jnp.zeros((), dtype)
+        made = jax.make_jaxpr(kinds[0].bind)(number, number)
+        changed["update_jaxpr"] = made.jaxpr
+    return changed
 
 
 def without_rules(program, /):

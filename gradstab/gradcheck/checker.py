@@ -65,8 +65,10 @@ def check(
     a point beside, and a note says so. If the kink comes of ties (equal entries, of any
     argument), it must be right along directions that keep them too.
 
-    Everything is lifted to float64, whatever `jax_enable_x64` says, unless f rounds to
-    a narrower dtype inside or does not trace in float64; then a note says so. What
+    Everything is lifted to float64, whatever `jax_enable_x64` says. If f rounds to a
+    narrower dtype inside, its program and those of its rules are widened, so that what
+    is checked are the formulas; constants and masks keep their values. If f does not
+    exist in float64, it is checked in its own dtype, and a note says so. What
     rounding does to a rule in the dtype of the arguments is a finding of its own: it
     may be ``rtol`` or, if that is more, what is the default in that dtype. Where the
     differences see too little, the automatic differentiation of the bodies of f's
@@ -136,14 +138,19 @@ def check(
     """
     _validate(f, rtol, at, order, modes, precision, reference, expect)
     task = problem(f, args, modes=modes, precision=precision)
-    others = {REFERENCE: reference, EXPECTED: expect}
-    given = {name: g for name, g in others.items() if g is not None}
+    oracles = {REFERENCE: reference, EXPECTED: expect}
+    given = {name: g for name, g in oracles.items() if g is not None}
+    try:
+        others = {name: task.like_f(g) for name, g in given.items()}
+    except NotImplementedError:  # f has a form in float64, and they have none
+        task = task.as_given
+        others = {name: task.like_f(g) for name, g in given.items()}
     seen = Examination(
         task,
-        rtol=default_rtol(task.dtype) if rtol is None else float(rtol),
+        rtol=default_rtol(task.as_given.dtype) if rtol is None else float(rtol),
         max_bytes=max_bytes,
         seed=seed,
-        others={name: task.of_leaves(g) for name, g in given.items()},
+        others=others,
     )
     story = at_point(seen)
     if not story.trouble:

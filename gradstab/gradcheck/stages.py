@@ -98,7 +98,7 @@ def _by_body(seen, look: Look) -> Story:
 
 def laws(seen: Examination, /, *, transformations: bool) -> Story:
     """The laws that need no differences, at the point given."""
-    task = seen.problem
+    task = seen.problem.as_given
     found = identities.identities(task, task.leaves, seen.stream())
     if transformations:
         found += forms.transformations(task, task.leaves, seen.stream())
@@ -153,7 +153,7 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
             rtol=seen.rtol,
             max_bytes=seen.max_bytes,
             seed=int(seen.stream().integers(2**31)),
-            others={name: task.of_leaves(g) for name, g in others.items()},
+            others={name: task.like_f(g) for name, g in others.items()},
         )
     # Here the functions of the user are traced, at shapes that they were not made for:
     # they may raise anything. What comes after is the checker's own.
@@ -168,7 +168,7 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
 
 def of_second_order(seen: Examination, /) -> Story:
     """The derivatives of the derivatives, as functions of leaves and cotangent."""
-    task = seen.problem
+    task = seen.problem.as_given
     law = second_order.hessian_symmetry(task, task.leaves, seen.stream())
     story = Story(identities=law, notes=second_order.missing_second_order(task))
     for name, g, args in second_order.second_order(task):
@@ -177,7 +177,8 @@ def of_second_order(seen: Examination, /) -> Story:
 
 
 def _derivative(seen, name, g, args) -> Story:
-    precision = "float64" if seen.problem.wide else "own"
+    given = seen.problem.as_given
+    precision = "float64" if given.wide else None if seen.problem.widened else "own"
     mode = name.split()[0]
     task = problem(g, args, modes=(mode,), precision=precision, own=False)
     inner = Examination(

@@ -272,7 +272,7 @@ def test_kernels_with_rules_are_checked():
     assert [r.check.verdict for r in result.rules] == [Verdict.FAIL, Verdict.PASS]
 
 
-def test_a_rule_that_exists_in_float32_only_is_checked_there():
+def test_a_rule_that_exists_in_float32_only_is_widened():
     result = audit(
         lambda x: wrong(x.astype(jnp.float32)),
         X,
@@ -281,7 +281,7 @@ def test_a_rule_that_exists_in_float32_only_is_checked_there():
         locate=False,
     )
     assert result.rules[0].shapes == ("float32[3]",)
-    assert result.rules[0].check.precision == "float32"
+    assert "widened to float64" in result.rules[0].check.notes[0]
     assert result.verdict is Verdict.FAIL
 
 

@@ -53,8 +53,19 @@ def test_float32_arguments_and_constants_are_checked_in_float64():
     assert not jax.config.jax_enable_x64
 
 
-def test_a_function_that_rounds_inside_is_checked_in_its_own_dtype():
+def test_a_function_that_rounds_inside_is_widened():
     result = check(lambda x: jnp.sin(x.astype(jnp.float32)).astype(x.dtype), X)
+    assert result.precision == "float64"
+    assert result.rtol == 1e-2
+    assert "rounds to float32 inside: its program was widened" in result.notes[0]
+
+
+def test_a_function_that_cannot_be_widened_is_checked_in_its_own_dtype():
+    def f(x):
+        y = x.astype(jnp.float32)
+        return jax.lax.while_loop(lambda y: y[0] > 9, lambda y: y / 2, y) + y
+
+    result = check(f, X, modes=("forward",))
     assert result.precision == "float32"
     assert result.rtol == 1e-2
     assert "rounds to float32 inside" in result.notes[0]
@@ -72,7 +83,7 @@ def test_a_function_that_does_not_trace_in_float64_is_checked_in_its_own_dtype()
 
 
 def test_a_bfloat16_function_is_never_passed_at_a_resolution_it_lacks():
-    result = check(lambda x: jnp.sin(x.astype(jnp.bfloat16)), X)
+    result = check(lambda x: jnp.sin(x.astype(jnp.bfloat16)), X, precision="own")
     assert result.precision == "bfloat16"
     assert result.verdict is Verdict.INCONCLUSIVE
 

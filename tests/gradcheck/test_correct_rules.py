@@ -116,12 +116,25 @@ BLIND = {
 }
 
 
-@pytest.mark.parametrize(("f", "x", "reason"), BLIND.values(), ids=BLIND.keys())
-def test_what_cannot_be_seen_is_neither_passed_nor_accused(f, x, reason):
-    result = check(f, x, transformations=False)
+# What is hidden by rounding shows where it is widened.
+ROUNDED = {"noise", "hidden", "sums to one, in float32"}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_what_cannot_be_seen_is_neither_passed_nor_accused(name):
+    f, x, reason = BLIND[name]
+    precision = "own" if name in ROUNDED else None
+    result = check(f, x, transformations=False, precision=precision)
     assert result.verdict is Verdict.INCONCLUSIVE, str(result)
     assert reason in result.reason
     assert result.resolution > result.rtol
+
+
+@pytest.mark.parametrize("name", sorted(ROUNDED))
+def test_what_only_rounding_hides_passes(name):
+    f, x, _ = BLIND[name]
+    result = check(f, x, transformations=False)
+    assert result.verdict is Verdict.PASS, str(result)
 
 
 def test_a_kink_is_noted():

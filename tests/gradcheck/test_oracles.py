@@ -58,7 +58,9 @@ def test_a_reference_decides_where_differences_see_nothing():
     for factor, verdict in ((1.0, Verdict.PASS), (1.05, Verdict.FAIL)):
         slope = lambda res, w, k=factor: (k * w * jnp.cos(res[0]),)  # noqa: E731
         rule = with_vjp(lambda x: noisy(x), slope)
-        assert quick(rule, X).verdict is Verdict.INCONCLUSIVE or factor == 1.0
+        own = {"precision": "own"}
+        assert quick(rule, X, **own).verdict is Verdict.INCONCLUSIVE or factor == 1.0
+        assert quick(rule, X, reference=noisy, **own).verdict is verdict
         assert quick(rule, X, reference=noisy).verdict is verdict
 
 
@@ -67,11 +69,12 @@ def test_the_body_of_a_rule_acquits_where_differences_see_nothing():
         return 1e8 + jnp.sin(x.astype(jnp.float32))
 
     right = with_vjp(f, lambda res, w: (w * jnp.cos(res[0]),))
-    result = quick(right, X)
+    result = quick(right, X, precision="own")
     assert result.verdict is Verdict.PASS, str(result)
     assert by_oracle(result, BODY)
     wrong = with_vjp(f, lambda res, w: (1.05 * w * jnp.cos(res[0]),))
-    result = quick(wrong, X)
+    assert quick(wrong, X).verdict is Verdict.FAIL
+    result = quick(wrong, X, precision="own")
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "own body" in result.reason
 
@@ -131,8 +134,12 @@ def test_the_precision_asked_for_is_the_one_that_is_used():
     own = quick(jnp.tanh, X, precision="own")
     assert own.precision == "float32"
     assert own.verdict is Verdict.PASS
+
+    def spectrum(x):
+        return jnp.real(jnp.fft.fft(x.astype(jnp.float32)))
+
     with pytest.raises(TypeError, match=r"cannot be checked in float64.*rounds"):
-        quick(lambda x: x.astype(jnp.bfloat16), X, precision="float64")
+        quick(spectrum, X, precision="float64")
 
 
 def test_differences_of_float32_are_accumulated_in_float64():
@@ -159,7 +166,8 @@ def test_a_rule_that_is_not_finite_where_its_body_is_fails_however_coarse_the_dt
         return lambda x: f(x.astype(jnp.bfloat16)).astype(x.dtype)
 
     x = np.float32([0, 1, 2, -3])
-    result = quick(coarse(rule), x)
+    assert quick(coarse(rule), x).verdict is Verdict.FAIL
+    result = quick(coarse(rule), x, precision="own")
     assert result.verdict is Verdict.FAIL
     assert any(np.isinf(g.error) and g.oracle == BODY for g in result.findings)
     assert quick(coarse(inverse_of_the_large), x).verdict is not Verdict.FAIL

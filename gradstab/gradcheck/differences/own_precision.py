@@ -18,8 +18,10 @@ from gradstab.gradcheck.subject.vectors import root_mean_square
 LOST = "loses digits that f loses too"
 
 # What rounding in f's own dtype may do, in units of what it does to f's value. The sums
-# inside a derivative are other sums than those inside f.
-_UNITS = 64
+# inside a derivative are other sums than those inside f. Of a dtype with few digits so
+# many units would be everything.
+_UNITS, _UNITS_OF_FEW = 64, 8
+_FEW_DIGITS = 1e-6
 
 
 class OwnPrecision:
@@ -60,8 +62,9 @@ class OwnPrecision:
         # One dtype may hold a kink apart from the point that the other does not, and
         # what an argument is rounded by moves the derivative too: the bend says so.
         eps = float(jnp.finfo(self.own.dtype).eps)
-        near = kink(probes, finest=_UNITS * eps * probes.scale)
-        bar = 2 * near + _UNITS * (eps * probes.value + gap) / probes.scale
+        units = _UNITS if eps < _FEW_DIGITS else _UNITS_OF_FEW
+        near = kink(probes, finest=units * eps * probes.scale)
+        bar = 2 * near + units * (eps * probes.value + gap) / probes.scale
         if not np.isfinite(size) or error <= self.rtol * size:
             state = AGREES
         else:

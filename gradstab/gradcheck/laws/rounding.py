@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.gradcheck.subject.interpreting import called, evaluated
 
 # The functions of the compiler err by up to about two units.
 _UNITS = 2.0
@@ -97,27 +98,20 @@ def _operands(body):
 
 
 def _evaluate(closed, values, seed) -> list:
-    env = dict(_compat.constants(closed))
-    env.update(zip(closed.jaxpr.invars, values, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, _compat.Literal) else env[atom]
-
-    for place, eqn in enumerate(closed.jaxpr.eqns):
-        operands = [read(atom) for atom in eqn.invars]
-        results = _equation(eqn, operands, _mix(seed + jnp.uint32(place)))
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+    return evaluated(
+        closed,
+        values,
+        lambda eqn, operands, place: _equation(
+            eqn, operands, _mix(seed + jnp.uint32(place))
+        ),
+    )
 
 
 def _equation(eqn, operands, seed) -> list:
     if eqn.primitive.name in _EXACT:
         return _bound(eqn, operands)
-    body = _compat.inlined_body(eqn)
-    if body is None and _compat.is_rule(eqn):
-        (body,) = _compat.inner_programs(eqn)[:1]
-    if body is not None:
-        return _evaluate(_closed(body), operands, seed)
+    if (body := called(eqn)) is not None:
+        return _evaluate(body, operands, seed)
     if (parts := _compat.scan_parts(eqn)) is not None:
         return _scan(parts, operands, seed)
     terms = _num_terms(eqn)
@@ -149,18 +143,13 @@ def _scan(parts, operands, seed) -> list:
 
     def step(state, x):
         seed, carry = state
-        out = _evaluate(_closed(parts.body), [*consts, *carry, *x], seed)
+        out = _evaluate(parts.body, [*consts, *carry, *x], seed)
         return (_mix(seed), out[: parts.num_carry]), out[parts.num_carry :]
 
     (_, carry), ys = jax.lax.scan(
         step, (seed, carry), slices, length=parts.length, reverse=parts.reverse
     )
     return [*carry, *ys]
-
-
-def _closed(body):
-    # Rematerialisation holds an open program, without constants.
-    return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())
 
 
 def _num_terms(eqn) -> float:

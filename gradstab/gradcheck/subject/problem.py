@@ -8,9 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.subject import traits
-from gradstab.gradcheck.subject.abilities import REFUSALS, VMAP, abilities, program
+from gradstab.gradcheck.subject.abilities import (
+    LOOP,
+    REFUSALS,
+    VMAP,
+    abilities,
+    has_vjp,
+    program,
+)
 from gradstab.gradcheck.subject.arguments import floating_part
 from gradstab.gradcheck.subject.settings import settings
+from gradstab.gradcheck.subject.unrounded import unrounded
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")
@@ -18,6 +26,9 @@ PRECISIONS = (None, "float64", "own")
 
 # There float64 does not exist, or is emulated at a hundredth of the speed.
 _NO_FLOAT64 = ("METAL", "tpu")
+
+# Code whose value changes by more than this when it is widened is made for its dtype.
+_SAME = 0.1
 
 # Bytes per evaluation up to which compiling costs more than the check's running.
 _SMALL = 2**15
@@ -39,6 +50,9 @@ class Problem:
         of_leaves: makes another function of the same arguments one of the leaves.
         own: the same problem in its own precision, if that is not float64; None also if
             `wide` is not set.
+        widened: whether f rounds inside, and what it computes was put into float64: a
+            copy of f and its rules, which knows nothing of what JAX makes of them under
+            transformations.
         engine: ``vmap``, ``map`` (one point at a time, compiled) or ``loop`` (in
             Python): how f is evaluated at many points.
         footprint: bytes that one evaluation of f takes, roughly.
@@ -57,15 +71,38 @@ class Problem:
     notes: tuple[str, ...]
     of_leaves: Callable
     own: "Problem | None" = None
+    widened: bool = False
     engine: str = VMAP
     footprint: int = 0
     iterates: bool = False
     has_rules: bool = False
     quick: bool = False
 
+    @property
+    def as_given(self) -> "Problem":
+        """The problem whose f is the user's own, and no copy."""
+        return self.own if self.widened and self.own is not None else self
+
     def context(self):
         """The JAX settings under which f is called."""
         return settings(wide=self.wide)
+
+    def like_f(self, g: Callable, /) -> Callable:
+        """Another function of f's arguments, of the leaves and in the precision of `f`.
+
+        Raises:
+            NotImplementedError: f was widened, and g cannot be.
+        """
+        lone = self.of_leaves(g)
+        if not self.widened or self.own is None:
+            return lone
+        with self.own.context():
+            outputs = jax.eval_shape(lone, self.own.leaves)
+            reverse = has_vjp(lone, self.own.leaves, outputs)
+            wide = unrounded(lone, self.own.leaves, outputs, forward=not reverse)
+        with self.context():
+            jax.eval_shape(wide, self.leaves)
+        return wide
 
 
 def problem(
@@ -90,9 +127,10 @@ def problem(
         own: whether the problem in its own precision is wanted beside that in float64.
 
     Returns:
-        The problem in float64, with the one in its own precision beside it, or, if f
-        does not trace there or rounds to a narrower dtype inside, the latter, with a
-        note that says why.
+        The problem in float64, with the one in its own precision beside it. If f rounds
+        to a narrower dtype inside, whatever it is given, its program and those of its
+        rules are widened. If that cannot be, or f does not trace in float64, the
+        problem is that in its own precision, with a note that says why.
 
     Raises:
         TypeError: there is no rule for the only mode asked for, or f does not exist in
@@ -100,25 +138,69 @@ def problem(
         ValueError: there is no floating argument or no floating output.
     """
     if precision is None and jax.default_backend() in _NO_FLOAT64:
-        reason = f"float64 is slow or absent on {jax.default_backend()}"
+        lifted, reason = None, f"float64 is slow or absent on {jax.default_backend()}"
     elif precision == "own":
-        reason = "that was asked for"
+        lifted, reason = None, "that was asked for"
     else:
         lifted, reason = _lifted(f, args, modes, own=own)
-        if lifted is not None:
-            return lifted
-        if precision == "float64":
-            raise TypeError(f"f cannot be checked in float64: {reason}")
+    if lifted is not None and lifted.dtype == jnp.float64:
+        return lifted
+    if lifted is None and precision == "float64":
+        raise TypeError(f"f cannot be checked in float64: {reason}")
     with settings(wide=False):
         found = _trace(f, args, modes, None)
     if found.dtype == jnp.float64:
         return found
+    if lifted is not None and (wide := _widened(found)) is not None:
+        return wide
+    if precision == "float64":
+        raise TypeError(f"f cannot be checked in float64: {reason}")
     note = f"f was checked in its own {found.dtype}, because {reason}"
     return dataclasses.replace(found, notes=(note, *found.notes))
 
 
+def _widened(own: Problem) -> Problem | None:
+    """The problem with the programs of f and its rules in float64; None without."""
+    if own.engine == LOOP:
+        return None
+    try:
+        with own.context():
+            f = unrounded(
+                own.f, own.leaves, own.outputs, forward="forward" in own.modes
+            )
+        with settings(wide=True):
+            wide = _trace(f, (own.leaves,), own.modes, jnp.float64)
+        # Any operation may turn out to have no form in float64.
+        if wide.dtype != jnp.float64 or not _alike(own, wide):
+            return None
+    except (*REFUSALS, jax.errors.JaxRuntimeError):
+        return None
+    note = f"f rounds to {own.dtype} inside: its program was widened to float64"
+    return dataclasses.replace(
+        wide,
+        names=own.names,
+        of_leaves=own.of_leaves,
+        notes=(note, *own.notes),
+        own=own,
+        widened=True,
+        iterates=own.iterates,
+        has_rules=own.has_rules,
+    )
+
+
+def _alike(own: Problem, wide: Problem) -> bool:
+    """Whether f has about the same value in both."""
+    values = []
+    for task in (own, wide):
+        with task.context():
+            found = jax.device_get(jax.jit(task.f)(task.leaves))
+        values.append(np.concatenate([np.ravel(y).astype(float) for y in found]))
+    gap, size = np.linalg.norm(values[0] - values[1]), np.linalg.norm(values[1])
+    return bool(gap <= _SAME * size)
+
+
 def _lifted(f, args, modes, *, own):
-    """The problem in float64 with its own beside it, or None and the reason."""
+    """The problem lifted to float64, its own beside it, or None; and what is amiss."""
     with settings(wide=True):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
@@ -126,7 +208,7 @@ def _lifted(f, args, modes, *, own):
             line = (str(error).splitlines() or [""])[0][:160]
             return None, f"it does not trace in float64: {type(error).__name__}: {line}"
     if lifted.dtype != jnp.float64:
-        return None, f"it rounds to {lifted.dtype} inside"
+        return lifted, f"it rounds to {lifted.dtype} inside"
     beside = _own(f, args, lifted) if own else None
     return dataclasses.replace(lifted, own=beside), ""
 

@@ -1,0 +1,147 @@
+"""A function, and the rule of its derivative, without the rounding inside of them.
+
+Code in mixed precision rounds to bfloat16 wherever it says so, whatever dtype its
+arguments have, and differences of such a function see little. The same program with
+every narrow number widened is the function that was meant; and its rule, widened as
+well, is the formula that was meant.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradstab import _compat
+from gradstab.gradcheck.subject.interpreting import called, evaluated
+
+_WIDE = jnp.float64
+
+# They read the digits of a number, of a wider one others, or are made for a dtype.
+_OF_ONE_DTYPE = frozenset(
+    {"bitcast_convert_type", "nextafter", "pure_callback", "io_callback", "ffi_call"}
+)
+
+
+def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool):
+    """A function of arrays in float64 throughout, with the rule of its derivative.
+
+    Args:
+        f: from a tuple of arrays to a tuple of arrays, which rounds inside.
+        point: the arrays.
+        outputs: shape records of the results.
+        forward: whether f has a forward mode. Then its JVP is widened, which is
+            transposed in reverse mode, as JAX does with that of f; else its VJP.
+
+    Returns:
+        A function like f, to be called with float64 arrays under `jax.enable_x64`.
+        Numbers that do not depend on the arrays (masks, constants) keep their values.
+
+    Raises:
+        NotImplementedError: somewhere float64 cannot be put in the place of what is
+            there: in kernels, callbacks, loops until convergence, complex numbers, and
+            where the digits of a number are read.
+
+    Cost: two traces.
+    """
+    if forward:
+        program = jax.make_jaxpr(lambda x, v: jax.jvp(f, (x,), (v,))[1])(point, point)
+        with_rule = _with_jvp
+    else:
+        like = tuple(jnp.zeros(y.shape, y.dtype) for y in outputs)
+        program = jax.make_jaxpr(lambda x, w: jax.vjp(f, x)[1](w))(point, like)
+        with_rule = _with_vjp
+    return with_rule(_widened(jax.make_jaxpr(f)(point)), _widened(program))
+
+
+def _with_jvp(value, rule):
+    wide = jax.custom_jvp(lambda point: tuple(value(*point)))
+    wide.defjvp(lambda p, v: (wide(*p), tuple(rule(*p[0], *v[0]))))
+    return lambda point: wide(point)
+
+
+def _with_vjp(value, rule):
+    wide = jax.custom_vjp(lambda point: tuple(value(*point)))
+    wide.defvjp(
+        lambda point: (wide(point), point),
+        lambda point, w: (tuple(rule(*point, *w)),),
+    )
+    return lambda point: wide(point)
+
+
+def _widened(closed) -> Callable[..., list]:
+    """The function ``float64 inputs -> float64 results`` of a program."""
+    return lambda *values: [_wide(y) for y in evaluated(closed, values, _equation)]
+
+
+def _equation(eqn, operands, place=0) -> list:
+    if not any(map(_is_wide, operands)):
+        return _fixed(eqn, operands)
+    if (body := called(eqn)) is not None:
+        return evaluated(body, operands, _equation)
+    if (parts := _compat.scan_parts(eqn)) is not None:
+        return _scan(parts, operands)
+    if (branches := _compat.cond_branches(eqn)) is not None:
+        return jax.lax.switch(
+            operands[0], [_branch(b) for b in branches], *operands[1:]
+        )
+    name = eqn.primitive.name
+    changed = _compat.widened_parameters(eqn, _WIDE)
+    if name in _OF_ONE_DTYPE or (
+        _compat.inner_programs(eqn) and "update_jaxpr" not in changed
+    ):
+        raise NotImplementedError(f"{name} in float64")
+    operands = list(map(_wide, operands))
+    if name == "reduce_precision":
+        return operands[:1]
+    results = _compat.bind(eqn, operands, **changed)
+    if any(map(_is_narrow, results)):
+        raise NotImplementedError(f"{name} in float64")
+    return results
+
+
+def _fixed(eqn, operands) -> list:
+    """What does not depend on the leaves, and need not be traced."""
+    if any(isinstance(x, Tracer) for x in operands):
+        return _compat.bind(eqn, operands)
+    with jax.ensure_compile_time_eval():
+        return _compat.bind(eqn, operands)
+
+
+def _branch(body) -> Callable[..., list]:
+    return lambda *values: [_wide(y) for y in evaluated(body, values, _equation)]
+
+
+def _scan(parts, operands) -> list:
+    consts = operands[: parts.num_consts]
+    carry = operands[parts.num_consts : parts.num_consts + parts.num_carry]
+    slices = operands[parts.num_consts + parts.num_carry :]
+
+    def step(carry, x):
+        out = evaluated(parts.body, [*consts, *carry, *x], _equation)
+        out = list(map(_wide, out))
+        return out[: parts.num_carry], out[parts.num_carry :]
+
+    carry, ys = jax.lax.scan(
+        step,
+        list(map(_wide, carry)),
+        slices,
+        length=parts.length,
+        reverse=parts.reverse,
+    )
+    return [*carry, *ys]
+
+
+def _wide(x):
+    return jnp.asarray(x).astype(_WIDE) if _is_narrow(x) else x
+
+
+def _is_narrow(x) -> bool:
+    dtype = jnp.asarray(x).dtype if jnp.isscalar(x) else x.dtype
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise NotImplementedError("complex numbers in float64")
+    return jnp.issubdtype(dtype, jnp.floating) and dtype != _WIDE
+
+
+def _is_wide(x) -> bool:
+    return getattr(x, "dtype", None) == _WIDE
