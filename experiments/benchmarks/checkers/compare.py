@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import json
 import multiprocessing
 import os
+import pathlib
 import zlib
 
 import jax
+import numpy as np
 
 from experiments.benchmarks.checkers import judges
 from experiments.benchmarks.checkers.cases import (
@@ -22,7 +25,8 @@ from experiments.benchmarks.checkers.jax_operations import WRONG_IN_JAX, operati
 from experiments.benchmarks.checkers.mutants import MUTANTS
 from experiments.benchmarks.checkers.rules import with_vjp
 
-PARTS = ("mutants", "correct", "operations", "torch")
+# Twins are the mutants' plain functions where they round inside: right ones.
+PARTS = ("mutants", "twins", "correct", "operations", "torch")
 
 # Of rows of the correct functions and the operations that turned out not to be right.
 FOUND = "wrong in JAX"
@@ -45,6 +49,7 @@ class Config:
     names: tuple[str, ...] = ()  # only those that contain one of these
     every: int = 1  # n: every n-th of them only
     workers: int = 2
+    resume: str = ""  # rows.jsonl of a run that was cut short: not judged again
     quick_compiler: bool = False  # compile fast and not well; seconds mean less then
 
 
@@ -100,6 +105,8 @@ def tasks(config) -> list[tuple[str, str]]:
     found = []
     if "mutants" in config.parts:
         found += [("mutants", m.name) for m in MUTANTS if m.half in halves]
+    if "twins" in config.parts:
+        found += [("twins", m.name) for m in MUTANTS if m.half in halves]
     if "correct" in config.parts:
         found += [("correct", name) for name in correct()]
     if "operations" in config.parts:
@@ -122,9 +129,11 @@ def run(config, advance=lambda rows: None) -> list[Row]:
 
     Args:
         config: what is to be judged.
-        advance: called with the rows of every task that is done.
+        advance: called with the rows of every task that is done, and first with those
+            of the run that is resumed.
     """
-    rows = []
+    rows = kept(config.resume) if config.resume else []
+    advance(rows)
     context = multiprocessing.get_context("spawn")
     judge = functools.partial(judge_task, config=config)
     with context.Pool(
@@ -134,6 +143,25 @@ def run(config, advance=lambda rows: None) -> list[Row]:
             rows += done
             advance(done)
     return rows
+
+
+def kept(path) -> list[Row]:
+    """The rows of a file that a run has written."""
+    lines = pathlib.Path(path).read_text().splitlines()
+    return [Row(**json.loads(line)) for line in lines]
+
+
+@functools.cache
+def _done(path) -> frozenset:
+    """What a run that is resumed has judged."""
+    return frozenset((r.part, r.name, r.wrong, r.judge) for r in kept(path))
+
+
+def _to_ask(config, known) -> tuple[str, ...]:
+    """The judges that have not judged this."""
+    case = known["part"], known["name"], known["wrong"]
+    done = _done(config.resume) if config.resume else frozenset()
+    return tuple(judge for judge in config.judges if (*case, judge) not in done)
 
 
 def _start(quick_compiler):
@@ -147,6 +175,7 @@ def judge_task(task, config) -> list[Row]:
     part, what = task
     judge = {
         "mutants": _judge_mutant,
+        "twins": _judge_twin,
         "correct": _judge_correct,
         "operations": _judge_operation,
         "torch": _judge_torch,
@@ -175,12 +204,29 @@ def _judge_mutant(name, config):
             "part": "mutants",
             "name": case.name,
             "wrong": True,
-            "size": case.size(),
+            "size": np.nan,
             "half": mutant.half,
             "klass": mutant.klass,
             "dtype": case.dtype,
         }
-        options = {"dtype": case.dtype, "order": mutant.order}
+        if _to_ask(config, known):
+            known["size"] = case.size()
+            options = {"dtype": case.dtype, "order": mutant.order}
+            rows += _all_judges(config, case.f, case.args, options, known)
+    return rows
+
+
+def _judge_twin(name, config):
+    """The plain function of a mutant, as code that rounds to a dtype inside."""
+    mutant, rows = _NAMED[name], []
+    for dtype in config.dtypes:
+        if dtype == "float64" or dtype not in mutant.dtypes:
+            continue
+        (shape,) = shapes_of(mutant, dtype, "one")
+        plain = dataclasses.replace(mutant, f=mutant.truth)
+        case = Case(plain, shape, dtype)
+        known = _known("twins", case.name, wrong=False, dtype=dtype)
+        options = {"dtype": dtype, "order": mutant.order}
         rows += _all_judges(config, case.f, case.args, options, known)
     return rows
 
@@ -199,6 +245,9 @@ def _as_float(a, dtype):
 
 
 def _judge_operation(name, config):
+    cases = [_known("operations", name, wrong=wrong) for wrong in (False, True)]
+    if not any(_to_ask(config, known) for known in cases):
+        return []
     f, args = operations()[name]
     args = jax.tree.map(lambda a: _as_float(a, "float64"), args)
 
@@ -218,6 +267,10 @@ def _judge_operation(name, config):
 def _judge_torch(name, config):
     from experiments.benchmarks.checkers.torch_judge import judge_port
 
+    if config.resume and any(
+        name in r.name for r in kept(config.resume) if r.part == "torch"
+    ):
+        return []
     rows = []
     for known, verdicts in judge_port(name, config):
         for judge, judgement in verdicts.items():
@@ -242,7 +295,7 @@ def _known(part, name, *, wrong, size=0.0, dtype="float64"):
 def _all_judges(config, f, args, options, known):
     return [
         _row(known, name, judges.judged(name, f, args, **options))
-        for name in config.judges
+        for name in _to_ask(config, known)
     ]
 
 

@@ -5,8 +5,6 @@ Of kept rows too, also of a run that was cut short:
 python -m experiments.benchmarks.checkers.tables results/checkers-1/rows.jsonl ...
 """
 
-import json
-import pathlib
 import sys
 
 import numpy as np
@@ -31,7 +29,7 @@ def tables(rows) -> str:
         for half in ("tuned", "frozen")
         if any(row.half == half and row.part == "mutants" for row in rows)
     ]
-    for part in ("correct", "operations"):
+    for part in ("twins", "correct", "operations"):
         if chosen := [row for row in rows if row.part == part]:
             parts.append(
                 f"## {part.capitalize()}\n\n{_right_and_wrong(chosen, judged)}"
@@ -142,11 +140,5 @@ def _table(head, lines):
     return "\n".join("| " + " | ".join(str(c) for c in row) + " |" for row in rows)
 
 
-def kept(path) -> list[compare.Row]:
-    """The rows of a file that a run has written."""
-    lines = pathlib.Path(path).read_text().splitlines()
-    return [compare.Row(**json.loads(line)) for line in lines]
-
-
 if __name__ == "__main__":
-    print(tables([row for path in sys.argv[1:] for row in kept(path)]))
+    print(tables([row for path in sys.argv[1:] for row in compare.kept(path)]))
