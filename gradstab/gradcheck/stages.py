@@ -45,6 +45,9 @@ def at_point(seen: Examination, /) -> Story:
         return story
     if not story.failed and (own := seen.problem.own) is not None:
         story += _rounding(seen, own, look)
+    if seen.problem.widened:
+        findings = tuple(_with_rounding(story.findings))
+        story = dataclasses.replace(story, findings=findings)
     if any(g.state == KINK for g in story.findings):
         story = _beside_kinks(seen, story)
     if seen.problem.has_rules and unsettled(story.findings):
@@ -62,6 +65,20 @@ def _rounding(seen, own: Problem, look: Look) -> Story:
     lost = [g for g in found if g.state == LOST]
     note = f"in {own.dtype} the rule {LOST} in {named(lost)}"
     return Story(found, notes=(note,) * bool(lost))
+
+
+def _with_rounding(found):
+    """Findings of formulas that were widened, no finer than the rule's own rounding.
+
+    It is spread over all entries: its root mean square is known from a few.
+    """
+    own = {(g.leaf, g.mode): 2 * g.error for g in found if g.oracle == ROUNDING}
+    for g in found:
+        limit = own.get((g.leaf, g.mode), 0.0)
+        if g.oracle == ROUNDING or g.state != AGREES or not g.resolution < limit:
+            yield g
+        else:
+            yield dataclasses.replace(g, resolution=limit)
 
 
 def _beside_kinks(seen, story: Story) -> Story:

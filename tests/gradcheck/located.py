@@ -34,15 +34,15 @@ def accusation(leaf="args[0]", mode="reverse"):
     return Finding(1.0, 0.0, 0.0, 0.0, "differs", False, leaf, mode, "differences")
 
 
-def place(f, *args, leaf="args[0]", mode="reverse", seed=0, **options):
+def place(f, *args, leaf="args[0]", mode="reverse", seed=0, precision=None, **options):
     """Where f's rule is wrong."""
-    task = problem(f, args, modes=MODES)
+    task = problem(f, args, modes=MODES, precision=precision)
     rng = np.random.default_rng(seed)
     return locate(task, task.leaves, accusation(leaf, mode), rng, **options)
 
 
-def cause(f, *args, leaf="args[0]", mode="reverse", seed=0, **options):
+def cause(f, *args, leaf="args[0]", mode="reverse", seed=0, precision=None, **options):
     """Why f's rule is wrong."""
-    task = problem(f, args, modes=MODES)
+    task = problem(f, args, modes=MODES, precision=precision)
     rng = np.random.default_rng(seed)
     return hint(task, task.leaves, accusation(leaf, mode), rng, **options)

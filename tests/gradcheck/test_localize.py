@@ -173,7 +173,7 @@ def test_an_entry_is_found_beside_one_that_needs_a_tiny_step():
 @pytest.mark.slow
 def test_in_float32_the_bar_is_wider_and_the_place_the_same():
     rule = with_vjp(lambda x: jnp.tanh(x.astype(jnp.float32)), doubled(5))
-    found = place(rule, normal(0, 1000), hints=False)
+    found = place(rule, normal(0, 1000), hints=False, precision="own")
     assert (found.index, found.count) == ((5,), 1)
     assert 1e-6 < found.bar < 1e-2
 

@@ -99,7 +99,8 @@ class Problem:
         with self.own.context():
             outputs = jax.eval_shape(lone, self.own.leaves)
             reverse = has_vjp(lone, self.own.leaves, outputs)
-            wide = unrounded(lone, self.own.leaves, outputs, forward=not reverse)
+            options = {"forward": not reverse, "dtype": self.own.dtype}
+            wide = unrounded(lone, self.own.leaves, outputs, **options)
         with self.context():
             jax.eval_shape(wide, self.leaves)
         return wide
@@ -165,9 +166,8 @@ def _widened(own: Problem) -> Problem | None:
         return None
     try:
         with own.context():
-            f = unrounded(
-                own.f, own.leaves, own.outputs, forward="forward" in own.modes
-            )
+            options = {"forward": "forward" in own.modes, "dtype": own.dtype}
+            f = unrounded(own.f, own.leaves, own.outputs, **options)
         with settings(wide=True):
             wide = _trace(f, (own.leaves,), own.modes, jnp.float64)
         # Any operation may turn out to have no form in float64.
@@ -189,14 +189,17 @@ def _widened(own: Problem) -> Problem | None:
 
 
 def _alike(own: Problem, wide: Problem) -> bool:
-    """Whether f has about the same value in both."""
-    values = []
-    for task in (own, wide):
-        with task.context():
-            found = jax.device_get(jax.jit(task.f)(task.leaves))
-        values.append(np.concatenate([np.ravel(y).astype(float) for y in found]))
-    gap, size = np.linalg.norm(values[0] - values[1]), np.linalg.norm(values[1])
-    return bool(gap <= _SAME * size)
+    """Whether f has about the same value in both, and the same when traced again."""
+    first, again, widened = map(_value, (own, own, wide))
+    gap, size = np.linalg.norm(first - widened), np.linalg.norm(widened)
+    return bool(gap <= _SAME * size) and np.array_equal(first, again)
+
+
+def _value(task: Problem) -> np.ndarray:
+    with task.context():
+        # A new function each time: JAX remembers those that it has traced.
+        found = jax.device_get(jax.jit(lambda point: task.f(point))(task.leaves))
+    return np.concatenate([np.ravel(y).astype(float) for y in found])
 
 
 def _lifted(f, args, modes, *, own):

@@ -3,7 +3,8 @@
 Code in mixed precision rounds to bfloat16 wherever it says so, whatever dtype its
 arguments have, and differences of such a function see little. The same program with
 every narrow number widened is the function that was meant; and its rule, widened as
-well, is the formula that was meant.
+well, is the formula that was meant. A rule that rounds to a coarser dtype than its
+function does goes on doing that: it is a mistake as likely as not.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ _OF_ONE_DTYPE = frozenset(
 )
 
 
-def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool):
+def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool, dtype):
     """A function of arrays in float64 throughout, with the rule of its derivative.
 
     Args:
@@ -32,15 +33,14 @@ def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool):
         outputs: shape records of the results.
         forward: whether f has a forward mode. Then its JVP is widened, which is
             transposed in reverse mode, as JAX does with that of f; else its VJP.
+        dtype: the coarsest that f computes in. What is coarser stays so.
 
     Returns:
         A function like f, to be called with float64 arrays under `jax.enable_x64`.
         Numbers that do not depend on the arrays (masks, constants) keep their values.
-
-    Raises:
-        NotImplementedError: somewhere float64 cannot be put in the place of what is
-            there: in kernels, callbacks, loops until convergence, complex numbers, and
-            where the digits of a number are read.
+        It raises a NotImplementedError where float64 cannot be put in the place of what
+        is there: in kernels, callbacks, loops until convergence, complex numbers, and
+        where the digits of a number are read.
 
     Cost: two traces.
     """
@@ -51,7 +51,8 @@ def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool):
         like = tuple(jnp.zeros(y.shape, y.dtype) for y in outputs)
         program = jax.make_jaxpr(lambda x, w: jax.vjp(f, x)[1](w))(point, like)
         with_rule = _with_vjp
-    return with_rule(_widened(jax.make_jaxpr(f)(point)), _widened(program))
+    widened = _Widening(dtype).function
+    return with_rule(widened(jax.make_jaxpr(f)(point)), widened(program))
 
 
 def _with_jvp(value, rule):
@@ -69,35 +70,72 @@ def _with_vjp(value, rule):
     return lambda point: wide(point)
 
 
-def _widened(closed) -> Callable[..., list]:
-    """The function ``float64 inputs -> float64 results`` of a program."""
-    return lambda *values: [_wide(y) for y in evaluated(closed, values, _equation)]
+class _Widening:
+    """Evaluates programs in float64; what is coarser than a dtype stays so.
 
+    Args:
+        dtype: the coarsest that is widened.
+    """
 
-def _equation(eqn, operands, place=0) -> list:
-    if not any(map(_is_wide, operands)):
-        return _fixed(eqn, operands)
-    if (body := called(eqn)) is not None:
-        return evaluated(body, operands, _equation)
-    if (parts := _compat.scan_parts(eqn)) is not None:
-        return _scan(parts, operands)
-    if (branches := _compat.cond_branches(eqn)) is not None:
-        return jax.lax.switch(
-            operands[0], [_branch(b) for b in branches], *operands[1:]
+    def __init__(self, dtype):
+        self.digits = jnp.finfo(dtype).nmant
+
+    def function(self, closed, /) -> Callable[..., list]:
+        """The function ``float64 inputs -> float64 results`` of a program."""
+        return lambda *values: list(map(_wide, self._results(closed, values)))
+
+    def _results(self, closed, values):
+        return evaluated(closed, values, self._equation)
+
+    def _equation(self, eqn, operands, place) -> list:
+        if not any(map(_is_wide, operands)):
+            return _fixed(eqn, operands)
+        if (body := called(eqn)) is not None:
+            return self._results(body, operands)
+        if (parts := _compat.scan_parts(eqn)) is not None:
+            return self._scan(parts, operands)
+        if (branches := _compat.cond_branches(eqn)) is not None:
+            index, *rest = operands
+            return jax.lax.switch(index, list(map(self.function, branches)), *rest)
+        return self._widened(eqn, list(map(_wide, operands)))
+
+    def _widened(self, eqn, operands) -> list:
+        name, changed = eqn.primitive.name, _compat.widened_parameters(eqn, _WIDE)
+        combines = "update_jaxpr" in changed
+        if name in _OF_ONE_DTYPE or (_compat.inner_programs(eqn) and not combines):
+            raise NotImplementedError(f"{name} in float64")
+        if name == "reduce_precision" and eqn.params["mantissa_bits"] >= self.digits:
+            return operands
+        results = _compat.bind(eqn, operands, **changed)
+        if any(map(_is_narrow, results)):
+            raise NotImplementedError(f"{name} in float64")
+        coarse = _coarser(eqn, self.digits)
+        return results if coarse is None else [_wide(y.astype(coarse)) for y in results]
+
+    def _scan(self, parts, operands) -> list:
+        consts = operands[: parts.num_consts]
+        carry = operands[parts.num_consts : parts.num_consts + parts.num_carry]
+        slices = operands[parts.num_consts + parts.num_carry :]
+
+        def step(carry, x):
+            out = list(map(_wide, self._results(parts.body, [*consts, *carry, *x])))
+            return out[: parts.num_carry], out[parts.num_carry :]
+
+        carry, ys = jax.lax.scan(
+            step,
+            list(map(_wide, carry)),
+            slices,
+            length=parts.length,
+            reverse=parts.reverse,
         )
-    name = eqn.primitive.name
-    changed = _compat.widened_parameters(eqn, _WIDE)
-    if name in _OF_ONE_DTYPE or (
-        _compat.inner_programs(eqn) and "update_jaxpr" not in changed
-    ):
-        raise NotImplementedError(f"{name} in float64")
-    operands = list(map(_wide, operands))
-    if name == "reduce_precision":
-        return operands[:1]
-    results = _compat.bind(eqn, operands, **changed)
-    if any(map(_is_narrow, results)):
-        raise NotImplementedError(f"{name} in float64")
-    return results
+        return [*carry, *ys]
+
+
+def _coarser(eqn, digits):
+    """The dtype of an equation's result if it has fewer digits; else None."""
+    dtypes = {_compat.dtype_of(v) for v in eqn.outvars if _compat.is_floating(v)}
+    coarse = [d for d in dtypes if jnp.finfo(d).nmant < digits]
+    return coarse[0] if coarse else None
 
 
 def _fixed(eqn, operands) -> list:
@@ -106,30 +144,6 @@ def _fixed(eqn, operands) -> list:
         return _compat.bind(eqn, operands)
     with jax.ensure_compile_time_eval():
         return _compat.bind(eqn, operands)
-
-
-def _branch(body) -> Callable[..., list]:
-    return lambda *values: [_wide(y) for y in evaluated(body, values, _equation)]
-
-
-def _scan(parts, operands) -> list:
-    consts = operands[: parts.num_consts]
-    carry = operands[parts.num_consts : parts.num_consts + parts.num_carry]
-    slices = operands[parts.num_consts + parts.num_carry :]
-
-    def step(carry, x):
-        out = evaluated(parts.body, [*consts, *carry, *x], _equation)
-        out = list(map(_wide, out))
-        return out[: parts.num_carry], out[parts.num_carry :]
-
-    carry, ys = jax.lax.scan(
-        step,
-        list(map(_wide, carry)),
-        slices,
-        length=parts.length,
-        reverse=parts.reverse,
-    )
-    return [*carry, *ys]
 
 
 def _wide(x):
