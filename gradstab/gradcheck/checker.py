@@ -66,9 +66,10 @@ def check(
     argument), it must be right along directions that keep them too.
 
     Everything is lifted to float64, whatever `jax_enable_x64` says. If f rounds to a
-    narrower dtype inside, its program and those of its rules are widened, so that what
-    is checked are the formulas; constants and masks keep their values. If f does not
-    exist in float64, it is checked in its own dtype, and a note says so. What
+    narrower dtype inside, or does not trace in float64, its program and those of its
+    rules are widened, so that what is checked are the formulas; constants and masks
+    keep their values. What cannot be widened is checked in its own dtype. Notes say
+    what was done. What
     rounding does to a rule in the dtype of the arguments is a finding of its own: it
     may be ``rtol`` or, if that is more, what is the default in that dtype. Where the
     differences see too little, the automatic differentiation of the bodies of f's

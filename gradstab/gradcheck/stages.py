@@ -220,7 +220,8 @@ def _renamed(task, name, leaves):
     kind = "tangent" if name.endswith("forward") else "cotangent"
     names = [f"{leaf}, {name}" for leaf in leaves]
     names += [f"{kind} {i}, {name}" for i in range(len(task.names) - len(leaves))]
-    return dataclasses.replace(task, names=tuple(names))
+    own = task.own and dataclasses.replace(task.own, names=tuple(names))
+    return dataclasses.replace(task, names=tuple(names), own=own)
 
 
 def entries(seen: Examination, /, *, progress: bool) -> Story:

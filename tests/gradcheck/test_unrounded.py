@@ -141,7 +141,7 @@ def test_a_wrong_rule_that_bfloat16_hides_is_found_and_placed():
     (place,) = check.locations
     assert place.expected == pytest.approx(2 * place.value, rel=1e-6)
     assert "factor of 1/2" in place.hint
-    assert "widened to float64" in check.notes[0]
+    assert "was widened to float64, because it rounds" in check.notes[0]
 
 
 @pytest.mark.slow

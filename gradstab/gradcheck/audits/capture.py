@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.gradcheck.audits import branching
 from gradstab.gradcheck.audits.calls import Call, Place, over_all_devices, reaches
+from gradstab.gradcheck.subject.interpreting import as_closed
 
 
 def calls_in(closed, values, /, *, moved) -> list[Call]:
@@ -71,7 +72,7 @@ def _evaluate(eqn, operands, moved, path):
         return _compat.bind(eqn, operands), reaches(eqn, moved), []
     body = _compat.inlined_body(eqn)
     if body is not None:
-        return _walk(_closed(body), operands, moved, path)
+        return _walk(as_closed(body), operands, moved, path)
     for parts, walk in _WALKS:
         found = parts(eqn)
         if found is not None:
@@ -81,11 +82,6 @@ def _evaluate(eqn, operands, moved, path):
     places = [_place(rule, parts, inside, ()) for rule, parts in _rules(eqn)]
     calls = [Call(place, [], False) for place in places]
     return _compat.bind(eqn, operands), reaches(eqn, moved), calls
-
-
-def _closed(body):
-    # Rematerialisation holds an open program, without constants.
-    return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())
 
 
 def _rules(eqn):

@@ -19,7 +19,7 @@ def evaluated(closed, values, equation: Callable, /) -> list:
     >>> [float(y) for y in evaluated(closed, [4.0], lambda e, v, _: _compat.bind(e, v))]
     [9.0]
     """
-    closed = _closed(closed)
+    closed = as_closed(closed)
     env = dict(_compat.constants(closed))
     env.update(zip(closed.jaxpr.invars, values, strict=True))
 
@@ -40,6 +40,6 @@ def called(eqn, /):
     return body
 
 
-def _closed(body):
-    # Rematerialisation holds an open program, without constants.
+def as_closed(body, /):
+    """The closed program; rematerialisation holds an open one, without constants."""
     return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())

@@ -50,9 +50,9 @@ class Problem:
         of_leaves: makes another function of the same arguments one of the leaves.
         own: the same problem in its own precision, if that is not float64; None also if
             `wide` is not set.
-        widened: whether f rounds inside, and what it computes was put into float64: a
-            copy of f and its rules, which knows nothing of what JAX makes of them under
-            transformations.
+        widened: whether f exists in its own precision only, and what it computes there
+            was put into float64: a copy of f and its rules, which knows nothing of what
+            JAX makes of them under transformations.
         engine: ``vmap``, ``map`` (one point at a time, compiled) or ``loop`` (in
             Python): how f is evaluated at many points.
         footprint: bytes that one evaluation of f takes, roughly.
@@ -128,31 +128,32 @@ def problem(
         own: whether the problem in its own precision is wanted beside that in float64.
 
     Returns:
-        The problem in float64, with the one in its own precision beside it. If f rounds
-        to a narrower dtype inside, whatever it is given, its program and those of its
-        rules are widened. If that cannot be, or f does not trace in float64, the
-        problem is that in its own precision, with a note that says why.
+        The problem in float64, with the one in its own precision beside it. If f does
+        not trace in float64, or rounds to a narrower dtype inside whatever it is given,
+        its program and those of its rules are widened. If that cannot be, the problem
+        is that in its own precision. A note says why.
 
     Raises:
         TypeError: there is no rule for the only mode asked for, or f does not exist in
             the precision asked for.
         ValueError: there is no floating argument or no floating output.
     """
+    wanted = precision != "own"
     if precision is None and jax.default_backend() in _NO_FLOAT64:
-        lifted, reason = None, f"float64 is slow or absent on {jax.default_backend()}"
+        wanted, reason = False, f"float64 is slow or absent on {jax.default_backend()}"
     elif precision == "own":
-        lifted, reason = None, "that was asked for"
+        reason = "that was asked for"
     else:
         lifted, reason = _lifted(f, args, modes, own=own)
-    if lifted is not None and lifted.dtype == jnp.float64:
-        return lifted
-    if lifted is None and precision == "float64":
-        raise TypeError(f"f cannot be checked in float64: {reason}")
+        if lifted is not None and lifted.dtype == jnp.float64:
+            return lifted
+        if lifted is None and precision == "float64":
+            raise TypeError(f"f cannot be checked in float64: {reason}")
     with settings(wide=False):
         found = _trace(f, args, modes, None)
     if found.dtype == jnp.float64:
         return found
-    if lifted is not None and (wide := _widened(found)) is not None:
+    if wanted and (wide := _widened(found, reason)) is not None:
         return wide
     if precision == "float64":
         raise TypeError(f"f cannot be checked in float64: {reason}")
@@ -160,7 +161,7 @@ def problem(
     return dataclasses.replace(found, notes=(note, *found.notes))
 
 
-def _widened(own: Problem) -> Problem | None:
+def _widened(own: Problem, reason: str) -> Problem | None:
     """The problem with the programs of f and its rules in float64; None without."""
     if own.engine == LOOP:
         return None
@@ -175,7 +176,7 @@ def _widened(own: Problem) -> Problem | None:
             return None
     except (*REFUSALS, jax.errors.JaxRuntimeError):
         return None
-    note = f"f rounds to {own.dtype} inside: its program was widened to float64"
+    note = f"the program of f was widened to float64, because {reason}"
     return dataclasses.replace(
         wide,
         names=own.names,
