@@ -108,3 +108,20 @@ def test_a_function_that_looks_at_values_is_called_from_python():
         result = check(f, X[:2])
         assert result.verdict is verdict, str(result)
         assert "called, not compiled" in " ".join(result.notes)
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_integers_of_64_bits_are_indices_in_every_precision(make):
+    """JAX lowers a wrong program where numpy's int64 meets a context without it."""
+    with jax.enable_x64(True):
+        tokens = make(np.array([[0, 3], [3, 1]]))
+    assert tokens.dtype == np.int64
+    table = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        result = gradstab.gradcheck.check(
+            lambda p, t, d=dtype: jnp.take(p.astype(d), t, axis=0),
+            *(table, tokens),
+            transformations=False,
+            at="given",
+        )
+        assert result.verdict is Verdict.PASS

@@ -44,7 +44,7 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
 
     def of_leaves(f):
         def floating(point):
-            full = list(leaves)
+            full = list(map(_fixed, leaves))
             for i, leaf in zip(where, point, strict=True):
                 full[i] = _joined(leaf) if i in pairs else leaf
             return _floating_outputs(f(*jax.tree.unflatten(treedef, full)))
@@ -86,6 +86,16 @@ def of_odd_shape(args: tuple, /) -> tuple | None:
         return leaf[tuple(slice(n - (n == size)) for n in leaf.shape)]
 
     return jax.tree.map(shorter, args)
+
+
+def _fixed(leaf):
+    """What is not moved. Integers of 64 bits do not fit where there are none."""
+    if not isinstance(leaf, np.ndarray | jax.Array) or _tree.is_key(leaf):
+        return leaf
+    if not jnp.issubdtype(leaf.dtype, jnp.integer):
+        return leaf
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return leaf if dtype == leaf.dtype else np.asarray(leaf).astype(dtype)
 
 
 def _floating_outputs(tree) -> tuple:
