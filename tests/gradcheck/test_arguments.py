@@ -110,6 +110,7 @@ def test_a_function_that_looks_at_values_is_called_from_python():
         assert "called, not compiled" in " ".join(result.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
 def test_integers_of_64_bits_are_indices_in_every_precision(make):
     """JAX lowers a wrong program where numpy's int64 meets a context without it."""

@@ -130,6 +130,7 @@ def test_what_cannot_be_seen_is_neither_passed_nor_accused(name):
     assert result.resolution > result.rtol
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ROUNDED))
 def test_what_only_rounding_hides_passes(name):
     f, x, _ = BLIND[name]

@@ -69,7 +69,16 @@ def widened(f, *, forward=False):
     return unrounded(lambda p: (f(*p),), (jnp.asarray(X),), (like,), **options)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+QUICK = {"layer", "scanned"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in FUNCTIONS
+    ],
+)
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "reverse"])
 def test_it_is_the_same_code_written_in_float64(name, forward, monkeypatch):
     f = FUNCTIONS[name]
@@ -176,6 +185,7 @@ def test_a_rule_that_is_right_but_for_its_rounding_is_accused_of_that():
     assert "loses its digits" in check.reason
 
 
+@pytest.mark.slow
 def test_a_rule_that_rounds_more_than_its_function_does_goes_on_doing_so():
     rule = jax.custom_vjp(lambda x: jnp.sin(x.astype(jnp.float32)))
 
