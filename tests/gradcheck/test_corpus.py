@@ -174,8 +174,10 @@ def _logsumexp_of_weights(b):
         (jnp.linalg.det, np.diag([0.0, 1, 1, 1]), np.diag([1.0, 0, 0, 0])),
         # log(b_1 + b_2).
         (_logsumexp_of_weights, np.float64([0.0, 2.0]), [0.5, 0.5]),
+        # -log(x) / (x - 1).
+        (jax.scipy.special.spence, np.float64([0.5, 1.5]), [-np.log(4), -np.log(2.25)]),
     ],
-    ids=["special.i0", "linalg.det", "logsumexp"],
+    ids=["special.i0", "linalg.det", "logsumexp", "special.spence"],
 )
 def test_derivatives_of_jax_itself_are_accused_where_they_are_wrong(f, x, truth):
     with jax.enable_x64(True):

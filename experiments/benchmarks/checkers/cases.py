@@ -24,6 +24,9 @@ WIDE = ("float64", "float32")  # for what does not exist in bfloat16
 _EXACT = 64
 _PROBES = 32
 
+# A derivative is zero if it is less than this share of the value over the argument.
+_ROUNDING = 1e-13
+
 
 def as_is(f: Callable) -> Callable:
     """The view of a mistake that shows in the plain gradient."""
@@ -171,7 +174,10 @@ def grade(wrong: Callable, right: Callable, args: tuple) -> float:
     sizes = [_norm(_minus(bad_value, value)) / size]
     for x, b, g in zip(floating, bad, good, strict=True):
         scale = float(jnp.sqrt(jnp.mean(jnp.square(x)))) or 1.0
-        sizes.append(_norm(b - g) / (_norm(g) or probes * size / scale))
+        typical = probes * size / scale
+        # The gradient of a similarity with itself is rounding, and no derivative.
+        vanishes = _norm(g) <= _ROUNDING * typical
+        sizes.append(_norm(b - g) / (typical if vanishes else _norm(g)))
     return max(float(s) if np.isfinite(s) else np.inf for s in sizes)
 
 
