@@ -251,6 +251,8 @@ def _judge_correct(name, config):
 
 
 def _as_float(a, dtype):
+    if not hasattr(a, "dtype"):
+        return a
     floating = jax.numpy.issubdtype(a.dtype, jax.numpy.floating)
     return a.astype(dtype) if floating else a
 
