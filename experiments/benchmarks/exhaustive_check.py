@@ -12,9 +12,9 @@ One network has eight leaves; one has a single leaf, where nothing can be shared
 contenders are compiled before the clock starts and take turns; each number is the
 median of the turns, in float64. Expected: at most 0.6 of the bar with eight leaves, at
 most 1.1 with one. Beside it the first call, compiling included, and the evaluations
-that it counts for itself. Measured on two cores with nothing else to do: 0.54 to 0.69 with
-eight leaves of 1e4 entries in all, where choosing the steps is a fifth of ours, 0.51 to
-0.52 with 4e4, and 1.11 to 1.12 with one leaf of 1e4. Three minutes.
+that it counts for itself. Measured on two cores with nothing else to do: 0.54 to 0.69
+with eight leaves of 1e4 entries in all, where choosing the steps is a fifth of ours,
+0.51 to 0.52 with 4e4, and 1.11 to 1.12 with one leaf of 1e4. Three minutes.
 
     OPENBLAS_NUM_THREADS=1 python -m experiments.benchmarks.exhaustive_check
 """
