@@ -152,14 +152,13 @@ def claims(config, arrays):
     least = np.sum(stats.binom.sf(np.arange(n), n, 0.5) ** depth) / n
     text = f"least share of active units in {depth} relu layers, n={n}"
     found.append(_mean_claim(text, arrays["active"], least, PENNINGTON, "11"))
-    ratios = arrays["ranks"]
+    ratios = np.ravel(arrays["ranks"])
     options = {"within": 1e-9, "source": PENNINGTON, "row": "11"}
     text = "rank of a product over the least rank of its layers"
-    return [
-        *found,
-        claim(f"{text}, least of all networks", np.min(ratios), 1, **options),
-        claim(f"{text}, largest", np.max(ratios), 1, **options),
-    ]
+    for which, choose in (("least of all networks", np.min), ("largest", np.max)):
+        if len(ratios):
+            found.append(claim(f"{text}, {which}", choose(ratios), 1, **options))
+    return found
 
 
 def _of_width(config, logs, width, row):
