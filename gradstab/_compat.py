@@ -8,8 +8,9 @@ types; the primitives' names and parameters are read here and nowhere else.
   ``num_carry`` up to jax 0.11, and by a flat tree ``ft_in`` from 0.12 on.
 * A closed jaxpr is a `ClosedJaxpr` around a `Jaxpr` up to jax 0.11; from 0.12 on both
   are one type. `Jaxpr` here takes all its inputs as ``invars``, so neither matters.
-* A rule of differentiation is an equation whose parameters hold the function's body as
-  a program, and the rule as functions that only its primitive can call.
+* A rule of differentiation is an equation that holds the function's body as a program,
+  and the rule as functions that only its primitive can call; see `_rules`, whose
+  functions are here too.
 """
 
 import math
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import DropVar as DropVar
 from jax.extend.core import Jaxpr
@@ -28,22 +30,30 @@ from jax.extend.core import Var as Var
 from jax.extend.core.primitives import closed_call_p
 from jax.interpreters import partial_eval
 
-# Equations that only wrap a program: evaluating the program inside is the same thing.
-# Rematerialisation changes memory, not values; rules of differentiation are not here.
-_WRAPPERS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "eval_jaxpr": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-}
+from gradstab._rules import RuleParts as RuleParts
+from gradstab._rules import backward_only as backward_only
+from gradstab._rules import contains as contains
+from gradstab._rules import given_name as given_name
+from gradstab._rules import holds_rule as holds_rule
+from gradstab._rules import inlined_body as inlined_body
+from gradstab._rules import inner_programs as inner_programs
+from gradstab._rules import is_builtin as is_builtin
+from gradstab._rules import is_leak as is_leak
+from gradstab._rules import is_rule as is_rule
+from gradstab._rules import lacks_jvp as lacks_jvp
+from gradstab._rules import looks_at_zeros as looks_at_zeros
+from gradstab._rules import needs_custom_vjp as needs_custom_vjp
+from gradstab._rules import rule_body as rule_body
+from gradstab._rules import rule_identity as rule_identity
+from gradstab._rules import rule_name as rule_name
+from gradstab._rules import rule_parts as rule_parts
+from gradstab._rules import rule_source as rule_source
+from gradstab._rules import why_no_body as why_no_body
+
 # Parameters that say in which dtype an equation computes.
 _DTYPES = ("new_dtype", "preferred_element_type", "dtype", "accumulation_type")
 # Without a note of where it comes from, building a program is deprecated.
 _ORIGIN = jex.DebugInfo("gradstab", "part of a program", None, None)
-_RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
 
 class ScanParts(NamedTuple):
@@ -74,14 +84,6 @@ class ShardMapParts(NamedTuple):
     out_specs: tuple
     axis_names: frozenset
     check_vma: bool
-
-
-class RuleParts(NamedTuple):
-    """What an equation with a custom rule of differentiation holds."""
-
-    kind: str  # custom_jvp or custom_vjp
-    body: Any  # operands -> results, to be differentiated as it stands
-    num_consts: int  # operands that the rule closes over: it has no derivative in them
 
 
 def program_function(
@@ -136,57 +138,6 @@ def constants(closed, /) -> list[tuple[Var, Any]]:
     return list(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
 
-def given_name(eqn: JaxprEqn, /) -> str | None:
-    """The name that `jax.ad_checkpoint.checkpoint_name` gave; None without one."""
-    return eqn.params["name"] if eqn.primitive.name == "name" else None
-
-
-def inlined_body(eqn: JaxprEqn, /):
-    """The program inside a jit, remat or call equation; None for any other."""
-    return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
-
-
-def is_rule(eqn: JaxprEqn, /) -> bool:
-    """Whether the equation carries a custom rule of differentiation."""
-    return eqn.primitive.name in _RULES
-
-
-def holds_rule(eqn: JaxprEqn, /) -> bool:
-    """Whether the equation is, or holds, such a rule, not counting those of kernels.
-
-    No derivative looks into a kernel.
-    """
-    inside = (inner for body in inner_programs(eqn) for inner in body.eqns)
-    kernel = eqn.primitive.name == "pallas_call"
-    return is_rule(eqn) or (not kernel and any(map(holds_rule, inside)))
-
-
-def backward_only(eqn: JaxprEqn, /) -> bool:
-    """Whether the equation is, or holds, a rule without a forward direction."""
-    return contains(eqn, frozenset({"custom_vjp_call", "custom_vjp_call_jaxpr"}))
-
-
-def lacks_jvp(eqn: JaxprEqn, /) -> bool:
-    """Whether the equation is, or holds, what a `jax.jvp` of a custom_vjp leaves."""
-    return contains(eqn, frozenset({"custom_lin"}))
-
-
-def inner_programs(eqn: JaxprEqn, /) -> list:
-    """All programs inside an equation: bodies, branches, conditions, rules' primals."""
-    found = []
-    for value in eqn.params.values():
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        found += [item for item in items if hasattr(item, "eqns")]
-    return found
-
-
-def contains(eqn: JaxprEqn, names: frozenset[str], /) -> bool:
-    """Whether the equation is, or holds at any depth, one of these primitives."""
-    return eqn.primitive.name in names or any(
-        contains(inner, names) for body in inner_programs(eqn) for inner in body.eqns
-    )
-
-
 def contracted_axes(eqn: JaxprEqn, /):
     """The axes (of the first, of the second operand) that a product sums over.
 
@@ -209,42 +160,6 @@ def scan_parts(eqn: JaxprEqn, /) -> ScanParts | None:
     else:
         num_consts, num_carry = p["num_consts"], p["num_carry"]
     return ScanParts(p["jaxpr"], num_consts, num_carry, p["length"], p["reverse"])
-
-
-def rule_name(eqn: JaxprEqn, /) -> str:
-    """The name of the function whose rule of differentiation the equation carries."""
-    name = getattr(_rule_origin(eqn), "func_name", None) or eqn.params.get("name")
-    return str(name or "rule").split(" ")[0]
-
-
-def rule_source(eqn: JaxprEqn, /) -> str:
-    """Where the rule is defined, as ``file:line``; empty if that is unknown."""
-    rule = eqn.params.get("bwd") or eqn.params.get("jvp_jaxpr_fun")
-    source = _source(getattr(rule, "debug_info", None))
-    # `defjvps` makes the rule itself: then the function says more.
-    made = "custom_derivatives.py:" in source
-    return _source(_rule_origin(eqn)) if made or not source else source
-
-
-def _source(info):
-    return str(getattr(info, "func_src_info", None) or "").partition(" at ")[2]
-
-
-def rule_parts(eqn: JaxprEqn, /) -> RuleParts | None:
-    """The parts of an equation with a custom rule; None for any other equation."""
-    if not is_rule(eqn):
-        return None
-    kind = "custom_jvp" if "jvp" in eqn.primitive.name else "custom_vjp"
-    return RuleParts(kind, _rule_body(eqn), eqn.params["num_consts"])
-
-
-def _rule_body(eqn):
-    return eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
-
-
-def _rule_origin(eqn):
-    body = _rule_body(eqn)
-    return getattr(getattr(body, "jaxpr", body), "debug_info", None)
 
 
 def cond_branches(eqn: JaxprEqn, /) -> tuple | None:
@@ -288,6 +203,8 @@ def bind(eqn: JaxprEqn, operands: Sequence[Any], /, **changed) -> list:
         operands: in the place of its own.
         **changed: parameters of the equation, in the place of its own.
     """
+    if (name := given_name(eqn)) is not None:
+        return [checkpoint_name(operand, name) for operand in operands]
     params = eqn.primitive.get_bind_params(eqn.params | changed)
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*operands, **params)
@@ -324,7 +241,11 @@ def widened_parameters(eqn: JaxprEqn, /, dtype) -> dict[str, Any]:
 
 
 def without_rules(program, /):
-    """The program, open or closed, with a plain call of its body for every rule."""
+    """The program, open or closed, with a plain call of its body for every rule.
+
+    Raises:
+        NotImplementedError: the body of a hijax primitive cannot be traced.
+    """
     jaxpr = getattr(program, "jaxpr", program)
     eqns = [_without_rules(eqn) for eqn in jaxpr.eqns]
     if all(new is old for new, old in zip(eqns, jaxpr.eqns, strict=True)):
@@ -336,8 +257,11 @@ def without_rules(program, /):
 def _without_rules(eqn):
     if not holds_rule(eqn):
         return eqn
-    if is_rule(eqn):
-        params = {"call_jaxpr": without_rules(_rule_body(eqn))}
+    if reason := why_no_body(eqn):
+        raise NotImplementedError(reason)
+    if is_rule(eqn) or eqn.primitive.name == "call_hi_primitive":
+        (body,) = inner_programs(eqn)[:1]
+        params = {"call_jaxpr": without_rules(body)}
         return eqn.replace(primitive=closed_call_p, params=params)
     params = {name: _stripped(value) for name, value in eqn.params.items()}
     return eqn.replace(params=params)
@@ -354,6 +278,34 @@ def _stripped(value):
 
 def _is_program(value):
     return hasattr(value, "eqns")
+
+
+def as_custom_vjp(eqn: JaxprEqn, /) -> Callable[..., list] | None:
+    """The function of a hijax primitive, with its VJP, as a `jax.custom_vjp`.
+
+    JAX finds by itself how to map such a function.
+
+    Returns:
+        None if the equation is no such primitive, or has no VJP, or is mapped and
+        linearised by rules of its own.
+    """
+    body = rule_body(eqn) if needs_custom_vjp(eqn) else None
+    if body is None:
+        return None
+    expanded = jax.custom_vjp(lambda *operands: closed_function(body)(*operands))
+    expanded.__name__ = rule_name(eqn)
+
+    def forward(*operands):
+        def pulled(*operands):
+            return jax.vjp(lambda *operands: bind(eqn, operands), *operands)
+
+        closed, shapes = jax.make_jaxpr(pulled, return_shape=True)(*operands)
+        # The primitive may call itself for its value: that is to be mapped too.
+        values = closed_function(without_rules(closed))(*operands)
+        return jax.tree.unflatten(jax.tree.structure(shapes), values)
+
+    expanded.defvjp(forward, lambda pullback, w: pullback(w))
+    return expanded
 
 
 def unit_axes(eqn: JaxprEqn, position: int, /) -> tuple[tuple[int, ...], int]:

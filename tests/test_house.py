@@ -7,6 +7,7 @@ import gradstab
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
+    ("_rules",),
     ("_compat",),
     ("_tree", "_reads"),
     ("records", "initializers", "clipping", "data"),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.network.activations import unread
 from gradstab.network.cosines import gradient_cosines
 from gradstab.records import Layer, Recurrence
 from gradstab.spectra import (
@@ -69,6 +70,10 @@ def measure_layers(
         aligned = before and found.leading and alignment(before, found.leading)
         before = found.leading
         layer = _layer(place, row, found, known.coupled[i], sizes)
+        if math.isnan(layer.dead_fraction):
+            reasons = layer.note, unread(network.blocks[place.block])
+            note = "; ".join(filter(None, reasons))
+            layer = dataclasses.replace(layer, note=note)
         layers.append(dataclasses.replace(layer, alignment=aligned))
         advance(place.name)
     return Measured(tuple(layers), tuple(recurrences))

@@ -159,6 +159,31 @@ def saturation(block, activations, context, data, /) -> Saturation:
     return Saturation(_fraction(saturated, entries), _fraction(dead, units))
 
 
+def unread(block, /) -> str:
+    """What hides the activations of a block, if it has any; empty if nothing does.
+
+    Hidden is what happens inside of a call of foreign code, of a kernel, of a
+    primitive that is not one of JAX's own, of a branch or loop, and of a rule of
+    differentiation for more than single entries.
+    """
+    names = dict.fromkeys(
+        _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.primitive.name
+        for eqn in block.eqns
+        if _hides(eqn) and any(map(_compat.is_floating, eqn.outvars))
+    )
+    if not names:
+        return ""
+    return f"saturation unknown: {', '.join(names)} cannot be looked into"
+
+
+def _hides(eqn):
+    name = eqn.primitive.name
+    if is_elementwise(eqn) or name == "scan":  # which has a record of its own
+        return False
+    # A product holds no program but, inside of a rule, need not be all that it does.
+    return bool(_compat.inner_programs(eqn)) or not _compat.is_builtin(eqn)
+
+
 def _fraction(counts, total):
     return jnp.sum(jnp.stack(counts)).astype(jnp.float32) / total
 

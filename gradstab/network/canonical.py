@@ -62,8 +62,12 @@ class Forms:
 
     def _inside(self, eqn, *, rules):
         """The form of an equation's parameters."""
+        if _compat.given_name(eqn) is not None:
+            return ()
         if _compat.is_rule(eqn):
             primal = tuple(self._program(p, rules) for p in _compat.inner_programs(eqn))
+            if (identity := _compat.rule_identity(eqn)) is not None:
+                return primal, self._value(identity, rules)
             return primal, self._derivative(eqn) if rules else None
         return tuple(
             (name, self._value(value, rules))
@@ -116,7 +120,7 @@ class _UncertainError(Exception):
 
 
 # Parameters that say how something is called, not what it computes.
-_LABELS = {("name", "name"), ("jit", "name"), ("pjit", "name")}
+_LABELS = {("jit", "name"), ("pjit", "name")}
 
 
 def _type(variable):
@@ -136,7 +140,7 @@ def _array(value):
 
 def _derivative(eqn):
     """The program of the first derivative of an equation with a rule of its own."""
-    if eqn.params.get("symbolic_zeros"):
+    if _compat.looks_at_zeros(eqn):
         raise _UncertainError  # the rule may look at what is zero: no one program
     operands = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
     operands = list(dict.fromkeys(operands))

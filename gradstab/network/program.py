@@ -159,10 +159,12 @@ def _evaluate_inlined(closed, values):
     for eqn in closed.jaxpr.eqns:
         operands = [read(atom) for atom in eqn.invars]
         body = _compat.inlined_body(eqn)
-        if body is None:
-            results = evaluate(eqn, operands)
-        else:
+        if body is not None:
             results = _evaluate_inlined(_closed(body), operands)
+        elif (function := _compat.as_custom_vjp(eqn)) is not None:
+            results = function(*operands)
+        else:
+            results = evaluate(eqn, operands)
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in closed.jaxpr.outvars]
 

@@ -12,12 +12,14 @@ from gradstab.gradcheck.audits.audited import Audit, severity
 from gradstab.gradcheck.audits.calls import Call
 from gradstab.gradcheck.audits.capture import calls_in
 from gradstab.gradcheck.audits.one_rule import check_rule, fingerprint, moving
-from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.modes import REFUSALS
 from gradstab.gradcheck.subject.settings import settings
 
 
 def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
-    """Checks every `custom_vjp` and `custom_jvp` that a function or model calls.
+    """Checks every custom rule of differentiation that a function or model calls.
+
+    Such are `jax.custom_vjp`, `jax.custom_jvp` and hijax primitives.
 
     The function is run once, in float64 if it can be, and what its rules are called
     with is kept: under `jax.jit`, `jax.checkpoint` and `jax.shard_map`, in loops (the
@@ -57,6 +59,7 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
     calls = _calls(f, args, options.get("precision"))
     wanted = [call for call in calls if not _skipped(call, skip)]
     skipped = [call for call in calls if _skipped(call, skip)]
+    open_ = [call for call in wanted if not call.place.hidden]
     alive = [call for call in wanted if call.reached and moving(call)]
     groups: dict[object, list[Call]] = {}
     for call in alive:
@@ -64,7 +67,8 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
     rules = [check_rule(group, options) for group in groups.values()]
     return Audit(
         rules=tuple(sorted(rules, key=lambda r: severity(r.check), reverse=True)),
-        unreached=_paths(wanted, except_of=[c for c in wanted if c.reached]),
+        unreached=_paths(open_, except_of=[c for c in wanted if c.reached]),
+        hidden=_paths([c for c in wanted if c.place.hidden], except_of=()),
         constant=_paths([c for c in wanted if c.reached], except_of=alive),
         skipped=_paths(skipped, except_of=()),
     )

@@ -28,8 +28,8 @@ class Rule:
 
     Attributes:
         checks: at the operands that it was called with first, and last if they differ.
-        name: of the function that has the rule.
-        kind: ``custom_vjp`` or ``custom_jvp``.
+        name: of the function that has the rule, or of the class of the primitive.
+        kind: ``custom_vjp``, ``custom_jvp`` or ``hijax``.
         source: where that function is defined, as ``file:line``; may be empty.
         paths: where it is called, such as ``scan/cond[1]/my_rule``, each place once.
         shapes: of its operands, such as ``float64[4,8]``.
@@ -71,7 +71,7 @@ class Rule:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["rules"],
-    meta_fields=["unreached", "constant", "skipped"],
+    meta_fields=["unreached", "constant", "skipped", "hidden"],
 )
 @dataclasses.dataclass(frozen=True)
 class Audit:
@@ -82,12 +82,14 @@ class Audit:
         unreached: paths of rules that the run did not call, as in a branch not taken.
         constant: paths of rules whose operands no argument of f can move.
         skipped: paths of rules that were left out on request.
+        hidden: paths of rules inside of a primitive that cannot be entered.
     """
 
     rules: tuple[Rule, ...]
     unreached: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -112,13 +114,16 @@ class Audit:
             lines.append(f"  {rule}")
             if rule.check.verdict is not Verdict.PASS:
                 lines += [f"    {line}" for line in rule.details()]
-        for name in ("unreached", "constant", "skipped"):
+        for name, meaning in _MEANINGS.items():
             if paths := getattr(self, name):
-                lines.append(f"{_MEANINGS[name]}: {', '.join(paths)}")
+                lines.append(f"{meaning}: {', '.join(paths)}")
         return "\n".join(lines)
 
     def _counts(self) -> str:
         if not self.rules:
+            count = sum(len(getattr(self, name)) for name in _MEANINGS)
+            if count:
+                return f"{count} rule{'s' * (count > 1)}, of which none was checked"
             return "no custom rule of differentiation was checked"
         verdicts = [rule.check.verdict for rule in self.rules]
         numbers = [f"{verdicts.count(v)} {v.value}" for v in reversed(_ORDER)]
@@ -131,4 +136,5 @@ _MEANINGS = {
     "unreached": "not called at these arguments",
     "constant": "called with constants only",
     "skipped": "left out",
+    "hidden": "inside of what cannot be entered",
 }

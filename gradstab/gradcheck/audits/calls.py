@@ -21,6 +21,7 @@ class Place:
         shards: the mapping over devices that surrounds it, or None. The operands then
             have a leading axis over all devices.
         repeated: whether this is the last iteration of a loop that was entered before.
+        hidden: whether it lies inside of a primitive that cannot be entered.
     """
 
     eqn: Any
@@ -29,6 +30,7 @@ class Place:
     moved: tuple[bool, ...]
     shards: Any = None
     repeated: bool = False
+    hidden: bool = False
 
 
 class Call(NamedTuple):

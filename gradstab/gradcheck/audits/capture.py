@@ -80,7 +80,8 @@ def _evaluate(eqn, operands, moved, path):
     # A primitive that is not known here: what is inside can be named, not reached.
     inside = f"{path}{eqn.primitive.name}/"
     places = [_place(rule, parts, inside, ()) for rule, parts in _rules(eqn)]
-    calls = [Call(place, [], False) for place in places]
+    hidden = [dataclasses.replace(place, hidden=True) for place in places]
+    calls = [Call(place, [], False) for place in hidden]
     return _compat.bind(eqn, operands), reaches(eqn, moved), calls
 
 
@@ -99,9 +100,10 @@ def _place(eqn, parts, path, moved):
 def _of_rule(eqn, parts, operands, moved, path):
     place = _place(eqn, parts, path, moved)
     call = Call(place, operands, True)
-    if not any(map(_compat.holds_rule, parts.body.jaxpr.eqns)):
+    body = parts.body
+    if body is None or not any(map(_compat.holds_rule, body.jaxpr.eqns)):
         return _compat.bind(eqn, operands), reaches(eqn, moved), [call]
-    results, flags, nested = _walk(parts.body, operands, moved, f"{place.path}/")
+    results, flags, nested = _walk(body, operands, moved, f"{place.path}/")
     return results, flags, [call, *nested]
 
 

@@ -13,11 +13,8 @@ from gradstab.gradcheck.checker import check
 from gradstab.gradcheck.differences.verdict import DIFFERS
 from gradstab.gradcheck.findings import REFERENCE, GradCheck, Verdict
 from gradstab.gradcheck.subject import bodies
-from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.modes import REFUSALS
 from gradstab.gradcheck.subject.settings import settings
-
-# The mode in which a rule of this kind is written down.
-_MODES = {"custom_jvp": "forward", "custom_vjp": "reverse"}
 
 
 def check_rule(calls: list[Call], options: dict, /) -> Rule:
@@ -56,15 +53,15 @@ def fingerprint(call: Call, /):
 
     The program of the derivative says it all but for the arrays that it closes over.
     """
-    mode = _MODES[call.place.rule.kind]
 
-    def derivative(operands):
+    def derivatives(operands):
         f, given = _alone(call._replace(operands=operands))
-        return bodies.derivative(f, given, mode=mode)
+        modes = call.place.rule.modes
+        return [bodies.derivative(f, given, mode=mode) for mode in modes]
 
     with settings(wide=_is_wide(call)):
         try:
-            closed = jax.make_jaxpr(derivative)(call.operands)
+            closed = jax.make_jaxpr(derivatives)(call.operands)
             constants = [_data(c).tobytes() for _, c in _compat.constants(closed)]
         except REFUSALS:
             return id(call.place.eqn)
@@ -128,8 +125,8 @@ def _refusal(call):
     """Why plain differentiation of the rule's body is no oracle; empty if it is one."""
     f, given = _alone(call)
     with settings(wide=_is_wide(call)):
-        mode = _MODES[call.place.rule.kind]
-        return bodies.refusal(bodies.without_rules(f), given, modes=(mode,))
+        modes = call.place.rule.modes
+        return bodies.refusal(bodies.without_rules(f), given, modes=modes)
 
 
 def _unjudged(reason, options) -> GradCheck:

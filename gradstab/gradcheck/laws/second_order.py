@@ -10,10 +10,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
 from gradstab.gradcheck.subject.abilities import LOOP
+from gradstab.gradcheck.subject.modes import traced_jvp
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import dot, exact_combinations, norm
 
@@ -131,12 +131,9 @@ def _obstacle(problem, name, g, args) -> Exception | None:
             if name.startswith("reverse"):
                 jax.eval_shape(lambda a: _pulled(g, a), args)
                 return None
-            traced = jax.make_jaxpr(lambda a, t: jax.jvp(g, a, t)[1])(args, args)
+            traced_jvp(lambda a, t: jax.jvp(g, a, t)[1], args, args)
     except UNTRIED as error:
         return error
-    # Tracing the JVP of a custom_vjp is not refused: it leaves a mark.
-    if any(map(_compat.lacks_jvp, traced.eqns)):
-        return TypeError("a custom_vjp in the backward pass has no JVP")
     return None
 
 
@@ -159,9 +156,9 @@ def _hessian_product(problem, given) -> Callable | Exception:
         return jax.vjp(lambda p: gradient(p, w), point)[1](v)[0]
 
     error: Exception = TypeError("no mode")
-    for product in (forward, reverse):
+    for product, trace in ((forward, traced_jvp), (reverse, jax.eval_shape)):
         try:
-            jax.eval_shape(product, *given)
+            trace(product, *given)
         except UNTRIED as raised:
             error = raised
         else:

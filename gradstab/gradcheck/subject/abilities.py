@@ -1,15 +1,12 @@
 """What can be done with a function: traced, mapped, differentiated in which modes."""
 
 import jax
-import jax.numpy as jnp
 
-from gradstab import _compat
+from gradstab.gradcheck.subject.modes import REFUSALS as REFUSALS
+from gradstab.gradcheck.subject.modes import Missing, missing_jvp, missing_vjp
+from gradstab.gradcheck.subject.modes import has_vjp as has_vjp
 
 VMAP, MAP, LOOP = "vmap", "map", "loop"
-
-# What JAX raises at a program that it cannot trace, map or differentiate: one that
-# exists in one precision only, a loop in reverse mode, a rule without the mode.
-REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 # What tracing raises at code that looks at the values of its arguments.
 _CONCRETE = (
@@ -17,8 +14,6 @@ _CONCRETE = (
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
 )
-_NO_FORWARD = "forward mode was not checked: f has a custom_vjp, which has no JVP"
-_NO_REVERSE = "reverse mode was not checked: f holds a loop that has no VJP"
 
 
 def program(f, point, /):
@@ -35,10 +30,14 @@ def abilities(f, point, outputs, modes, closed, /):
     The rules are traced here, so that a broken one raises what it raises.
     """
     missing = _missing(f, point, outputs, modes, closed)
+    notes = tuple(
+        f"{mode} mode was not checked: {m.reason}" for mode, m in missing.items()
+    )
     if set(missing) == set(modes):
-        raise TypeError(f"nothing to check: {'; '.join(missing.values())}.")
+        if unusual := [m.error for m in missing.values() if not m.usual]:
+            raise unusual[0]
+        raise TypeError(f"nothing to check: {'; '.join(notes)}.")
     kept = tuple(mode for mode in modes if mode not in missing)
-    notes = tuple(missing.values())
     if closed is None:
         looped = "f looks at the values of its arguments: it was called, not compiled"
         return kept, LOOP, (*notes, looped)
@@ -48,50 +47,14 @@ def abilities(f, point, outputs, modes, closed, /):
     return kept, VMAP, notes
 
 
-def _missing(f, point, outputs, modes, closed) -> dict[str, str]:
+def _missing(f, point, outputs, modes, closed) -> dict[str, Missing]:
     """The modes of those asked for that f lacks, with the reason of each."""
-    missing = {}
-    if "forward" in modes and not _has_jvp(f, point, closed):
-        missing["forward"] = _NO_FORWARD
-    if "reverse" in modes and not has_vjp(f, point, outputs, traced=closed is not None):
-        missing["reverse"] = _NO_REVERSE
-    return missing
-
-
-def _has_jvp(f, point, closed) -> bool:
-    def jvp(v):
-        return jax.jvp(f, (point,), (v,))[1]
-
-    zeros = jax.tree.map(jnp.zeros_like, point)
-    try:
-        if closed is None:
-            jvp(zeros)
-            return True
-        # Tracing the JVP of a custom_vjp is not refused: it leaves a mark.
-        traced = jax.make_jaxpr(jvp)(zeros)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        return False
-    return not any(_compat.lacks_jvp(eqn) for eqn in traced.eqns)
-
-
-def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
-    """Whether JAX finds a reverse mode; what a broken rule raises is raised."""
-
-    def vjp(w):
-        return jax.vjp(f, point)[1](w)
-
-    try:
-        if traced:
-            jax.eval_shape(vjp, outputs)
-        else:
-            vjp(tuple(jnp.zeros(y.shape, y.dtype) for y in outputs))
-    except ValueError as error:
-        if "Reverse-mode differentiation does not work" not in str(error):
-            raise
-        return False
-    return True
+    found = {}
+    if "forward" in modes:
+        found["forward"] = missing_jvp(f, point, closed)
+    if "reverse" in modes:
+        found["reverse"] = missing_vjp(f, point, outputs, closed)
+    return {mode: missing for mode, missing in found.items() if missing is not None}
 
 
 def _trouble_under_vmap(f, point, outputs, modes) -> str:

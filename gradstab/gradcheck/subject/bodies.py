@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 
 from gradstab import _compat, _tree
-from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.modes import REFUSALS, traced_jvp
 
 
 def without_rules(f: Callable, /) -> Callable:
@@ -68,9 +68,7 @@ def derivative(f: Callable, args: tuple, /, *, mode: str):
     if mode == "reverse":
         values, pullback = jax.vjp(of_floating, floating)
         return pullback(values)
-    pushforward = jax.vmap(lambda v: jax.jvp(of_floating, (floating,), (v,)))
-    # Tracing the JVP of a custom_vjp is not refused yet; mapping it is.
-    return pushforward(jax.tree.map(lambda x: x[None], floating))
+    return jax.jvp(of_floating, (floating,), (floating,))
 
 
 def refusal(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> str:
@@ -81,15 +79,15 @@ def refusal(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> str:
     """
     for mode in modes:
         try:
-            jax.eval_shape(functools.partial(_attempt, f, mode), args)
+            attempt = functools.partial(derivative, f, mode=mode)
+            if mode == "forward":
+                traced_jvp(attempt, args)
+            else:
+                jax.eval_shape(attempt, args)
         except REFUSALS as error:
             line = (str(error).splitlines() or [""])[0][:160]
             return f"{type(error).__name__}: {line}"
     return ""
-
-
-def _attempt(f, mode, args):
-    return derivative(f, args, mode=mode)
 
 
 def _of_floating(f, args):

@@ -35,9 +35,7 @@ def evaluated(closed, values, equation: Callable, /) -> list:
 def called(eqn, /):
     """The program that an equation only calls, or stands for by a rule; or None."""
     body = _compat.inlined_body(eqn)
-    if body is None and _compat.is_rule(eqn):
-        (body,) = _compat.inner_programs(eqn)[:1]
-    return body
+    return _compat.rule_body(eqn) if body is None and _compat.is_rule(eqn) else body
 
 
 def as_closed(body, /):
