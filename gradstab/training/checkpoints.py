@@ -11,48 +11,56 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from gradstab import _tree
 from gradstab.training.results import CHECKPOINTS
 from gradstab.training.step import State
 
+try:
+    from orbax.checkpoint import v1 as ocp
+except ImportError:  # from version 1.0 on it is what the package itself offers
+    import orbax.checkpoint as ocp
+
+Checkpoints = ocp.training.Checkpointer
+
 PARTS = ("params", "model_state", "opt_state")
 
 
-def manager(folder, /, *, keep: int | None = None) -> ocp.CheckpointManager:
+def manager(folder, /, *, keep: int | None = None) -> Checkpoints:
     """The checkpoints of a run's folder, to save to; a context manager.
 
     Args:
         folder: the run's folder.
         keep: how many of the newest to keep; None keeps all.
     """
-    return ocp.CheckpointManager(
-        pathlib.Path(folder).absolute() / CHECKPOINTS,
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+    kept = ocp.training.preservation_policies
+    return Checkpoints(
+        _folder(folder),
+        preservation_policy=kept.PreserveAll() if keep is None else kept.LatestN(keep),
     )
 
 
-def save(checkpoints: ocp.CheckpointManager, state: State, /) -> None:
+def save(checkpoints: Checkpoints, state: State, /) -> None:
     """Copy the state to the host and write it in the background.
 
     A checkpoint appears whole or not at all. One that is there already is kept.
     """
     step = int(state.step)
-    if step in checkpoints.all_steps():
+    if any(checkpoint.step == step for checkpoint in checkpoints.checkpoints):
         return
     # Only the parameters are an item of their own: they can be read by themselves.
     rest = {part: _named(getattr(state, part)) for part in PARTS[1:]}
-    checkpoints.save(
+    checkpoints.save_checkpointables_async(
         step,
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(_named(state.params)),
-            rest=ocp.args.StandardSave(
-                {f"{part}/{name}": a for part in rest for name, a in rest[part].items()}
-                | {"step": np.asarray(step)}
-            ),
-        ),
+        {
+            "params": _named(state.params),
+            "rest": {
+                f"{part}/{name}": a for part in rest for name, a in rest[part].items()
+            }
+            | {"step": np.asarray(step)},
+        },
+        force=True,  # when to save is decided in the loop
     )
 
 
@@ -62,10 +70,11 @@ def all_steps(directory, /) -> list[int]:
     >>> all_steps("no/such/folder")
     []
     """
-    folder = pathlib.Path(directory).absolute() / CHECKPOINTS
+    folder = _folder(directory)
     if not folder.is_dir():
         return []
-    return sorted(ocp.utils.checkpoint_steps(folder))
+    # What is being written has a longer name until it is whole.
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def latest(directory, /) -> int | None:
@@ -156,13 +165,12 @@ def _load(directory, step, *items):
             f"; it has those of steps: {', '.join(map(str, steps)) or 'none'}. "
             f"Give the folder of a run, the one that holds {CHECKPOINTS!r}."
         )
-    with manager(directory) as checkpoints:
-        return checkpoints.restore(
-            steps[-1] if step is None else step,
-            args=ocp.args.Composite(
-                **{item: ocp.args.StandardRestore() for item in items}
-            ),
-        )
+    path = _folder(directory) / str(steps[-1] if step is None else step)
+    return ocp.load_checkpointables(path, dict.fromkeys(items))
+
+
+def _folder(directory) -> pathlib.Path:
+    return pathlib.Path(directory).absolute() / CHECKPOINTS
 
 
 def _part(loaded, part):

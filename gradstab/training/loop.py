@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 
 from gradstab.training import checkpoints as ckpt
@@ -37,7 +36,7 @@ class Loop:
     loss: Callable
     validation: Callable[[State], dict[str, float]]
     log: MetricsLog
-    checkpoints: ocp.CheckpointManager | None
+    checkpoints: ckpt.Checkpoints | None
     advance: Callable[[int, float], Any]
     interruption: Interruption
 
