@@ -40,7 +40,9 @@ class OwnPrecision:
 
     def __call__(self, point, seen: Measurement, /) -> list[Finding]:
         """One finding per leaf and mode; none where f itself is not finite."""
-        own = [x.astype(y.dtype) for x, y in zip(point, self.own.leaves, strict=True)]
+        pairs = zip(map(np.asarray, point), self.own.leaves, strict=True)
+        with np.errstate(over="ignore"):
+            own = [x.astype(y.dtype) for x, y in pairs]
         draw = seen.draw.astype(self.own)
         tables = rule_tables(self.programs, tuple(own), draw)
         if not np.all(np.isfinite(tables["value"])):
