@@ -91,7 +91,7 @@ class Identity:
 
     Attributes:
         error: by how much it is broken, relative to what it compares.
-        bar: how much of that rounding explains.
+        bar: how much of that rounding explains, or is accepted.
         name: of the law, such as ``linear in the cotangent``.
         leaf: the argument concerned; empty if all are.
         holds: whether the error is within the bar.

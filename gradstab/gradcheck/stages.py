@@ -116,9 +116,10 @@ def _by_body(seen, look: Look) -> Story:
 def laws(seen: Examination, /, *, transformations: bool) -> Story:
     """The laws that need no differences, at the point given."""
     task = seen.problem.as_given
-    found = identities.identities(task, task.leaves, seen.stream())
+    given = {"rtol": seen.rtol}
+    found = identities.identities(task, task.leaves, seen.stream(), **given)
     if transformations:
-        found += forms.transformations(task, task.leaves, seen.stream())
+        found += forms.transformations(task, task.leaves, seen.stream(), **given)
     return Story(identities=found)
 
 
@@ -186,8 +187,10 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
 def of_second_order(seen: Examination, /) -> Story:
     """The derivatives of the derivatives, as functions of leaves and cotangent."""
     task = seen.problem.as_given
-    law = second_order.hessian_symmetry(task, task.leaves, seen.stream())
-    story = Story(identities=law, notes=second_order.missing_second_order(task))
+    stream = seen.stream()
+    law = second_order.hessian_symmetry(task, task.leaves, stream, rtol=seen.rtol)
+    notes = second_order.missing_second_order(task), second_order.off_domain(law)
+    story = Story(identities=law, notes=sum(notes, ()))
     for name, g, args in second_order.second_order(task):
         story += _derivative(seen, name, g, args)
     return story

@@ -11,6 +11,7 @@ from gradstab.gradcheck.laws import second_order as module
 from gradstab.gradcheck.laws.second_order import (
     hessian_symmetry,
     missing_second_order,
+    off_domain,
     second_order,
 )
 from gradstab.gradcheck.subject.problem import problem
@@ -209,3 +210,80 @@ def test_code_that_cannot_be_traced_has_no_hessian_to_try(monkeypatch):
     (only,) = hessian_symmetry(given, given.leaves, np.random.default_rng(0))
     assert only.holds
     assert only.detail == "not tried: TypeError: no rule"
+
+
+def _matrix(num=4):
+    a = np.random.default_rng(1).normal(size=(num, num))
+    return a @ a.T + num * np.eye(num)
+
+
+def _symmetric_solve(a, b):
+    return jax.lax.custom_linear_solve(
+        lambda v: a @ v, b, lambda _, b: jnp.linalg.solve(a, b), symmetric=True
+    )
+
+
+def _inverse(transposed):
+    """The inverse, with a rule that is right for symmetric matrices at least."""
+    rule = jax.custom_vjp(lambda a: jnp.linalg.inv(a))
+
+    def bwd(y, w):
+        left = y.T if transposed else y
+        return (-left @ w @ left,)
+
+    rule.defvjp(lambda a: (jnp.linalg.inv(a),) * 2, bwd)
+    return rule
+
+
+def _of_stack(a):
+    return jax.vmap(_inverse(False))(a)
+
+
+ON_SYMMETRIC = {
+    "a solver that uses the symmetry": (_symmetric_solve, _matrix(), np.ones(4)),
+    "beside another argument": (
+        lambda s, a: _symmetric_solve(a, jnp.sin(s)),
+        np.ones(4),
+        _matrix(),
+    ),
+    "an inverse without its transposition": (_inverse(False), _matrix(3)),
+    "a stack of matrices": (_of_stack, np.stack([_matrix(3), np.eye(3)])),
+}
+
+
+@pytest.mark.parametrize("case", ON_SYMMETRIC.values(), ids=ON_SYMMETRIC.keys())
+def test_a_function_of_symmetric_matrices_is_named_as_one_and_not_accused(case):
+    f, *args = case
+    given = task(f, *args)
+    found = hessian_symmetry(given, given.leaves, np.random.default_rng(0))
+    assert found[0].holds
+    (note,) = off_domain(found)
+    assert "check f((a + a.T) / 2)" in note
+    assert given.names[max(range(len(args)), key=lambda i: np.ndim(args[i]))] in note
+
+
+def test_a_function_of_any_matrix_has_no_such_note():
+    given = task(jnp.linalg.inv, _matrix())
+    found = hessian_symmetry(given, given.leaves, np.random.default_rng(0))
+    assert found[0].holds
+    assert off_domain(found) == ()
+
+
+def test_a_hessian_that_is_wrong_along_symmetric_directions_is_still_broken():
+    bent = jax.custom_vjp(lambda a: jnp.sum(a**2) / 2)
+    wrongly = jnp.arange(9.0).reshape(3, 3)
+    bent.defvjp(
+        lambda a: (jnp.sum(a**2) / 2, a), lambda a, w: (w * (a + wrongly * a[0, 0]),)
+    )
+    assert broken(bent, np.eye(3)) == ["symmetric Hessian"]
+
+
+def test_at_another_than_a_symmetric_matrix_the_law_is_broken():
+    assert broken(_symmetric_solve, np.triu(_matrix()), np.ones(4))
+
+
+@pytest.mark.slow
+def test_a_solver_that_uses_the_symmetry_passes_with_a_note_at_second_order():
+    result = check(_symmetric_solve, _matrix(), np.ones(4), order=2, **QUICKLY)
+    assert result.verdict is Verdict.PASS
+    assert any("symmetric arguments" in note for note in result.notes)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gradstab.gradcheck.findings import Identity
-from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.law import LUCK, UNTRIED, judge, law, not_tried
 from gradstab.gradcheck.laws.retracing import program_of, retraced
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import Problem
@@ -28,7 +28,7 @@ _SIDES = ("first outputs", "other outputs")
 
 
 def identities(
-    problem: Problem, point, rng: np.random.Generator, /
+    problem: Problem, point, rng: np.random.Generator, /, *, rtol: float = 0.0
 ) -> tuple[Identity, ...]:
     r"""Tries the laws of first derivatives at a point.
 
@@ -49,6 +49,7 @@ def identities(
         problem: what is checked.
         point: one array per leaf of the problem.
         rng: draws the cotangents and tangents.
+        rtol: a smaller relative error is not accused.
 
     Returns:
         One record per law. Those that make no sense for f are left out, those that its
@@ -72,12 +73,14 @@ def identities(
             lambda runs: _laws(problem, plan, inputs, runs),
             problem=problem,
             rng=rng,
+            rtol=rtol,
             again=lambda run: [(0, run(*inputs[0]))],
         )
         repeats, *found = found
         if not repeats.holds:
             return (not_tried(_ALL, "f gives another value each time"),)
-        return (*found, *plan["untried"], *retraced(problem, inputs[0][:2], rng))
+        again = retraced(problem, inputs[0][:2], rng, rtol=rtol)
+        return (*found, *plan["untried"], *again)
 
 
 def _plan(problem, point, rng):
@@ -193,7 +196,7 @@ def _inputs(problem, plan, point, rng):
 def _laws(problem, plan, inputs, runs):
     """All laws, from the results for all inputs and, last, of the first one again."""
     *runs, again = runs
-    found = [_repeats("value", _outputs(problem), runs, again)]
+    found = [_repeats("value", _outputs(problem), runs, again, exact=True)]
     if "reverse" in problem.modes:
         found += _of_gradients(problem, runs, again)
         found += _of_selections(problem, plan, runs)
@@ -218,9 +221,9 @@ def _of_gradients(problem, runs, again):
     ]
 
 
-def _repeats(key, leaves, runs, again):
-    right, detail = runs[_PLAIN][key], f"the same {key}, computed again"
-    return law("repeated calls", leaves, again[key], right, detail=detail, once=True)
+def _repeats(key, leaves, runs, again, exact=False):
+    pair, detail = (again[key], runs[_PLAIN][key]), f"the same {key}, computed again"
+    return law("repeated calls", leaves, *pair, detail=detail, once=True, exact=exact)
 
 
 def _same_value(runs, key, mode, outputs):
@@ -310,17 +313,23 @@ def _of_pair(problem, pair, run):
 
 @np.errstate(invalid="ignore", over="ignore")
 def _adjoint(inputs, runs):
-    left, right, sizes = [], [], []
+    left, right, sizes, units = [], [], [], []
     for n in (_PLAIN, _ONES):
         (_, w, v), run = inputs[n], runs[n]
         left.append(dot(w, run["tangent"]))
         right.append(dot(run["gradient"], v))
-        sizes.append(norm(w) * norm(run["tangent"]) + norm(run["gradient"]) * norm(v))
+        ends = norm(w) * norm(run["tangent"]), norm(run["gradient"]) * norm(v)
+        sizes.append(sum(ends))
+        # Both over the root of their number of entries are near the norm of J, and what
+        # an error E of J does to the product is near that of E.
+        counts = (sum(a.size for a in vector) for vector in (w, v))
+        units.append(max(e / np.sqrt(n) for e, n in zip(ends, counts, strict=True)))
     return law(
         "adjoint of the JVP",
         [""],
         [np.where(np.isfinite(left), left, right)],
         [np.array(right)],
         like=[np.array(sizes)],
+        units=[LUCK * norm([np.array(units)])],
         detail="<w, J v> and <J' w, v>",
     )

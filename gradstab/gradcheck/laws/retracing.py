@@ -7,6 +7,7 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.gradcheck.findings import Identity
+from gradstab.gradcheck.laws.dependence import read_by
 from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
 from gradstab.gradcheck.laws.rounding import equations
 from gradstab.gradcheck.subject.problem import Problem
@@ -23,7 +24,7 @@ def program_of(f, point, /):
 
 
 def retraced(
-    problem: Problem, given: tuple, rng: np.random.Generator, /
+    problem: Problem, given: tuple, rng: np.random.Generator, /, *, rtol: float = 0.0
 ) -> tuple[Identity, ...]:
     """Tries whether the VJP depends on how often, and on what else, it was called.
 
@@ -36,6 +37,7 @@ def retraced(
         problem: what is checked.
         given: the point and a cotangent.
         rng: draws rounding errors, if they matter.
+        rtol: a smaller relative error is not accused.
 
     Returns:
         One record per law; none if f has no reverse mode, and none if f itself gives
@@ -50,7 +52,7 @@ def retraced(
     if _same(first, second):
         found = (_held(_AGAIN, "tracing the VJP again makes the same program"),)
     else:
-        found = _compared(problem, given, first, second, rng)
+        found = _compared(problem, given, first, second, rng, rtol)
     return (*found, *_overlapping(problem, given))
 
 
@@ -88,15 +90,16 @@ def _numbers(closed):
     return [a for a in arrays if a.dtype != jax.dtypes.float0]
 
 
-def _compared(problem, given, first, second, rng):
+def _compared(problem, given, first, second, rng, rtol):
     count = len(problem.outputs)
     other, flat = jax.jit(_compat.closed_function(second)), jax.tree.leaves(given)
 
     def laws(runs):
         once, again = runs
+        values = again[:count], once[:count]
         detail = "the same VJP, traced and compiled again"
         return [
-            law("value", [""] * count, again[:count], once[:count], once=True),
+            law("value", [""] * count, *values, once=True, exact=True),
             law(
                 _AGAIN,
                 problem.names,
@@ -113,6 +116,7 @@ def _compared(problem, given, first, second, rng):
         laws,
         problem=problem,
         rng=rng,
+        rtol=rtol,
         again=lambda run: [(0, [np.asarray(a) for a in other(*flat)])],
     )
     return (gradient,) if value.holds else ()
@@ -132,9 +136,7 @@ def _overlapping(problem, given):
         return (not_tried(_BETWEEN, error),)
     if closed.effects:  # those are kept, whatever needs them
         return ()
-    everything = range(len(closed.jaxpr.outvars))
-    _, used = _compat.needed_program(closed, everything)
-    concerned = used[len(point) : 2 * len(point)]
+    concerned = read_by(closed)[len(point) : 2 * len(point)]
     detail = "a gradient uses what another call, between its two passes, was given"
     if not any(concerned):
         return (_held(_BETWEEN, "a gradient is of its own call alone"),)

@@ -46,7 +46,7 @@ _BESIDE = 2.0**-6
 
 
 def transformations(
-    problem: Problem, point, rng: np.random.Generator, /
+    problem: Problem, point, rng: np.random.Generator, /, *, rtol: float = 0.0
 ) -> tuple[Identity, ...]:
     """Compares value and derivative under transformations with those without any.
 
@@ -54,15 +54,16 @@ def transformations(
     ``checkpoint(f)``, ``shard_map(f)`` on a mesh of one device, and of ``vmap(f)`` and
     ``scan`` over f for the point and another one beside; it is also mapped itself by
     `jax.vmap`, over all arguments and over every other one, and called outside of
-    `jax.jit`, twice. A transformation is accused only
-    if it differs at both points by more than rounding explains: exact ties may fall
-    either way. Nothing is done if f is made of JAX's own operations: only custom rules
-    and batching rules, callbacks and kernels have more than one form.
+    `jax.jit`, twice. A transformation is accused only if it differs at both points by
+    more than rounding explains, and by more than ``rtol``: exact ties may fall either
+    way. Nothing is done if f is made of JAX's own operations: only custom rules and
+    batching rules, callbacks and kernels have more than one form.
 
     Args:
         problem: what is checked.
         point: one array per leaf of the problem.
         rng: draws the cotangent and the point beside.
+        rtol: a smaller relative error is not accused.
 
     Returns:
         One record per transformation, named after it. What f's code does not allow,
@@ -84,10 +85,10 @@ def transformations(
             return (
                 not_tried(_ALL, "f has no rule or kernel of its own to be dropped"),
             )
-        return _tried(problem, point, rng)
+        return _tried(problem, point, rng, rtol)
 
 
-def _tried(problem, point, rng):
+def _tried(problem, point, rng, rtol):
     plain = _plain_derivative(problem)
     beside = _beside(point, rng)
     like = problem.outputs if "reverse" in problem.modes else point
@@ -97,7 +98,7 @@ def _tried(problem, point, rng):
     eager = _eager(problem, forms["plain"], plain, inputs)
     if isinstance(eager, Identity):
         untried, eager = [*untried, eager], []
-    compare = functools.partial(_compare, problem, inputs, rng, eager)
+    compare = functools.partial(_compare, problem, inputs, rng, rtol, eager)
     found = compare(forms, redraw=False)
     if suspects := {name for name, i in found.items() if not i.holds}:
         # Now with their rounding redrawn, and without the forms that are right.
@@ -107,7 +108,7 @@ def _tried(problem, point, rng):
     return (*found.values(), *untried)
 
 
-def _compare(problem, inputs, rng, eager, forms, *, redraw):
+def _compare(problem, inputs, rng, rtol, eager, forms, *, redraw):
     """The records of some forms, the plain one among them."""
     found = judge(
         functools.partial(_all_forms, forms),
@@ -115,6 +116,7 @@ def _compare(problem, inputs, rng, eager, forms, *, redraw):
         lambda runs: _laws(problem, list(forms), runs),
         problem=problem,
         rng=rng,
+        rtol=rtol,
         again=lambda run: eager,
         redraw=redraw,
     )
