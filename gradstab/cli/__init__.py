@@ -24,7 +24,8 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 def main(arguments: Sequence[str] | None = None, /) -> int:
     """Run the command; returns its exit status: 0, 1 for a bad result, 2 for misuse.
 
-    Of a strict check, 2 is also for what could not be seen.
+    Of a check, 2 is also for what could not be seen, if strict, and 3 for a case that
+    raised.
     """
     options = tyro.cli(
         Annotated[Analyze, tyro.conf.subcommand("analyze")]

@@ -2,57 +2,82 @@
 
 import fnmatch
 import json
+import sys
+import traceback
 from collections.abc import Mapping
 
 from rich.console import Console
 
-from gradstab.cli.targets import load_function
+from gradstab.cli.targets import TargetError, load_function
 from gradstab.gradcheck import Verdict, check, views
 
-_FAILED, _UNSEEN = 1, 2
+# What the command returns, see `gradstab.cli.options.Check`; the first that applies.
+_FAILED, _RAISED, _UNSEEN, _INTERRUPTED = 1, 3, 2, 130
+
+# What code of the user's may raise, `sys.exit` in a script included.
+_TROUBLE = (Exception, SystemExit)
+
+_FORM = (
+    "must return {name: (f, args)} or {name: (f, args, options)}, with a tuple of "
+    "arguments and a dict of options"
+)
 
 
 def run(options, /) -> int:
     """Check all cases, print, write; returns the exit status."""
     if options.json is not None and options.json.exists() and not options.overwrite:
         raise FileExistsError(f"{options.json} exists; choose another or --overwrite")
-    cases = _cases(options)
-    console = Console()
-    results = {}
-    for name, (f, args, own) in cases.items():
-        given = {"rtol": options.rtol, "seed": options.seed}
-        if options.exhaustive:
-            given["exhaustive"] = True
-        with console.status(f"{len(results) + 1} of {len(cases)}: {name}"):
-            results[name] = check(f, *args, **(given | own))
-    console.print(views.table(results))
-    for name, result in results.items():
-        if result.verdict is not Verdict.PASS:
-            console.print(f"\n{name}: {result}", markup=False, soft_wrap=True)
-    if options.json is not None:
-        _write(results, options.json)
-        console.print(f"results: {options.json}", soft_wrap=True)
-    return _status({result.verdict for result in results.values()}, options.strict)
+    console, results = Console(), {}
+    try:
+        cases = _cases(options)
+    except TargetError:
+        raise
+    except _TROUBLE as error:
+        print(f"gradstab: {options.target} {views.raised(error)}", file=sys.stderr)
+        _finish(results, options, console, trouble=error)
+        return _RAISED
+    try:
+        for name, case in cases.items():
+            with console.status(f"{len(results) + 1} of {len(cases)}: {name}"):
+                results[name] = _result(case, options)
+    except KeyboardInterrupt:
+        _finish(results, options, console)
+        print(f"interrupted after {len(results)} of {len(cases)}", file=sys.stderr)
+        return _INTERRUPTED
+    _finish(results, options, console)
+    return _status(results.values(), options.strict)
 
 
-def _cases(options):
-    """The cases that are wanted, as ``{name: (f, args, options)}``."""
+def _result(case, options):
+    """The check of one case, or what it raised."""
+    given = {"rtol": options.rtol, "seed": options.seed}
+    if options.exhaustive:
+        given["exhaustive"] = True
+    try:
+        if not _is_case(case):
+            raise TypeError(f"a case is (f, args) or (f, args, options), got {case!r}")
+        f, args, *own = case
+        return check(f, *args, **(given | dict(*own)))
+    except _TROUBLE as error:
+        return error
+
+
+def _cases(options) -> dict:
+    """The cases that are wanted, by name."""
     cases = load_function(options.target)()
-    if not isinstance(cases, Mapping) or not all(map(_is_case, cases.values())):
-        raise ValueError(
-            f"{options.target} must return {{name: (f, args)}} or "
-            "{name: (f, args, options)}, with a tuple of arguments and a dict of "
-            "options"
-        )
-    patterns = options.only or ("*",)
+    if not isinstance(cases, Mapping) or (
+        cases and not any(map(_is_case, cases.values()))
+    ):
+        raise TargetError(f"{options.target} {_FORM}")
+    patterns = [pattern for group in options.only for pattern in group] or ["*"]
     wanted = {
-        str(name): case if len(case) == 3 else (*case, {})
+        str(name): case
         for name, case in cases.items()
         if any(fnmatch.fnmatch(str(name), pattern) for pattern in patterns)
     }
     if not wanted:
         names = ", ".join(map(str, cases)) or "none"
-        raise ValueError(f"no case is named like that; {options.target} has: {names}")
+        raise TargetError(f"no case is named like that; {options.target} has: {names}")
     return wanted
 
 
@@ -65,14 +90,57 @@ def _is_case(case):
     )
 
 
-def _status(verdicts, strict):
+def _status(results, strict) -> int:
+    verdicts = {getattr(result, "verdict", None) for result in results}
     if Verdict.FAIL in verdicts:
         return _FAILED
+    if None in verdicts:
+        return _RAISED
     return _UNSEEN if strict and Verdict.INCONCLUSIVE in verdicts else 0
 
 
-def _write(results, path):
+def _finish(results, options, console, *, trouble=None):
+    """Prints what there is, and writes it."""
+    if results:
+        console.print(views.table(results))
+    for name, result in results.items():
+        if isinstance(result, BaseException):
+            _print_error(name, result, options, console)
+        elif result.verdict is not Verdict.PASS:
+            console.print(f"\n{name}: {result}", markup=False, soft_wrap=True)
+    if trouble is not None and options.verbose:
+        console.print(_traceback(trouble), markup=False, soft_wrap=True)
+    if options.json is not None:
+        _write(results, options.json, trouble)
+        console.print(f"results: {options.json}", soft_wrap=True)
+
+
+def _print_error(name, error, options, console):
+    text = f"\n{name}: ERROR: {views.raised(error)}"
+    if options.verbose:
+        text += f"\n{_traceback(error)}"
+    console.print(text, markup=False, soft_wrap=True, highlight=False)
+
+
+def _traceback(error) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _write(results, path, trouble):
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = {name: views.as_json(result) for name, result in results.items()}
-    text = json.dumps({"schema": 1, "cases": values}, indent=1, allow_nan=False)
+    written = {name: _as_json(result) for name, result in results.items()}
+    whole = {"schema": 1, "cases": written}
+    if trouble is not None:
+        whole["error"] = _as_json(trouble)
+    text = json.dumps(whole, indent=1, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_json(result):
+    if not isinstance(result, BaseException):
+        return views.as_json(result)
+    return {
+        "verdict": "ERROR",
+        "reason": views.raised(result),
+        "traceback": _traceback(result),
+    }

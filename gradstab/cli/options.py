@@ -190,13 +190,19 @@ class Train(RunOptions, DataOptions, ModelOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Check derivatives: exit status 1 for a wrong one, and what to mend."""
+    """Check derivatives, and say what to mend.
+
+    Exit status: 0 if all pass; 1 if a derivative is wrong; else 3 if a case could not
+    be checked, because it raises (the others are checked all the same); else 2, with
+    --strict, if an error could have gone unnoticed. 2 is also for misuse.
+    """
 
     target: tyro.conf.Positional[str]
     """module:function that returns {name: (f, args)} or {name: (f, args, options)}, the
     options being those of gradstab.check."""
-    only: tuple[str, ...] | None = None
-    """Patterns of the names of the cases to check, such as "attention*"."""
+    only: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """Patterns of the names of the cases to check, such as "attention*"; may be given
+    several times."""
     rtol: float | None = None
     """The relative error that must not go unnoticed; 1e-6 in float64, 1e-2 in float32
     by default."""
@@ -206,8 +212,10 @@ class Check:
     """Exit status 2 if an error could have gone unnoticed."""
     seed: int = 0
     """Of the random directions."""
+    verbose: bool = False
+    """Print where in the code a case raised."""
     json: pathlib.Path | None = None
-    """Write the results to this file."""
+    """Write the results to this file, with the traceback of each case that raised."""
     overwrite: bool = False
     """Replace that file."""
     platform: str | None = None

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
+_ERROR = "magenta"
 
 # JSON has no numbers for these; Python's `float` reads them back.
 _MARKERS = "osv^Dx"
@@ -56,10 +57,13 @@ def table(results: Mapping[str, Any], /) -> Table:
     """A row for each of several checks.
 
     Args:
-        results: each a `GradCheck`, by name.
+        results: each a `GradCheck`, or the exception that it raised, by name.
     """
     made = _table("case", "verdict", "resolution", "asked for", "precision", "evals")
     for name, result in results.items():
+        if isinstance(result, BaseException):
+            made.add_row(Text(name), Text("ERROR", style=_ERROR), *"----")
+            continue
         made.add_row(
             Text(name),
             Text(result.verdict.value, style=COLOURS[result.verdict.value]),
@@ -69,6 +73,13 @@ def table(results: Mapping[str, Any], /) -> Table:
             str(result.evaluations),
         )
     return made
+
+
+def raised(error: BaseException, /) -> str:
+    """An exception in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f": {lines[0]}" if lines else ""
+    return f"raised {type(error).__name__}{text}"
 
 
 def plot(result, /, *, axes=None):
