@@ -164,7 +164,7 @@ def check(
     if order > 1 and not story.failed and not story.trouble:
         story += of_second_order(seen)
     if locate and story.failed:
-        story += places(seen, story)
+        story = places(seen, story)
     return conclude(
         story,
         rtol=seen.rtol,

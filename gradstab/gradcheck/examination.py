@@ -5,13 +5,16 @@ import itertools
 
 import numpy as np
 
+from gradstab.gradcheck.differences.outputs import with_small_outputs
 from gradstab.gradcheck.differences.points import AS_GIVEN
 from gradstab.gradcheck.differences.probes import Measurement, Prober, num_lanes
+from gradstab.gradcheck.differences.rounds import NUM_ROUNDS, Round, is_near, weighed
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.differences.verdict import (
     AGREES,
     DIFFERS,
     KINK,
+    SLIGHT,
     UNCONFIRMED,
     UNDEFINED,
     autodiff,
@@ -45,11 +48,13 @@ class Look:
         trouble: why nothing can be said there; empty if something can.
         findings: one per leaf, mode and oracle.
         seen: the measurement behind them.
+        rounds: what each finding rests on, by leaf, mode and oracle.
     """
 
     trouble: str
     findings: tuple[Finding, ...]
     seen: Measurement
+    rounds: dict = dataclasses.field(default_factory=dict)
 
 
 class Examination:
@@ -86,12 +91,15 @@ class Examination:
         """Fresh randomness, the same for the same seed and history."""
         return self._rng.spawn(1)[0]
 
-    def look(self, point, /, *, where: str = AS_GIVEN, **options) -> Look:
+    def look(
+        self, point, /, *, where: str = AS_GIVEN, alone: bool = True, **options
+    ) -> Look:
         """Everything that all oracles say at a point, along fresh directions.
 
         Args:
             point: the leaves.
             where: the name of the point.
+            alone: look again, at small outputs alone, if large ones hide them.
             **options: see `Prober`.
         """
         self.places[where] = point
@@ -99,12 +107,17 @@ class Examination:
         self.at_given = seen if where == AS_GIVEN else self.at_given
         if trouble := _trouble(seen):
             return Look(trouble, (), seen)
-        others = self._others.items()
-        tables = {name: self._table(other, point, seen) for name, other in others}
         # What is expected on purpose is not what the differences say.
-        differ = EXPECTED not in tables
-        found = self._all_compared(seen, tables, differ=differ)
-        return Look("", tuple(dataclasses.replace(g, point=where) for g in found), seen)
+        given = {"differ": EXPECTED not in self._others, "where": where}
+        rounds = self._judged(seen, point, self._others, **given)
+
+        def look(outputs):
+            part = self._measured(point, options | {"outputs": outputs})
+            return self._judged(part, point, self._others, **given)
+
+        if alone:
+            rounds = with_small_outputs(rounds, self.problem.output_names, look)
+        return Look("", tuple(r.finding for r in rounds.values()), seen, rounds)
 
     def look_twice(self, point, /, *, where=AS_GIVEN, coarse=False) -> Look:
         """The same; a rule is accused only if two more looks confirm it.
@@ -114,24 +127,54 @@ class Examination:
         look is at every other step; unless ``coarse`` one at all steps follows if that
         is not enough for every rule, or nearly not. Where f ends too near for any step,
         entries are moved in proportion to themselves. At a kink that comes of ties f is
-        looked at along directions that keep them.
+        looked at along directions that keep them. An error near the one asked about is
+        weighed along three sets of directions.
         """
-        look, way = self.look(point, where=where, coarse=True), {}
+        first = {"where": where, "coarse": True, "alone": coarse}
+        look, way = self.look(point, **first), {}
         if any(g.state == UNDEFINED for g in look.findings):
-            careful = self.look(point, where=where, coarse=True, proportional=True)
+            careful = self.look(point, **first, proportional=True)
             if all(g.state != UNDEFINED for g in careful.findings):
                 look, way = careful, {"proportional": True}
                 self._note(_PROPORTIONAL)
         if not coarse and not look.trouble and not self._is_clear(look):
             look = self.look(point, where=where, **way)
-        for _ in range(2):
-            if all(g.state != DIFFERS for g in look.findings):
+        more = []
+        while len(more) < NUM_ROUNDS - 1:
+            states = {g.state for g in look.findings}
+            if DIFFERS not in states and (coarse or SLIGHT not in states):
                 break
-            again = self.look(point, where=where, paired=True, **way)
+            again = self.look(point, where=where, paired=DIFFERS in states, **way)
             states = {_key(g): g.state for g in again.findings}
-            findings = [_confirmed(g, states.get(_key(g), "")) for g in look.findings]
+            findings = [self._confirmed(g, states) for g in look.findings]
+            look = dataclasses.replace(look, findings=tuple(findings))
+            more.append(again.rounds)
+        if len(more) == NUM_ROUNDS - 1:
+            findings = [self._weighed(g, [look.rounds, *more]) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
         return self._along_ties(look, point, where)
+
+    def _confirmed(self, finding, again: dict) -> Finding:
+        """The finding, no longer an accusation if another look did not confirm it."""
+        state = again.get(_key(finding), "")
+        known = state == DIFFERS or (state == SLIGHT and is_near(finding, self.rtol))
+        if finding.state != DIFFERS or known:
+            return finding
+        return dataclasses.replace(
+            finding, state=KINK if state == KINK else UNCONFIRMED
+        )
+
+    def _weighed(self, finding, looks) -> Finding:
+        """The finding, along all directions if its error is near that asked about."""
+        key = _key(finding)
+        rounds = [rounds[key] for rounds in looks if key in rounds]
+        alike = all(
+            r.truth.entries is not None and r.finding.output == finding.output
+            for r in rounds
+        )
+        if not is_near(finding, self.rtol) or len(rounds) < NUM_ROUNDS or not alike:
+            return finding
+        return weighed(rounds, rtol=self.rtol)
 
     def _along_ties(self, look, point, where) -> Look:
         """The kinks that are errors where ties are kept, if two looks say so."""
@@ -162,8 +205,15 @@ class Examination:
 
     def ask(self, name: str, f, look: Look, point, /) -> list[Finding]:
         """Findings of one more oracle at a point that was looked at."""
-        table = {name: self._table(self._other(f), point, look.seen)}
-        return self._all_compared(look.seen, table)
+        programs = {name: self._other(f)}
+        rounds = self._judged(look.seen, point, programs)
+
+        def alone(outputs):
+            part = self._measured(point, {"outputs": outputs})
+            return self._judged(part, point, programs)
+
+        rounds = with_small_outputs(rounds, self.problem.output_names, alone)
+        return [r.finding for r in rounds.values()]
 
     def _measured(self, point, options) -> Measurement:
         seen = self.prober(point, self.stream(), **options)
@@ -197,9 +247,12 @@ class Examination:
         tables = rule_tables(programs, tuple(point), seen.draw)
         return tables[programs.problem.modes[0]]
 
-    def _all_compared(self, seen, tables, *, differ=False) -> list[Finding]:
-        """Findings of the tables of other functions, and of the differences."""
+    def _judged(self, seen, point, others, *, differ=False, where=AS_GIVEN) -> dict:
+        """What other functions and the differences say, by leaf, mode and oracle."""
         task, found = self.problem, []
+        tables = {
+            name: self._table(other, point, seen) for name, other in others.items()
+        }
         names = itertools.chain(task.names, [TOGETHER])
         for i, (leaf, probes) in enumerate(zip(names, seen.leaves, strict=False)):
             for mode, rule in probes.rules.items():
@@ -207,15 +260,17 @@ class Examination:
                 truths += [self._truth(n, t[i], probes) for n, t in tables.items()]
                 given = {"leaf": leaf, "mode": mode, "dtype": task.dtype}
                 for truth in truths:
-                    found.append(compare(rule, truth, probes, rtol=self.rtol, **given))
+                    g = compare(rule, truth, probes, rtol=self.rtol, **given)
+                    g = dataclasses.replace(g, point=where)
+                    found.append(Round(g, rule, truth, probes))
         # Together the arguments can only accuse, and only a rule right for each alone.
-        wrong = {(g.mode, g.oracle) for g in found if _is_wrong_alone(g)}
-        return [
-            g
-            for g in found
-            if g.leaf != TOGETHER
+        wrong = {(g.mode, g.oracle) for r in found if _is_wrong_alone(g := r.finding)}
+        return {
+            _key(g): one
+            for one in found
+            if (g := one.finding).leaf != TOGETHER
             or (g.state in (DIFFERS, KINK) and (g.mode, g.oracle) not in wrong)
-        ]
+        }
 
     def _truth(self, name, table, probes):
         # What is expected is expected at kinks too.
@@ -231,14 +286,6 @@ def _has_ties(point) -> bool:
 
 def _is_wrong_alone(finding) -> bool:
     return finding.state == DIFFERS and finding.leaf != TOGETHER
-
-
-def _confirmed(finding, again: str) -> Finding:
-    """The finding, no longer an accusation if another look did not confirm it."""
-    if finding.state != DIFFERS or again == DIFFERS:
-        return finding
-    state = KINK if again == KINK else UNCONFIRMED
-    return dataclasses.replace(finding, state=state)
 
 
 def _key(finding):

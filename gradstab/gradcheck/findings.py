@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["error", "bar", "resolution", "step"],
-    meta_fields=["state", "absolute", "leaf", "mode", "oracle", "point"],
+    meta_fields=["state", "absolute", "leaf", "mode", "oracle", "point", "output"],
 )
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -38,6 +38,8 @@ class Finding:
 
     `error`, `bar` and `resolution` are relative to the Frobenius norm of the leaf's
     true Jacobian or, if `absolute`, to the norm of f's value over the size of the leaf.
+    The resolution is the worst of all outputs: one whose Jacobian is much smaller than
+    that of others is held to its own.
 
     Attributes:
         error: the measured Frobenius norm of rule minus truth.
@@ -50,6 +52,7 @@ class Finding:
         mode: ``forward`` (the JVP) or ``reverse`` (the VJP).
         oracle: what the rule was compared with.
         point: where: ``as given``, or how the arguments were moved.
+        output: the outputs of f concerned, such as ``output.loss``; empty if all are.
     """
 
     error: float
@@ -62,6 +65,7 @@ class Finding:
     mode: str
     oracle: str
     point: str = "as given"
+    output: tuple[str, ...] = ()
 
     @property
     def proves(self) -> bool:
@@ -71,8 +75,10 @@ class Finding:
     def __str__(self) -> str:
         oracle = "" if "differences" in self.oracle else f" against {self.oracle}"
         point = "" if self.point == "as given" else f", {self.point}"
+        more = f" and {len(self.output) - 2} more" * (len(self.output) > 2)
+        output = f" of {', '.join(self.output[:2])}{more}" * bool(self.output)
         return (
-            f"{self.leaf} ({self.mode}{point}): error {self.error:.1e} +- "
+            f"{self.leaf} ({self.mode}{output}{point}): error {self.error:.1e} +- "
             f"{self.bar:.1e}{oracle}, resolution {self.resolution:.1e}"
             f"{' of the size of f (zero derivative)' * self.absolute}: {self.state}"
         )

@@ -11,7 +11,7 @@ from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
 from gradstab.gradcheck.differences.probes import num_lanes
 from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
-from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING
+from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING, Finding
 from gradstab.gradcheck.laws import identities, second_order
 from gradstab.gradcheck.laws import transformations as forms
 from gradstab.gradcheck.places import localize
@@ -181,7 +181,7 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
     seen.evaluations += inner.evaluations
     wrong = tuple(g for g in look.findings if g.state == DIFFERS)
     story = Story(wrong, moved=((ODD, _answer(look, wrong)),))
-    return story + places(inner, story) if locate and wrong else story
+    return places(inner, story) if locate and wrong else story
 
 
 def of_second_order(seen: Examination, /) -> Story:
@@ -251,18 +251,50 @@ def entries(seen: Examination, /, *, progress: bool) -> Story:
 
 
 def places(seen: Examination, story: Story, /) -> Story:
-    """Where the worst of the wrong rules are wrong, and why."""
-    known = {place.leaf for place in story.locations}
-    worst = {
-        g.leaf: g
-        for g in sorted(story.wrong, key=lambda g: g.error)
-        if g.oracle != ROUNDING and g.leaf in set(seen.problem.names) - known
-    }
-    found = Story()
-    for g in list(worst.values())[-_SEARCHED:][::-1]:
-        point, truth = seen.places[g.point], seen.others.get(g.oracle)
-        place = localize.locate(seen.problem, point, g, seen.stream(), truth=truth)
+    """The story with the places where the worst of the wrong rules are wrong, and why.
+
+    An accusation by differences for which there is no wrong entry contradicts itself.
+    If the error is not there along whole directions either it is taken back.
+    """
+    searched = set()
+    while len(searched) < _SEARCHED and (g := _worst(seen, story, searched)):
+        truth, task = seen.others.get(g.oracle), seen.problem.of_outputs(g.output)
+        if g.output and truth is not None:
+            truth = seen.problem.only(truth, g.output)
+        point = seen.places[g.point]
+        place = localize.locate(task, point, g, seen.stream(), truth=truth)
         if place is not None:
             seen.evaluations += place.evaluations
-            found += Story(locations=(place,))
-    return found
+            story += Story(locations=(place,))
+        elif "differences" in g.oracle:
+            state = localize.is_there(task, point, g, seen.stream())
+            if state != DIFFERS:
+                story = _taken_back(story, g, state)
+                continue
+        searched.add(g.leaf)
+    return story
+
+
+def _worst(seen, story, searched) -> Finding | None:
+    """The finding of the largest error of which a place is wanted; None if none is."""
+    known = {place.leaf for place in story.locations} | searched
+    wanted = [
+        g
+        for g in story.wrong
+        if g.oracle != ROUNDING and g.leaf in set(seen.problem.names) - known
+    ]
+    return max(wanted, key=lambda g: g.error, default=None)
+
+
+def _taken_back(story, finding, state) -> Story:
+    """The story without an accusation; at a moved point, there is nothing else to say."""
+    where = finding.point
+    given = where in (points.AS_GIVEN, points.BESIDE)
+    instead = (dataclasses.replace(finding, state=state),) * given
+    findings = tuple(g for g in story.findings if g != finding) + instead
+    wrong = any(g.point == where for g in findings if g.state == DIFFERS)
+    moved = tuple(
+        (name, "undecided" if name == where and not wrong else answer)
+        for name, answer in story.moved
+    )
+    return dataclasses.replace(story, findings=findings, moved=moved)

@@ -18,6 +18,7 @@ from gradstab.gradcheck.differences.verdict import (
     VANISHES,
     Truth,
     autodiff,
+    bend,
     compare,
     kink,
 )
@@ -88,7 +89,7 @@ def test_the_bend_of_a_smooth_function_vanishes_and_that_of_a_kink_does_not():
     corner = np.array([0.0, 0.3, 0.4, 0.4, 0.4])  # many kinks seem none from far away
     assert kink(dataclasses.replace(PROBES, bend=corner)) == pytest.approx(0.4)
     # Down to a step of 0.01 only: a smooth function bends by as much.
-    assert kink(PROBES, finest=0.005) == pytest.approx(0.01)
+    assert bend(PROBES, finest=0.005) == pytest.approx(0.01)
 
 
 def test_the_bend_that_rounding_makes_is_no_kink():

@@ -33,12 +33,15 @@ class Draw:
         weights: ``(moves, leaves)``: by how much of its tangent each leaf is moved, one
             row for each leaf alone, and one for all together if there are several.
         paired: whether the second three tangents are sums of the first three.
+        outputs: the numbers of the outputs that are looked at, the cotangents of the
+            others being zero; None for all.
     """
 
     tangents: tuple
     cotangents: tuple
     weights: np.ndarray
     paired: bool = False
+    outputs: tuple[int, ...] | None = None
 
     def astype(self, problem: Problem, /) -> "Draw":
         """The same directions in the dtypes of a problem, which must hold them."""
@@ -75,12 +78,13 @@ def draw(
     paired: bool,
     proportional: bool = False,
     tied: bool = False,
+    outputs: tuple[int, ...] | None = None,
 ) -> Draw:
     """Fresh directions for a problem at a point; for the options see `Prober`."""
     tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
     if tied:
         tangents = _tied(tangents, point)
-    cotangents = directions(rng, problem.outputs, num=NUM_COTANGENTS)
+    cotangents = _cotangents(rng, problem.outputs, outputs)
     # The same directions are asked of f in its own precision.
     own = problem.own or problem
     chosen = [
@@ -99,6 +103,7 @@ def draw(
         ),
         _weights(point),
         paired,
+        outputs,
     )
 
 
@@ -164,6 +169,16 @@ def size(leaf, /) -> float:
     """The root mean square of an argument, by which steps are measured; 1 if zero."""
     found = root_mean_square(leaf)
     return found if np.isfinite(found) and found > 0 else 1.0
+
+
+def _cotangents(rng, like, watched):
+    """Random vectors over the outputs that are looked at, zero for the others."""
+    if watched is None:
+        return directions(rng, like, num=NUM_COTANGENTS)
+    drawn = directions(rng, [like[i] for i in watched], num=NUM_COTANGENTS)
+    zeros = [np.zeros((NUM_COTANGENTS, *y.shape), y.dtype) for y in like]
+    chosen = dict(zip(watched, drawn, strict=True))
+    return tuple(chosen.get(i, zero) for i, zero in enumerate(zeros))
 
 
 def _tied(tangents, point):

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradstab.gradcheck.differences.probes import Measurement
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, kink
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, bend
 from gradstab.gradcheck.findings import ROUNDING, Finding
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.programs import Programs
@@ -65,7 +65,7 @@ class OwnPrecision:
         # what an argument is rounded by moves the derivative too: the bend says so.
         eps = float(jnp.finfo(self.own.dtype).eps)
         units = _UNITS if eps < _FEW_DIGITS else _UNITS_OF_FEW
-        near = kink(probes, finest=units * eps * probes.scale)
+        near = bend(probes, finest=units * eps * probes.scale)
         bar = 2 * near + units * (eps * probes.value + gap) / probes.scale
         if not np.isfinite(size) or error <= self.rtol * size:
             state = AGREES

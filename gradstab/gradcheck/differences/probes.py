@@ -23,6 +23,9 @@ from gradstab.gradcheck.subject.programs import Programs
 # Probes that would need more than this at once are taken in turns.
 MAX_BYTES = 2**28
 
+# Roundings from which on an output is said to move.
+_MOVES = 8
+
 # With so many entries the correction for rounding them doubles the cost of a probe.
 _LARGE = 2**14
 
@@ -48,6 +51,9 @@ class Probes:
         scale: of the leaf: its root mean square.
         value: the largest norm of f's value within that distance.
         paired: whether the second three tangents are sums of the first three.
+        sizes: ``(outputs,)`` of the Jacobian of each output alone. Of one that does not
+            move, its value over the scale; of one that moves far away only, zero; of
+            one that is not looked at, infinite. None if there is but one.
     """
 
     rules: dict[str, np.ndarray]
@@ -61,6 +67,7 @@ class Probes:
     scale: float
     value: float
     paired: bool = False
+    sizes: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +116,7 @@ class Prober:
         paired: bool = False,
         proportional: bool = False,
         tied: bool = False,
+        outputs: tuple[int, ...] | None = None,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
@@ -121,9 +129,10 @@ class Prober:
             proportional: move every entry in proportion to itself, so that small ones
                 keep their sign.
             tied: move equal entries alike, in all leaves: ties stay ties.
+            outputs: the numbers of those to look at; None for all.
         """
         options = {"paired": paired, "proportional": proportional, "tied": tied}
-        drawn = draw(self.problem, tuple(point), rng, **options)
+        drawn = draw(self.problem, tuple(point), rng, outputs=outputs, **options)
         return self.along(tuple(point), drawn, rng, coarse=coarse)
 
     def along(self, point, drawn: Draw, rng, /, *, coarse: bool = False) -> Measurement:
@@ -167,16 +176,21 @@ def _differences(programs, point, draw, tables, steps) -> dict:
     i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
     h = steps.ravel()
     anchor, slopes = _anchor(tables, draw)
-    size = unit(tables["value"])
-    cotangents = vectors(draw.cotangents) * size
+    outputs = programs.problem.outputs
+    watched = range(len(outputs)) if draw.outputs is None else draw.outputs
+    columns = _columns(outputs, draw.outputs)
+    value = tables["value"][columns]
+    size = unit(value)
+    cotangents = vectors(draw.cotangents)[:, columns] * size
+    ends = np.cumsum([outputs[n].size for n in watched])[:-1]
     probes = []
     moved = _narrow(h, point)
     known = None if _rounds_little(point) else anchor
     turns = programs.ends(point, draw, known, i, k, moved)
     for where, there, here, nudge in turns:
-        there, here = (vectors(y) / size for y in (there, here))
+        there, here = (vectors(y)[:, columns] / size for y in (there, here))
         change = there - here
-        bend = change - 2 * (tables["value"] / size - here)
+        bend = change - 2 * (value / size - here)
         expected = 2 * h[where, None] * slopes[i[where], k[where]]
         residual = change @ cotangents.T - expected + nudge.reshape(len(change), -1)
         probes.append(
@@ -186,11 +200,33 @@ def _differences(programs, point, draw, tables, steps) -> dict:
                 "moved": size * norm(change),
                 "bend": size * norm(bend) / (2 * h[where]),
                 "jump": _least(change),
+                "norms": size * _by_output(there, ends),
+                "slopes_of": size * _by_output(change, ends) / (2 * h[where, None]),
             }
         )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
     seen = {n: a.reshape(*steps.shape, *a.shape[1:]) for n, a in whole.items()}
-    return seen | {"slopes": slopes}
+    return seen | {
+        "slopes": slopes,
+        "value": norm(value),
+        "watched": watched,
+        "outputs": len(outputs),
+    }
+
+
+def _columns(outputs, watched):
+    """Where the outputs that are looked at lie in the vector of all."""
+    if watched is None:
+        return slice(None)
+    number = np.repeat(np.arange(len(outputs)), [y.size for y in outputs])
+    return np.isin(number, watched)
+
+
+def _by_output(rows, ends):
+    """The norm of each output, ``(rows, outputs)``; of a single one nothing."""
+    if not len(ends):
+        return np.zeros((len(rows), 0))
+    return np.stack([norm(part) for part in np.split(rows, ends, axis=1)], axis=1)
 
 
 def _rounds_little(point) -> bool:
@@ -223,6 +259,8 @@ def _one_move(tables, seen, i, far: Steps, eps, paired) -> Probes:
     residual = np.moveaxis(seen["residual"][i], 0, 2)  # levels, replicates, k, j
     norms = rms(seen["norm"])
     near = norms[(rungs <= scale) & np.isfinite(norms)]
+    alone = i < len(far.scales) - (len(far.scales) > 1)
+    several = alone and len(seen["watched"]) > 1
     return Probes(
         rules={mode: tables[mode][i].ravel() for mode in MODES if mode in tables},
         anchor=seen["slopes"][i].ravel(),
@@ -233,9 +271,32 @@ def _one_move(tables, seen, i, far: Steps, eps, paired) -> Probes:
         jump=float(np.fmin.reduce(seen["jump"][i].ravel())),
         steps=rungs,
         scale=float(scale),
-        value=float(np.max(near, initial=tables["norm"])),
+        value=float(np.max(near, initial=seen["value"])),
         paired=paired,
+        sizes=_sizes(seen, i, rungs, scale, eps) if several else None,
     )
+
+
+def _sizes(seen, i, rungs, scale, eps):
+    """The size of the Jacobian of each output that is looked at."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        slopes, norms = (
+            np.sqrt(np.mean(np.square(seen[name][i]), axis=(0, 2)))
+            for name in ("slopes_of", "norms")
+        )
+        # What is inside of f may grow with a large step, and its rounding too.
+        grown = np.maximum(1, 4 * rungs / scale) / rungs
+        moves = slopes > _MOVES * eps * norms * grown[:, None]  # (levels, outputs)
+    moves &= np.isfinite(slopes)
+    near = rungs <= scale
+    value = np.max(norms, axis=0, initial=0.0, where=near[:, None] & np.isfinite(norms))
+    sizes = np.where(np.any(moves, axis=0), 0.0, np.where(value > 0, value, 1) / scale)
+    for n, moved in enumerate((moves & near[:, None]).T):
+        if np.any(moved):  # far away f may bend, and close by noise may be all
+            sizes[n] = np.median(slopes[moved, n])
+    full = np.full(seen["outputs"], np.inf)
+    full[list(seen["watched"])] = sizes
+    return full
 
 
 def _least(change):

@@ -20,15 +20,19 @@ UNDEFINED = "f is not finite on both sides of the point, at any step"
 STAIRS = "f moves in stairs: it rounds inside, or it is saturated"
 UNBOUNDED = "the rule is not finite, and f is too steep to say more"
 UNCONFIRMED = "differed along one set of directions and not along another"
+UNPLACED = "differs along random directions, and no entry of it is wrong"
 SLIGHT = "differs by less than was asked for, and by too much to pass"
+OVERSHADOWED = "the derivative of an output is too small beside those of the others"
 NO_TRUTH = "the oracle's derivative is not finite"
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
 _LUCK = 1.8
 
-# An error of rank one and of the size asked for looks smaller than this part of it in
-# less than one of a hundred tables: the quantile of sqrt(chi2_6 / 6 * chi2_12 / 12).
-_ACCUSED = 0.3
+# What is measured within a hundredth of the error asked about counts as being so large.
+AS_LARGE = 0.99
+
+# An output whose Jacobian is by so much smaller than the largest has a norm of its own.
+_SMALL_OUTPUT = 1 / 8
 
 # Next to a jump the differences scatter more than they measure. Then they accuse no one
 # unless they are small beside f's value over the argument, and the rule says they are
@@ -88,7 +92,8 @@ def differences(rule, probes: Probes, /, *, dtype) -> Truth:
     if best is None:
         return Truth(None, np.inf, 0.0, limit or UNDEFINED, 0.0, name)
     entries = probes.anchor + best.value
-    gap = max(kink(probes), _nonlinearity(entries, best.bar, probes))
+    corner = kink(probes, coarsest=best.step)
+    gap = max(corner, _nonlinearity(entries, best.bar, probes))
     return Truth(entries, best.bar, best.step, limit, gap, name)
 
 
@@ -151,7 +156,8 @@ def compare(
     # is small enough to be accepted, is not claimed to be absent.
     resolution, accepted = visible(2 * bar), visible(max(error, bar) + bar)
     if accepted <= rtol:
-        resolution, state = accepted, AGREES
+        resolution = max(accepted, _of_small_outputs(probes, accepted * least))
+        state = AGREES if resolution <= rtol else OVERSHADOWED
     elif error <= bar:
         state = truth.limit or (HIDDEN if size > bar else VANISHES)
     elif finite and error <= _LUCK * truth.kink + bar:
@@ -160,8 +166,12 @@ def compare(
         state = UNBOUNDED
     elif size <= bar and (bar > _BLIND * typical or error <= _zero(probes, dtype)):
         state = truth.limit or VANISHES
-    elif error - bar <= _ACCUSED * rtol * unit:
+    elif error < AS_LARGE * rtol * unit:
         resolution, state = accepted, SLIGHT
+    elif size <= bar and error < rtol * typical and _is_still(probes, dtype=dtype):
+        # The derivative is zero: the error is relative to the size of f.
+        absolute, unit = True, typical
+        resolution, state = (error + bar) / (SIGHT * typical), SLIGHT
     else:
         state = DIFFERS
     numbers = error / unit, bar / unit, resolution, truth.step
@@ -176,10 +186,41 @@ def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     """
     eps = float(jnp.finfo(dtype).eps)
     zero = _zero(probes, dtype) if dtype == np.float64 else 0.0
+    still = _moves_nowhere(probes) or probes.jump > eps**0.25
+    return bool(root_mean_square(rule) <= zero and still)
+
+
+def small_outputs(probes: Probes, /) -> tuple[int, ...]:
+    """The numbers of the outputs that are much smaller than the largest.
+
+    Their Jacobians are; the largest of them is the first.
+    """
+    if probes.sizes is None:
+        return ()
+    largest = np.max(probes.sizes, initial=0.0, where=np.isfinite(probes.sizes))
+    small = np.flatnonzero(probes.sizes < _SMALL_OUTPUT * largest)
+    small = small[np.argsort(-probes.sizes[small], kind="stable")]
+    return tuple(small.tolist())
+
+
+def _of_small_outputs(probes, floor) -> float:
+    """The resolution of the smallest output, for the norm of an error that is seen."""
+    small = small_outputs(probes)
+    if probes.sizes is None or not small:
+        return 0.0
+    least = float(probes.sizes[small[-1]])
+    return floor / least if least > 0 else np.inf
+
+
+def _moves_nowhere(probes) -> bool:
     # What is inside of f may grow with a large step, and its rounding too.
     grown = np.maximum(1, 4 * probes.steps / probes.scale)
-    still = np.all(~(probes.moved > 8 * grown * probes.rounding))  # or not finite
-    return bool(root_mean_square(rule) <= zero and (still or probes.jump > eps**0.25))
+    return bool(np.all(~(probes.moved > 8 * grown * probes.rounding)))  # or not finite
+
+
+def _is_still(probes, *, dtype) -> bool:
+    """Whether f does not move at any step, in a dtype whose rounding hides little."""
+    return dtype == np.float64 and _moves_nowhere(probes)
 
 
 def _zero(probes, dtype):
@@ -188,14 +229,44 @@ def _zero(probes, dtype):
 
 
 @np.errstate(invalid="ignore")
-def kink(probes: Probes, /, *, finest: float = 0.0) -> float:
+def kink(probes: Probes, /, *, coarsest: float = np.inf) -> float:
     """Half the gap between the one-sided slopes as the step vanishes; 0 if smooth.
+
+    The gap is not that at the smallest step, which is mostly rounding, nor the least of
+    all: where a step is longer than the length on which f bends, the slopes on both
+    sides may meet. It is that at the step where it changes least, less what it changes.
 
     Args:
         probes: of the leaf.
-        finest: no smaller step is looked at.
+        coarsest: no larger step is looked at: those up to which differences were
+            believed.
     """
     # Far away a function may bend less than at its kink: on both sides of many.
+    near = probes.steps <= min(probes.scale / 8, coarsest)
+    if np.count_nonzero(near) < 2:
+        near = probes.steps <= probes.scale / 8
+    if np.count_nonzero(near) < 2:
+        return bend(probes)
+    gap, steps = probes.bend[near], probes.steps[near]
+    rounded = _ROUNDED * (probes.rounding / probes.steps)[near][1:]
+    apart = np.abs(np.diff(gap))
+    # A chance agreement of two does not last to the third.
+    apart = np.maximum(apart, np.append(apart[1:], 0.0))
+    doubt = apart / (steps[:-1] / steps[1:] - 1) + rounded
+    doubt = np.where(np.isfinite(doubt), doubt, np.inf)
+    best = int(np.argmin(doubt))
+    return float(max(gap[1:][best] - doubt[best], 0.0)) if doubt[best] < np.inf else 0.0
+
+
+@np.errstate(invalid="ignore")
+def bend(probes: Probes, /, *, finest: float = 0.0) -> float:
+    """Half the least gap between one-sided slopes, at any step near by.
+
+    Args:
+        probes: of the leaf.
+        finest: no smaller step is looked at: how far apart two points may be that are
+            to be the same.
+    """
     near = (probes.steps <= probes.scale / 8) & (probes.steps >= finest)
     gap = np.maximum(probes.bend - _ROUNDED * probes.rounding / probes.steps, 0)
     return float(np.min(gap, initial=np.inf, where=np.isfinite(gap) & near))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradstab.gradcheck.differences.verdict import DIFFERS, KINK, UNPLACED
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
 from gradstab.gradcheck.places.hints import cause
@@ -12,6 +13,13 @@ from gradstab.gradcheck.places.leaf_programs import GROUP, LANES, LeafPrograms
 from gradstab.gradcheck.places.naming import index_of, output_name
 from gradstab.gradcheck.places.search import wrong_entries
 from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.vectors import root_mean_square
+
+# Along which an error that has no place is looked for once more.
+_DIRECTIONS = 4
+
+# Over so few directions the gap of a kink may look so much smaller than it is.
+_LUCK = 2.0
 
 
 def locate(
@@ -67,6 +75,43 @@ def locate(
         estimated=wrong.estimated,
         evaluations=seen.evaluations,
     )
+
+
+def is_there(
+    problem: Problem, point: tuple, finding: Finding, rng: np.random.Generator, /
+) -> str:
+    """Whether the error of a finding without a place is seen along whole directions.
+
+    Args:
+        problem: what was checked.
+        point: where.
+        finding: that says that differences and the rule differ.
+        rng: of the directions.
+
+    Returns:
+        ``differs`` if it is, or if the differences see too little here; a kink if it is
+        within the gap between the one-sided slopes; else that no place was found.
+    """
+    seen = comparison(problem, point, finding, rng, None)
+    errors, bars, kinks, sizes = [], [], [], []
+    for _ in range(_DIRECTIONS):
+        direction = rng.choice([-1.0, 1.0], seen.x.size)
+        direction *= rng.uniform(0.5, 1.5, seen.x.size)
+        ladder = seen.ladder(direction)
+        best = ladder.best(seen.cotangents)
+        with np.errstate(invalid="ignore"):
+            error = root_mean_square(seen.rule(direction[None])[0] - best.value)
+        errors.append(error)
+        bars.append(best.bar)
+        gap = ladder.gap(best.level) @ seen.cotangents.T
+        kinks.append(_LUCK * root_mean_square(gap))
+        sizes.append(root_mean_square(best.value))
+    error, bar, kink, size = map(root_mean_square, (errors, bars, kinks, sizes))
+    if not np.isfinite(error + bar + kink + size):
+        return DIFFERS
+    if error > bar:
+        return KINK if error <= bar + kink else DIFFERS
+    return UNPLACED if error + bar < finding.error * size / 4 else DIFFERS
 
 
 def hint(

@@ -27,7 +27,8 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
 
     Returns:
         ``(of_leaves, point, names)``. The first makes a function of such arguments a
-        function of the tuple of leaves to the tuple of its floating outputs.
+        function of the tuple of leaves to the tuple of its floating outputs. When it
+        is called, their names are put into a list, if one is given beside f.
 
     Raises:
         ValueError: there is no floating leaf.
@@ -42,12 +43,15 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     pairs = {i for i in where if jnp.iscomplexobj(leaves[i])}
     names = _names(args)
 
-    def of_leaves(f):
+    def of_leaves(f, outputs=None):
         def floating(point):
             full = list(map(_fixed, leaves))
             for i, leaf in zip(where, point, strict=True):
                 full[i] = _joined(leaf) if i in pairs else leaf
-            return _floating_outputs(f(*jax.tree.unflatten(treedef, full)))
+            tree = f(*jax.tree.unflatten(treedef, full))
+            if outputs is not None:
+                outputs[:] = _output_names(tree)
+            return _floating_outputs(tree)
 
         return floating
 
@@ -102,6 +106,20 @@ def _floating_outputs(tree) -> tuple:
     """The non-empty floating arrays of an output, complex ones as pairs."""
     arrays = [jnp.asarray(y) for y in jax.tree.leaves(tree) if _has_derivative(y)]
     return tuple(_split(y, None) for y in arrays)
+
+
+def _output_names(tree) -> list[str]:
+    """The paths of the floating outputs, such as ``output.loss`` or ``output[1]``."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [_output_name(path) for path, y in flat if _has_derivative(y)]
+
+
+def _output_name(path) -> str:
+    first = jax.tree_util.keystr(path[:1], simple=True)
+    rest = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+    if path and isinstance(path[0], jax.tree_util.SequenceKey):
+        return f"output[{first}]" + f".{rest}" * bool(rest)
+    return ".".join(part for part in ("output", first, rest) if part)
 
 
 def _has_derivative(leaf) -> bool:

@@ -59,6 +59,7 @@ class Problem:
         iterates: whether f holds a loop that may not converge elsewhere.
         has_rules: whether f holds custom rules of differentiation.
         quick: whether its programs are better compiled fast than well.
+        output_names: of the outputs, such as ``output.loss``.
     """
 
     f: Callable
@@ -77,11 +78,29 @@ class Problem:
     iterates: bool = False
     has_rules: bool = False
     quick: bool = False
+    output_names: tuple[str, ...] = ()
 
     @property
     def as_given(self) -> "Problem":
         """The problem whose f is the user's own, and no copy."""
         return self.own if self.widened and self.own is not None else self
+
+    def of_outputs(self, names: tuple[str, ...], /) -> "Problem":
+        """The same problem of some outputs alone; of all if none is named."""
+        if not names:
+            return self
+        kept = [n for n, name in enumerate(self.output_names) if name in names]
+        return dataclasses.replace(
+            self,
+            f=self.only(self.f, names),
+            outputs=tuple(self.outputs[n] for n in kept),
+            output_names=tuple(self.output_names[n] for n in kept),
+        )
+
+    def only(self, g: Callable, names: tuple[str, ...], /) -> Callable:
+        """A function of the leaves with the outputs of that name alone."""
+        kept = [n for n, name in enumerate(self.output_names) if name in names]
+        return lambda point: tuple(y for n, y in enumerate(g(point)) if n in kept)
 
     def context(self):
         """The JAX settings under which f is called."""
@@ -180,6 +199,7 @@ def _widened(own: Problem, reason: str) -> Problem | None:
     return dataclasses.replace(
         wide,
         names=own.names,
+        output_names=own.output_names,
         of_leaves=own.of_leaves,
         notes=(note, *own.notes),
         own=own,
@@ -230,7 +250,8 @@ def _own(f, args, lifted) -> Problem | None:
 
 def _trace(f, args, modes, dtype) -> Problem:
     of_leaves, point, names = floating_part(args, dtype)
-    lone = of_leaves(f)
+    output_names = []
+    lone = of_leaves(f, output_names)
     closed = program(lone, point)
     results = closed.out_avals if closed is not None else lone(point)
     outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in results)
@@ -257,6 +278,7 @@ def _trace(f, args, modes, dtype) -> Problem:
         quick=closed is not None
         and footprint <= _SMALL
         and not traits.convolves(closed),
+        output_names=tuple(output_names),
     )
 
 

@@ -22,10 +22,11 @@ def precision_cause(known: Evidence, /) -> str:
             continue
         name = limits.dtype.name
         w = known.seen.cotangents
-        rounded = w.astype(dtype).astype(np.float64)
+        with np.errstate(over="ignore"):
+            rounded = w.astype(dtype).astype(np.float64)
+            narrow = known.gradients.astype(dtype).astype(np.float64)
         if known.fits(known.rule, known.slopes.value @ rounded.T):
             return f"the cotangent is rounded to {name}"
-        narrow = known.gradients.astype(dtype).astype(np.float64)
         if np.array_equal(narrow, known.gradients) and _is_rounding(known, limits.eps):
             return f"the gradient is rounded to {name}"
     return _looks_rounded(known)
