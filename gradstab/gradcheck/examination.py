@@ -116,7 +116,9 @@ class Examination:
             return self._judged(part, point, self._others, **given)
 
         if alone:
-            rounds = with_small_outputs(rounds, self.problem.output_names, look)
+            wanted = {"names": self.problem.output_names, "rtol": self.rtol}
+            thorough = not options.get("coarse", False)
+            rounds = with_small_outputs(rounds, look, thorough=thorough, **wanted)
         return Look("", tuple(r.finding for r in rounds.values()), seen, rounds)
 
     def look_twice(self, point, /, *, where=AS_GIVEN, coarse=False) -> Look:
@@ -212,7 +214,8 @@ class Examination:
             part = self._measured(point, {"outputs": outputs})
             return self._judged(part, point, programs)
 
-        rounds = with_small_outputs(rounds, self.problem.output_names, alone)
+        wanted = {"names": self.problem.output_names, "rtol": self.rtol}
+        rounds = with_small_outputs(rounds, alone, **wanted)
         return [r.finding for r in rounds.values()]
 
     def _measured(self, point, options) -> Measurement:

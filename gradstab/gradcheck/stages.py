@@ -287,7 +287,7 @@ def _worst(seen, story, searched) -> Finding | None:
 
 
 def _taken_back(story, finding, state) -> Story:
-    """The story without an accusation; at a moved point, there is nothing else to say."""
+    """The story without an accusation; at a moved point nothing else is to be said."""
     where = finding.point
     given = where in (points.AS_GIVEN, points.BESIDE)
     instead = (dataclasses.replace(finding, state=state),) * given

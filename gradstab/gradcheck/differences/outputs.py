@@ -8,21 +8,32 @@ for the large ones, their noise is gone.
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+
 from gradstab.gradcheck.differences.directions import SIGHT
 from gradstab.gradcheck.differences.rounds import Round
 from gradstab.gradcheck.differences.verdict import (
     AGREES,
     DIFFERS,
+    HIDDEN,
     KINK,
     OVERSHADOWED,
+    SLIGHT,
+    VANISHES,
     small_outputs,
 )
+from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # Groups of outputs that are looked at.
 _MOST = 16
 
+# So many outputs are looked at one by one where the noise of one hides all.
+_FEW = 8
 
-def with_small_outputs(rounds: dict, names, look: Callable, /) -> dict:
+
+def with_small_outputs(
+    rounds: dict, look: Callable, /, *, names, rtol: float, thorough: bool = True
+) -> dict:
     """The rounds, those of small outputs replaced by some along them alone.
 
     Small ones are looked at together, and those of them that are hidden by the others
@@ -30,65 +41,94 @@ def with_small_outputs(rounds: dict, names, look: Callable, /) -> dict:
 
     Args:
         rounds: by leaf, mode and oracle.
-        names: of the outputs.
         look: from the numbers of some outputs to the rounds along them alone.
+        names: of the outputs.
+        rtol: the resolution asked for.
+        thorough: look at few outputs one by one where noise hides them.
 
     Returns:
         For every leaf, mode and oracle the round that decides. What agrees for all
         groups of outputs agrees, with the worst of their resolutions.
     """
-    rounds = dict(rounds)
-    waiting = {
-        key: [small_outputs(r.probes)]
-        for key, r in rounds.items()
-        if r.finding.state == OVERSHADOWED
-    }
-    worst = {key: _of_large_ones(rounds[key]) for key in waiting}
+    rounds, waiting, agreed = dict(rounds), {}, {}
+    for key, one in rounds.items():
+        if groups := _first(one, rtol, thorough):
+            waiting[key], agreed[key] = groups, _of_others(one, groups)
     for _ in range(_MOST):
         group = next((groups[0] for groups in waiting.values() if groups), None)
         if group is None:
             break
         alone = {key: _named(r, group, names) for key, r in look(group).items()}
         for key, r in alone.items():
-            state = r.finding.state
             if group in waiting.get(key, []):
-                waiting[key].remove(group)
-                waiting[key] += _left(r, group)
-                if state in (AGREES, OVERSHADOWED):
-                    worst[key] = max(worst[key], _of_large_ones(r), key=_resolution)
-                elif state in (DIFFERS, KINK) or len(group) == 1:
-                    rounds[key] = r
+                groups = _next(r, group, rtol)
+                waiting[key] = [g for g in waiting[key] if g != group] + groups
+                agreed[key] += _of_others(r, groups)
+                if not groups and r.finding.state != AGREES:
+                    rounds[key] = _deciding(rounds[key], r)
                     del waiting[key]
-            elif key not in rounds or _accuses(r, rounds[key]):
-                rounds[key] = r
-    return rounds | {key: worst[key] for key, groups in waiting.items() if not groups}
+            elif r.finding.state == DIFFERS and key not in waiting:
+                rounds[key] = _deciding(rounds.get(key, r), r)
+    done = [key for key, groups in waiting.items() if not groups]
+    worst = {k: max(agreed[k], key=lambda one: one.finding.resolution) for k in done}
+    return rounds | {
+        k: r for k, r in worst.items() if rounds[k].finding.state != SLIGHT
+    }
 
 
-def _left(found: Round, group) -> list:
-    """The groups that are to be looked at after this one."""
+def _deciding(one: Round, alone: Round) -> Round:
+    """Of all outputs and some of them alone, the round that says more."""
+    accused = one.finding.state == DIFFERS
+    slight = one.finding.state == SLIGHT and alone.finding.state != DIFFERS
+    return one if accused or slight else alone
+
+
+def _first(one: Round, rtol, thorough) -> list:
+    """The groups of outputs that have to be looked at alone."""
+    if one.probes.sizes is None:
+        return []
+    if one.finding.state in (OVERSHADOWED, SLIGHT):
+        return _hidden(one, rtol)
+    outputs = np.flatnonzero(np.isfinite(one.probes.sizes)).tolist()
+    lost = thorough and one.finding.state in (HIDDEN, VANISHES)
+    return [(n,) for n in outputs] if lost and len(outputs) <= _FEW else []
+
+
+def _next(found: Round, group, rtol) -> list:
+    """The groups that have to be looked at after this one."""
     if found.finding.state == OVERSHADOWED:
-        return [small_outputs(found.probes)]
+        return _hidden(found, rtol)
     settled = found.finding.state in (AGREES, DIFFERS, KINK) or len(group) == 1
     return [] if settled else [(n,) for n in group]
 
 
-def _accuses(found: Round, before: Round) -> bool:
-    return found.finding.state == DIFFERS and before.finding.state == AGREES
+def _hidden(one: Round, rtol) -> list:
+    """Of the small outputs those whose errors could be overlooked."""
+    small = small_outputs(one.probes)
+    hidden = [n for n in small if not _floor(one) <= rtol * one.probes.sizes[n]]
+    return [tuple(hidden)] if hidden else []
 
 
-def _of_large_ones(found: Round) -> Round:
-    """What a round says about the outputs that are not small: it agrees."""
-    g = found.finding
+def _floor(one: Round) -> float:
+    """The norm of an error that would have been noticed."""
+    error, bar = root_mean_square(one.rule - one.truth.entries), one.truth.bar
+    return (max(error, bar) + bar) / SIGHT
+
+
+def _of_others(one: Round, groups) -> list[Round]:
+    """What a round says about the outputs that are in no group, if it agrees there."""
+    g = one.finding
     if g.state == AGREES:
-        return found
+        return [one]
+    if g.state != OVERSHADOWED:
+        return []
     least = 1.0 if g.absolute else 1.0 - g.bar
     resolution = (max(g.error, g.bar) + g.bar) / (SIGHT * least)
+    seen = set(small_outputs(one.probes)).difference(*groups)
+    small = min((one.probes.sizes[n] for n in seen), default=np.inf)
+    resolution = max(resolution, _floor(one) / small)
     agrees = dataclasses.replace(g, state=AGREES, resolution=resolution)
-    return dataclasses.replace(found, finding=agrees)
-
-
-def _resolution(found: Round) -> float:
-    return found.finding.resolution
+    return [dataclasses.replace(one, finding=agrees)]
 
 
 def _named(found: Round, group, names) -> Round:

@@ -57,10 +57,10 @@ def is_near(finding: Finding, rtol: float, /) -> bool:
 
 
 def weighed(rounds: list[Round], /, *, rtol: float) -> Finding:
-    """The finding of the first round in the light of all.
+    r"""The finding of the first round in the light of all.
 
     The error :math:`E = c J + R` is split into a multiple of the derivative and a rest.
-    Only what the rest may hide depends on luck: :math:`|E| \\le |c| |J| + |R|`.
+    Only what the rest may hide depends on luck: :math:`|E| \le |c| |J| + |R|`.
 
     Args:
         rounds: along independent directions.
