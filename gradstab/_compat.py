@@ -180,6 +180,16 @@ def while_parts(eqn: JaxprEqn, /) -> WhileParts | None:
     )
 
 
+def linear_solver(eqn: JaxprEqn, operands: Sequence[Any], /):
+    """The program that solves a `custom_linear_solve` and its inputs; else None."""
+    if eqn.primitive.name != "custom_linear_solve":
+        return None
+    counts = eqn.params["const_lengths"]
+    start = counts.matvec + counts.vecmat
+    consts = operands[start : start + counts.solve]
+    return eqn.params["jaxprs"].solve, [*consts, *operands[sum(counts) :]]
+
+
 def shard_map_parts(eqn: JaxprEqn, /) -> ShardMapParts | None:
     """The parts of a shard_map equation; None for any other equation."""
     if eqn.primitive.name != "shard_map":

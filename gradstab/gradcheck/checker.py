@@ -88,8 +88,11 @@ def check(
             other sign, with zeros and ties, and, if f has custom rules, one entry
             shorter along its largest even axis), where f is defined and finite;
             ``given``: only there. A rule that is wrong at a moved point fails; what
-            else came of it there is in `moved`. A function that iterates is not moved:
-            its rule may hold for the limit, which it need not reach from elsewhere.
+            else came of it there is in `moved`. A function may iterate towards a limit,
+            and its rule hold for that limit: it is held against f with its iterations
+            continued, and is not accused where they do not come near a limit. A loop
+            until convergence that takes far longer than at the point given counts as
+            endless, and f as not defined there.
         order: 2 checks the derivatives of the derivatives too: forward over reverse,
             reverse over reverse and reverse over forward, as far as they exist, with an
             independent cotangent.

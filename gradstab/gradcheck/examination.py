@@ -74,6 +74,7 @@ class Examination:
         places: the points looked at, by name.
         prober: what measures.
         at_given: the last measurement at the point given.
+        limit: f with its iterations continued, once it was asked for.
     """
 
     def __init__(self, problem: Problem, /, *, rtol, max_bytes, seed, others=None):
@@ -82,6 +83,7 @@ class Examination:
         self.notes = []
         self.places = {AS_GIVEN: problem.leaves}
         self.at_given = None
+        self.limit = None
         self._rng = np.random.default_rng(seed)
         self.prober = Prober(problem, max_bytes=max_bytes)
         self.others = others or {}

@@ -6,6 +6,13 @@ import numpy as np
 
 from gradstab.gradcheck import duel
 from gradstab.gradcheck.conclusion import named, unsettled
+from gradstab.gradcheck.convergence import (
+    CONTINUED,
+    NOT_CONVERGED,
+    TRUNCATED,
+    against_limit,
+    truth,
+)
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
 from gradstab.gradcheck.differences.probes import num_lanes
@@ -28,6 +35,13 @@ _RTOL = {"float64": 1e-6, "float32": 1e-2}
 
 ODD = "with an odd number of entries"
 
+# What comes of a moved point at which an iteration is far from its limit.
+_FAR = "not converged"
+_NOWHERE = (
+    "the rule differs from f at moved points, where f iterates and does not come near "
+    "its limit, and agrees with it at none"
+)
+
 # At most so many wrong leaves are searched for the place of the error.
 _SEARCHED = 2
 
@@ -40,7 +54,8 @@ def default_rtol(dtype) -> float:
 def at_point(seen: Examination, /) -> Story:
     """The point given: beside its kinks, by the rule's body, and what rounding does."""
     look = seen.look_twice(seen.problem.leaves)
-    story = Story(look.findings, trouble=look.trouble)
+    look = against_limit(seen, look, seen.problem.leaves, where=points.AS_GIVEN)
+    story = Story(look.findings, notes=_of_limit(look), trouble=look.trouble)
     if story.trouble:
         return story
     if not story.failed and (own := seen.problem.own) is not None:
@@ -50,9 +65,20 @@ def at_point(seen: Examination, /) -> Story:
         story = dataclasses.replace(story, findings=findings)
     if any(g.state == KINK for g in story.findings):
         story = _beside_kinks(seen, story)
-    if seen.problem.has_rules and unsettled(story.findings):
+    # A rule for the limit of an iteration is not that of the iteration itself.
+    truncated = any(g.state == TRUNCATED for g in story.findings)
+    if seen.problem.has_rules and not truncated and unsettled(story.findings):
         story += _by_body(seen, look)
     return story
+
+
+def _of_limit(look) -> tuple[str, ...]:
+    held = [g for g in look.findings if g.state == AGREES and CONTINUED in g.oracle]
+    note = (
+        f"f iterates, and stops before its limit: in {named(held)} the rule is that of "
+        "f with its iterations continued"
+    )
+    return (note,) * bool(held)
 
 
 def _rounding(seen, own: Problem, look: Look) -> Story:
@@ -126,16 +152,17 @@ def laws(seen: Examination, /, *, transformations: bool) -> Story:
 def at_moved_points(seen: Examination, /) -> Story:
     """Points where a rule may be wrong that is right at the one given."""
     story = Story()
-    if seen.problem.iterates:
-        return Story(notes=("f iterates: it was checked at the point given only",))
     for where, point in points.moved(seen.problem.leaves, seen.stream()):
         look = seen.look_twice(point, where=where, coarse=True)
+        look = against_limit(seen, look, point, where=where)
         # At a border slopes may be infinite, and a rule that says so is no error.
         wrong = [
             g for g in look.findings if g.state == DIFFERS and np.isfinite(g.error)
         ]
         story += Story(tuple(wrong), moved=((where, _answer(look, wrong)),))
-    return story
+    answers = {answer for _, answer in story.moved}
+    trouble = _NOWHERE if _FAR in answers and "right" not in answers else ""
+    return story if story.wrong else dataclasses.replace(story, trouble=trouble)
 
 
 def _answer(look, wrong) -> str:
@@ -143,6 +170,8 @@ def _answer(look, wrong) -> str:
         return "not defined"
     if wrong:
         return "wrong"
+    if any(g.state == NOT_CONVERGED for g in look.findings):
+        return _FAR
     infinite = any(g.state == DIFFERS for g in look.findings)
     open_ = unsettled(look.findings, settling=(AGREES, KINK))
     return "undecided" if infinite or open_ else "right"
@@ -159,7 +188,7 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
         locate: find the place of an error.
     """
     fewer = of_odd_shape(args)
-    if fewer is None or seen.problem.iterates or not seen.problem.has_rules:
+    if fewer is None or not seen.problem.has_rules:
         return Story()
     precision = "float64" if seen.problem.wide else "own"
     try:
@@ -178,6 +207,7 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
     except Exception:
         return Story(moved=((ODD, "not defined"),))
     look = inner.look_twice(task.leaves, where=ODD, coarse=True)
+    look = against_limit(inner, look, task.leaves, where=ODD)
     seen.evaluations += inner.evaluations
     wrong = tuple(g for g in look.findings if g.state == DIFFERS)
     story = Story(wrong, moved=((ODD, _answer(look, wrong)),))
@@ -232,7 +262,7 @@ def entries(seen: Examination, /, *, progress: bool) -> Story:
     task = seen.problem
     with share_done(wanted=progress) as advance:
         full = exhaustive(
-            task,
+            truth(seen),
             task.leaves,
             truth=seen.others.get(EXPECTED),
             rtol=seen.rtol,

@@ -108,20 +108,6 @@ def test_an_infinite_or_missing_slope_at_a_moved_point_is_no_fault():
         assert dict(result.moved)[TIES] == "undecided"
 
 
-def test_a_function_that_iterates_is_not_moved():
-    def root(x):
-        step = lambda y, _: (0.5 * (y + x / y), None)  # noqa: E731
-        return jax.lax.scan(step, x, length=8)[0]
-
-    # By the implicit function theorem: right at the root, and not where 8 steps of
-    # Newton's method do not reach it.
-    implicit = with_vjp(root, lambda res, w: (w / (2 * root(res[0])),))
-    result = quick(implicit, X)
-    assert result.verdict is Verdict.PASS, str(result)
-    assert not result.moved
-    assert "f iterates" in " ".join(result.notes)
-
-
 def test_a_rule_that_is_wrong_for_equal_arguments_is_found_there():
     def backward(args, w):
         x, y = args

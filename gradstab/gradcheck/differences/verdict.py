@@ -11,6 +11,9 @@ from gradstab.gradcheck.differences.steps import estimate, num_resolved
 from gradstab.gradcheck.findings import Finding
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
+# The name of an oracle begins so if it is the differences of f.
+DIFFERENCES = "central differences"
+
 AGREES = "agrees"
 DIFFERS = "differs"
 KINK = "f has a kink, and the rule lies between its one-sided slopes"
@@ -81,7 +84,7 @@ class Truth:
 
 def differences(rule, probes: Probes, /, *, dtype) -> Truth:
     """What the differences say, from steps within the size of the argument."""
-    name = f"central differences in {dtype}"
+    name = f"{DIFFERENCES} in {dtype}"
     resolved = num_resolved(probes.moved, probes.rounding, probes.steps)
     stairs = resolved < len(probes.steps) and not is_flat(rule, probes, dtype=dtype)
     near = probes.steps <= probes.scale

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.gradcheck.subject import traits
+from gradstab.gradcheck.subject import iterations, traits
 from gradstab.gradcheck.subject.abilities import (
     LOOP,
     REFUSALS,
@@ -56,7 +56,8 @@ class Problem:
         engine: ``vmap``, ``map`` (one point at a time, compiled) or ``loop`` (in
             Python): how f is evaluated at many points.
         footprint: bytes that one evaluation of f takes, roughly.
-        iterates: whether f holds a loop that may not converge elsewhere.
+        limit: how many iterations of a loop that may not end elsewhere count as
+            endless; zero if f holds none.
         has_rules: whether f holds custom rules of differentiation.
         quick: whether its programs are better compiled fast than well.
         output_names: of the outputs, such as ``output.loss``.
@@ -75,10 +76,15 @@ class Problem:
     widened: bool = False
     engine: str = VMAP
     footprint: int = 0
-    iterates: bool = False
+    limit: int = 0
     has_rules: bool = False
     quick: bool = False
     output_names: tuple[str, ...] = ()
+
+    @property
+    def iterates(self) -> bool:
+        """Whether f holds a loop that may not end elsewhere."""
+        return self.limit > 0
 
     @property
     def as_given(self) -> "Problem":
@@ -204,7 +210,7 @@ def _widened(own: Problem, reason: str) -> Problem | None:
         notes=(note, *own.notes),
         own=own,
         widened=True,
-        iterates=own.iterates,
+        limit=own.limit,
         has_rules=own.has_rules,
     )
 
@@ -273,7 +279,7 @@ def _trace(f, args, modes, dtype) -> Problem:
         of_leaves=of_leaves,
         engine=engine,
         footprint=footprint,
-        iterates=closed is not None and traits.iterates(closed),
+        limit=0 if closed is None else iterations.limit(closed, point),
         has_rules=closed is None or traits.has_rules(closed),
         quick=closed is not None
         and footprint <= _SMALL

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradstab.gradcheck.subject.abilities import LOOP, MAP
 from gradstab.gradcheck.subject.compiling import quick_options
+from gradstab.gradcheck.subject.iterations import limited
 from gradstab.gradcheck.subject.problem import Problem
 
 
@@ -29,6 +30,8 @@ class Programs:
             functools.partial(_rules, f, problem.modes, turns),
             functools.partial(_ends, f, turns),
         )
+        if problem.limit:
+            programs = [limited(p, problem.limit) for p in programs]
         if problem.engine != LOOP:
             options = quick_options() if problem.quick else None
             programs = (jax.jit(p, compiler_options=options) for p in programs)

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 
 from gradstab import _compat
 
-_LOOPS = frozenset({"while", "scan"})
+LOOPS = frozenset({"while", "scan"})
 
 
 def roundings(jaxpr, /) -> set:
     """The dtypes to which a program rounds a wider number inside."""
     found = set()
-    for eqn in _equations(jaxpr):
+    for eqn in equations(jaxpr):
         widest = max((_bits(v) for v in eqn.invars), default=0)
         narrow = [v.aval for v in eqn.outvars if 0 < _bits(v) < widest]
         found.update(jnp.finfo(aval.dtype).dtype for aval in narrow)
@@ -21,40 +21,51 @@ def roundings(jaxpr, /) -> set:
 
 def largest_array(jaxpr, /) -> int:
     """The bytes of the largest result of an equation, at any depth."""
-    sizes = (_bytes(v) for eqn in _equations(jaxpr) for v in eqn.outvars)
+    sizes = (_bytes(v) for eqn in equations(jaxpr) for v in eqn.outvars)
     return max(sizes, default=0)
 
 
 def has_rules(jaxpr, /) -> bool:
     """Whether the program holds a custom rule of differentiation."""
-    return any(map(_compat.is_rule, _equations(jaxpr)))
+    return any(map(_compat.is_rule, equations(jaxpr)))
 
 
 def convolves(jaxpr, /) -> bool:
     """Whether the program holds a convolution, slow without a compiler's efforts."""
-    return any(
-        eqn.primitive.name == "conv_general_dilated" for eqn in _equations(jaxpr)
-    )
+    return any(eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
 
 
 def iterates(jaxpr, /) -> bool:
-    """Whether the program holds a loop until convergence, or a rule around a loop.
+    """Whether the program holds a loop that may not end for other arguments."""
+    return any(map(may_not_end, equations(jaxpr)))
 
-    Such a rule may hold for the limit of the iteration only, and far away from the
-    point given the iteration need not come near it.
+
+def may_not_end(eqn, /) -> bool:
+    """Whether the equation is a loop whose end depends on the real numbers it carries.
+
+    Others count: they end for any arguments.
     """
-    return any(
-        eqn.primitive.name == "while"
-        or (_compat.is_rule(eqn) and _compat.contains(eqn, _LOOPS))
-        for eqn in _equations(jaxpr)
-    )
+    if (parts := _compat.while_parts(eqn)) is None:
+        return False
+    num_carry = len(eqn.outvars)
+    asked, grown = set(), _carried(parts.condition, [0], num_carry)
+    while asked != grown:
+        asked, grown = grown, grown | _carried(parts.body, sorted(grown), num_carry)
+    return any(_bits(eqn.outvars[place]) for place in asked)
 
 
-def _equations(jaxpr):
+def _carried(closed, wanted, num_carry) -> set[int]:
+    """Of what a loop carries, the places that some results of its program depend on."""
+    _, used = _compat.needed_program(closed, wanted)
+    return {place for place, keep in enumerate(used[-num_carry:]) if keep}
+
+
+def equations(jaxpr, /):
+    """All equations of a program, those of inner programs included."""
     for eqn in jaxpr.eqns:
         yield eqn
         for inner in _compat.inner_programs(eqn):
-            yield from _equations(inner)
+            yield from equations(inner)
 
 
 def _bits(variable) -> int:
