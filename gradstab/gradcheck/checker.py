@@ -15,6 +15,7 @@ from gradstab.gradcheck.stages import (
     entries,
     laws,
     of_second_order,
+    of_tolerances,
     places,
 )
 from gradstab.gradcheck.subject.problem import MODES, PRECISIONS, problem
@@ -175,7 +176,7 @@ def check(
         evaluations=seen.evaluations,
         seed=seed,
         curves=curves(task.names, seen.at_given),
-        notes=(*task.notes, *story.notes, *seen.notes),
+        notes=(*task.notes, *story.notes, *seen.notes, *of_tolerances(seen, story)),
     )
 
 

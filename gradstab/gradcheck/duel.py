@@ -20,6 +20,7 @@ from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.differences.verdict import (
     AGREES,
     DIFFERS,
+    SLIGHT,
     Truth,
     compare,
     differences,
@@ -45,12 +46,15 @@ def duels(seen: Examination, plain, found, /) -> list[Finding]:
     Returns:
         At most one finding for each mode.
     """
-    acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.state == AGREES}
+    # What differs by less than was asked for does so along every direction.
+    known = {
+        (g.leaf, g.mode) for g in found if g.proves and g.state in (AGREES, SLIGHT)
+    }
     doubtful = [
         g
         for g in found
         if g.oracle == BODY and g.state == DIFFERS and np.isfinite(g.error)
-        if (g.leaf, g.mode) not in acquitted and g.leaf != TOGETHER
+        if (g.leaf, g.mode) not in known and g.leaf != TOGETHER
     ]
     if not doubtful:
         return []

@@ -16,7 +16,7 @@ from gradstab.gradcheck.convergence import (
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
 from gradstab.gradcheck.differences.probes import num_lanes
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK, SLIGHT
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING, Finding
 from gradstab.gradcheck.laws import identities, second_order
@@ -25,8 +25,8 @@ from gradstab.gradcheck.places import localize
 from gradstab.gradcheck.places.exhaustive import exhaustive
 from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
-from gradstab.gradcheck.subject import bodies
-from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject import bodies, traits
+from gradstab.gradcheck.subject.abilities import REFUSALS, program
 from gradstab.gradcheck.subject.arguments import of_odd_shape
 from gradstab.gradcheck.subject.problem import Problem, problem
 
@@ -41,6 +41,11 @@ _NOWHERE = (
     "the rule differs from f at moved points, where f iterates and does not come near "
     "its limit, and agrees with it at none"
 )
+# By how much nearer to a kink a rule is judged where f says nothing beside it.
+_NEARER = 2.0**-10
+
+# Errors up to this size are those of a tolerance as likely as not, if f holds a loop.
+_TOLERANCE = 1e-3
 
 # At most so many wrong leaves are searched for the place of the error.
 _SEARCHED = 2
@@ -112,6 +117,11 @@ def _beside_kinks(seen, story: Story) -> Story:
     kinks = [g for g in story.findings if g.state == KINK]
     point = points.beside(seen.problem.leaves, seen.stream())
     beside = seen.look_twice(point, where=points.BESIDE).findings
+    if unsettled(beside, settling=(AGREES, KINK)):
+        # Where f is saturated there it may not be so near the kink.
+        point = tuple(map(_nearer, seen.problem.leaves, point))
+        again = seen.look_twice(point, where=points.BESIDE).findings
+        beside = beside if unsettled(again, settling=(AGREES, KINK)) else again
     elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
     beside_together = any(g.leaf == TOGETHER for g in beside)
     findings = tuple(
@@ -125,6 +135,11 @@ def _beside_kinks(seen, story: Story) -> Story:
         "there, and is judged at a point beside"
     )
     return Story(findings, notes=(*story.notes, note))
+
+
+def _nearer(leaf, moved):
+    there, here = np.asarray(moved, np.float64), np.asarray(leaf, np.float64)
+    return (here + _NEARER * (there - here)).astype(leaf.dtype)
 
 
 def _by_body(seen, look: Look) -> Story:
@@ -277,6 +292,23 @@ def entries(seen: Examination, /, *, progress: bool) -> Story:
         locations=full.locations,
         notes=full.figures.notes,
         figures=(full.figures,),
+    )
+
+
+def of_tolerances(seen: Examination, story: Story, /) -> tuple[str, ...]:
+    """A note on what small errors may come of, if f holds a loop."""
+    wrong = [g for g in story.wrong if g.oracle != ROUNDING]
+    near = wrong or [g for g in story.findings if g.proves and g.state == SLIGHT]
+    size = max((g.error for g in near), default=np.inf)
+    if size > _TOLERANCE or story.broken:
+        return ()
+    with seen.problem.context():
+        closed = program(seen.problem.f, seen.problem.leaves)
+    if closed is None or not traits.loops(closed):
+        return ()
+    return (
+        f"f holds a loop: an error of {size:.0e} may be that of a tolerance or a "
+        "step inside of f or its rule, not of a formula; rtol= says what is accepted",
     )
 
 

@@ -35,6 +35,11 @@ def convolves(jaxpr, /) -> bool:
     return any(eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
 
 
+def loops(jaxpr, /) -> bool:
+    """Whether the program holds a loop."""
+    return any(eqn.primitive.name in _LOOPS for eqn in _equations(jaxpr))
+
+
 def iterates(jaxpr, /) -> bool:
     """Whether the program holds a loop that may not end for other arguments."""
     return any(map(may_not_end, equations(jaxpr)))
