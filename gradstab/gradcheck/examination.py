@@ -8,6 +8,11 @@ import numpy as np
 from gradstab.gradcheck.differences.outputs import with_small_outputs
 from gradstab.gradcheck.differences.points import AS_GIVEN
 from gradstab.gradcheck.differences.probes import Measurement, Prober, num_lanes
+from gradstab.gradcheck.differences.reach import (
+    differ_in_size,
+    farther,
+    too_small,
+)
 from gradstab.gradcheck.differences.rounds import NUM_ROUNDS, Round, is_near, weighed
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.differences.verdict import (
@@ -15,6 +20,7 @@ from gradstab.gradcheck.differences.verdict import (
     DIFFERS,
     KINK,
     SLIGHT,
+    UNBOUNDED,
     UNCONFIRMED,
     UNDEFINED,
     autodiff,
@@ -23,6 +29,7 @@ from gradstab.gradcheck.differences.verdict import (
     kink,
 )
 from gradstab.gradcheck.findings import EXPECTED, Finding
+from gradstab.gradcheck.held import held, held_notes
 from gradstab.gradcheck.subject.abilities import LOOP, MAP, VMAP, has_vjp
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.programs import Programs
@@ -36,6 +43,14 @@ _PROPORTIONAL = (
     "f is not finite on both sides of the point unless every entry is moved in "
     "proportion to itself, as it was"
 )
+
+_IN_SIZE = (
+    "entries of one argument differ in size: each was moved, and errors of each count, "
+    "in proportion to its own"
+)
+
+# How often steps are made larger where f hardly moves.
+_GROWTHS = 4
 
 _MAPPED = "f gives another value under vmap: it was probed one point at a time"
 
@@ -75,6 +90,7 @@ class Examination:
         prober: what measures.
         at_given: the last measurement at the point given.
         limit: f with its iterations continued, once it was asked for.
+        ways: the options of the looks that decided, by the name of the point.
     """
 
     def __init__(self, problem: Problem, /, *, rtol, max_bytes, seed, others=None):
@@ -84,6 +100,7 @@ class Examination:
         self.places = {AS_GIVEN: problem.leaves}
         self.at_given = None
         self.limit = None
+        self.ways = {}
         self._rng = np.random.default_rng(seed)
         self.prober = Prober(problem, max_bytes=max_bytes)
         self.others = others or {}
@@ -109,6 +126,9 @@ class Examination:
         self.at_given = seen if where == AS_GIVEN else self.at_given
         if trouble := _trouble(seen):
             return Look(trouble, (), seen)
+        if where == AS_GIVEN:
+            for text in held_notes(self.problem, seen):
+                self._note(text)
         # What is expected on purpose is not what the differences say.
         given = {"differ": EXPECTED not in self._others, "where": where}
         rounds = self._judged(seen, point, self._others, **given)
@@ -130,19 +150,18 @@ class Examination:
         a slope along every line and no gradient, and does not always show it. The first
         look is at every other step; unless ``coarse`` one at all steps follows if that
         is not enough for every rule, or nearly not. Where f ends too near for any step,
-        entries are moved in proportion to themselves. At a kink that comes of ties f is
-        looked at along directions that keep them. An error near the one asked about is
-        weighed along three sets of directions.
+        entries are moved in proportion to themselves, or held. Where f hardly moves,
+        they are moved farther; where that says nothing and entries differ in size, in
+        proportion to their own. At a kink that comes of ties f is looked at along
+        directions that keep them. An error near the one asked about is weighed along
+        three sets of directions.
         """
-        first = {"where": where, "coarse": True, "alone": coarse}
-        look, way = self.look(point, **first), {}
-        if any(g.state == UNDEFINED for g in look.findings):
-            careful = self.look(point, **first, proportional=True)
-            if all(g.state != UNDEFINED for g in careful.findings):
-                look, way = careful, {"proportional": True}
-                self._note(_PROPORTIONAL)
-        if not coarse and not look.trouble and not self._is_clear(look):
-            look = self.look(point, where=where, **way)
+        look, way = self.look(point, where=where, coarse=True, alone=coarse), {}
+        if any(g.state in (UNDEFINED, UNBOUNDED) for g in look.findings):
+            look, way = self._defined(look, point, where, coarse=coarse)
+        if not coarse and not look.trouble:
+            look, way = self._seen_well(look, point, where, way)
+        self.ways[where] = way
         more = []
         while len(more) < NUM_ROUNDS - 1:
             states = {g.state for g in look.findings}
@@ -156,7 +175,7 @@ class Examination:
         if len(more) == NUM_ROUNDS - 1:
             findings = [self._weighed(g, [look.rounds, *more]) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
-        return self._along_ties(look, point, where)
+        return self._along_ties(look, point, where, way)
 
     def _confirmed(self, finding, again: dict) -> Finding:
         """The finding, no longer an accusation if another look did not confirm it."""
@@ -180,11 +199,57 @@ class Examination:
             return finding
         return weighed(rounds, rtol=self.rtol)
 
-    def _along_ties(self, look, point, where) -> Look:
+    def _defined(self, look, point, where, *, coarse) -> tuple[Look, dict]:
+        """A look along steps that do not leave where f is defined, if there are any."""
+        first = {"coarse": True, "alone": coarse}
+        undefined = {g.leaf for g in look.findings if g.state == UNDEFINED}
+        steep = {g.leaf for g in look.findings if g.state == UNBOUNDED}
+        if undefined:
+            careful = self.look(point, where=where, proportional=True, **first)
+            if all(g.state != UNDEFINED for g in careful.findings):
+                self._note(_PROPORTIONAL)
+                return careful, {"proportional": True}
+        masks = list(look.seen.draw.held)
+        for i, name in enumerate(() if coarse else self.problem.names):
+            if name not in undefined | steep:
+                continue
+            options = {"steep": name in steep}
+            mask, spent = held(self.problem, point, i, self.stream(), **options)
+            self.evaluations += spent
+            # Where no entry has a slope, that is what there is to say.
+            masks[i] = masks[i] if name in steep and mask.all() else mask
+        if all(map(np.array_equal, masks, look.seen.draw.held)):
+            return look, {}
+        way = {"held": tuple(masks)}
+        return self.look(point, where=where, **first, **way), way
+
+    def _seen_well(self, look, point, where, way) -> tuple[Look, dict]:
+        """Looks along other steps as long as some rule is neither right nor wrong."""
+        zero = {g.leaf for g in look.findings if g.absolute}
+        if self._is_clear(look) and not too_small(look.seen, self.problem, zero):
+            return look, way
+        reach = (1.0,) * len(point)
+        for _ in range(0 if _accuses(look) else _GROWTHS):
+            reach = farther(look.seen, self.problem, reach)
+            if reach is None:
+                break
+            other = {**way, "reach": reach}
+            grown = self.look(point, where=where, coarse=True, alone=False, **other)
+            look, way = _merged(look, grown), other
+        if not self._is_clear(look):
+            look = _merged(look, self.look(point, where=where, **way))
+        if not (self._is_clear(look) or _accuses(look)) and differ_in_size(point):
+            other = {**way, "proportional": True}
+            look, way = _merged(look, self.look(point, where=where, **other)), other
+            self._note(_IN_SIZE)
+        return look, way
+
+    def _along_ties(self, look, point, where, way) -> Look:
         """The kinks that are errors where ties are kept, if two looks say so."""
         if all(g.state != KINK for g in look.findings) or not _has_ties(point):
             return look
-        tied = [self.look(point, where=where, tied=True) for _ in range(2)]
+        fixed = {"held": way["held"]} if "held" in way else {}
+        tied = [self.look(point, where=where, tied=True, **fixed) for _ in range(2)]
         first, second = ({_key(g): g for g in t.findings} for t in tied)
         wrong = {
             key: g
@@ -282,6 +347,26 @@ class Examination:
         slack = 0.0 if name == EXPECTED else kink(probes)
         dtype = self.problem.dtype
         return autodiff(table, dtype=dtype, oracle=name, kink=slack)
+
+
+def _accuses(look) -> bool:
+    return any(g.state == DIFFERS for g in look.findings)
+
+
+def _merged(look, other) -> Look:
+    """The findings that say something, of two looks along different steps.
+
+    What differs along any is wrong, what agrees along one is right along that.
+    """
+    if other.trouble:
+        return look
+    found = dict(look.rounds)
+    for key, one in other.rounds.items():
+        g, mine = one.finding, found.setdefault(key, one).finding
+        finer = g.state == mine.state == AGREES and g.resolution < mine.resolution
+        if g.state == DIFFERS or finer or mine.state not in (AGREES, DIFFERS):
+            found[key] = one
+    return Look("", tuple(one.finding for one in found.values()), other.seen, found)
 
 
 def _has_ties(point) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import functools
 import importlib
+import math
 
 import jax
 
@@ -134,7 +135,7 @@ class Location:
     Attributes:
         value: what the rule says there.
         expected: what the oracle says.
-        bar: how far that may be off.
+        bar: how far that may be off; infinite if the differences do not resolve it.
         leaf: the argument, such as ``args[0].kernel``.
         mode: ``forward`` or ``reverse``.
         index: of the entry within the leaf.
@@ -165,10 +166,13 @@ class Location:
         about = "about " * self.estimated
         output = f", of output {self.output}" if self.output else ""
         hint = f"\n    likely cause: {self.hint}" if self.hint else ""
+        expected = f"expected {self.expected:.8g} +- {self.bar:.1e}"
+        if not math.isfinite(self.bar):
+            expected = "and the slope of f is not resolved there"
         return (
             f"  {self.leaf}{where} ({self.mode}{output}): the rule says "
-            f"{self.value:.8g}, expected {self.expected:.8g} +- {self.bar:.1e}; "
-            f"{about}{self.count} of {self.total} entries are wrong{hint}"
+            f"{self.value:.8g}, {expected}; {about}{self.count} of "
+            f"{self.total} entries are wrong{hint}"
         )
 
 

@@ -324,12 +324,13 @@ def places(seen: Examination, story: Story, /) -> Story:
         if g.output and truth is not None:
             truth = seen.problem.only(truth, g.output)
         point = seen.places[g.point]
-        place = localize.locate(task, point, g, seen.stream(), truth=truth)
+        way = seen.ways.get(g.point, {})
+        place = localize.locate(task, point, g, seen.stream(), truth=truth, **way)
         if place is not None:
             seen.evaluations += place.evaluations
             story += Story(locations=(place,))
         elif "differences" in g.oracle:
-            state = localize.is_there(task, point, g, seen.stream())
+            state = localize.is_there(task, point, g, seen.stream(), **way)
             if state != DIFFERS:
                 story = _taken_back(story, g, state)
                 continue

@@ -104,7 +104,7 @@ BLIND = {
         X,
         "does not stand out from the noise",
     ),
-    "edge": (jnp.sqrt, np.float32([0, 1]), "not finite on both sides"),
+    "edge": (jnp.sqrt, np.float32([0, 0]), "at a border of where f is defined"),
     "jump": (jnp.sign, np.zeros(1, np.float32), "does not stand out"),
     "infinite slope": (jnp.cbrt, np.zeros(2, np.float32), "too steep"),
     "straight-through": (

@@ -22,13 +22,13 @@ def of_dtype(dtype):
 def test_steps_times_directions_are_exact(dtype, paired):
     task = of_dtype(dtype)
     drawn = draw(task, task.leaves, np.random.default_rng(0), paired=paired)
-    far = steps(
-        task.leaves, drawn.weights, np.random.default_rng(1), dtype=dtype, coarse=False
-    )
+    rng = np.random.default_rng(1)
+    chosen = steps(task.leaves, drawn, rng, dtype=dtype, coarse=False)
     (v,) = (np.asarray(v, np.float64) for v in drawn.tangents)
-    products = np.einsum("k...,kn->k...n", far.all[0], v)
-    rounded = np.asarray(products.astype(jnp.dtype(dtype)), np.float64)
-    np.testing.assert_array_equal(rounded, products)
+    for h in (chosen.all[0], chosen.far[0]):
+        products = np.einsum("k...,kn->k...n", h, v)
+        rounded = np.asarray(products.astype(jnp.dtype(dtype)), np.float64)
+        np.testing.assert_array_equal(rounded, products)
 
 
 def test_paired_directions_are_sums_of_others():

@@ -97,7 +97,9 @@ def test_boundaries_are_found_by_given_names():
     with turned(FLAGS, on=False):
         before = find_layers(apply, PARAMS, (INPUT,), boundaries=r"block\d").names
     with turned(FLAGS, on=True):
-        assert find_layers(apply, PARAMS, (INPUT,), boundaries=r"block\d").names == before
+        assert (
+            find_layers(apply, PARAMS, (INPUT,), boundaries=r"block\d").names == before
+        )
 
 
 def _mlp(activation):

@@ -15,7 +15,7 @@ from gradstab.gradcheck.differences.directions import (
     directions,
     few_digits,
 )
-from gradstab.gradcheck.differences.steps import ladder, replicates
+from gradstab.gradcheck.differences.steps import FAR, ladder, replicates
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
@@ -32,6 +32,8 @@ class Draw:
         cotangents: per output ``(num_cotangents, *shape)``.
         weights: ``(moves, leaves)``: by how much of its tangent each leaf is moved, one
             row for each leaf alone, and one for all together if there are several.
+        sizes: per leaf, by which steps are measured.
+        held: per leaf which entries are not moved; their tangents are zero.
         paired: whether the second three tangents are sums of the first three.
         outputs: the numbers of the outputs that are looked at, the cotangents of the
             others being zero; None for all.
@@ -40,6 +42,8 @@ class Draw:
     tangents: tuple
     cotangents: tuple
     weights: np.ndarray
+    sizes: tuple[float, ...]
+    held: tuple[np.ndarray, ...]
     paired: bool = False
     outputs: tuple[int, ...] | None = None
 
@@ -62,11 +66,15 @@ class Steps:
         all: ``(moves, tangents, levels, replicates)``.
         rungs: ``(moves, levels)`` the levels, the largest first.
         scales: ``(moves,)`` the size of what is moved, in units of the step.
+        far: like ``all``, at two levels above the size of what is moved.
+        far_rungs: those levels.
     """
 
     all: np.ndarray
     rungs: np.ndarray
     scales: np.ndarray
+    far: np.ndarray
+    far_rungs: np.ndarray
 
 
 def draw(
@@ -79,8 +87,15 @@ def draw(
     proportional: bool = False,
     tied: bool = False,
     outputs: tuple[int, ...] | None = None,
+    held: tuple | None = None,
+    reach: tuple | None = None,
 ) -> Draw:
     """Fresh directions for a problem at a point; for the options see `Prober`."""
+    held = held_entries(point) if held is None else held
+    free = [np.where(h, 0.0, np.asarray(x)) for x, h in zip(point, held, strict=True)]
+    sizes = [size(x, h) for x, h in zip(point, held, strict=True)]
+    if reach is not None:
+        sizes = [s * r for s, r in zip(sizes, reach, strict=True)]
     tangents = [directions(rng, [x], num=NUM_TANGENTS)[0] for x in problem.leaves]
     if tied:
         tangents = _tied(tangents, point)
@@ -93,15 +108,20 @@ def draw(
     ]
     if proportional:
         chosen = [
-            (v * _shares(x)).astype(v.dtype) for v, x in zip(chosen, point, strict=True)
+            (v * shares(x)).astype(v.dtype) for v, x in zip(chosen, free, strict=True)
         ]
+    chosen = [
+        np.where(h, v.dtype.type(0), v) for v, h in zip(chosen, held, strict=True)
+    ]
     return Draw(
         tuple(chosen),
         tuple(
             few_digits(w, _half(y.dtype)).astype(w.dtype)
             for w, y in zip(cotangents, own.outputs, strict=True)
         ),
-        _weights(point),
+        _weights(sizes),
+        tuple(sizes),
+        tuple(held),
         paired,
         outputs,
     )
@@ -127,6 +147,7 @@ def toward(
         v = _scaled((tangents,))[0]
         dtype = draw.tangents[leaf].dtype
         v = few_digits(v, _half(own.leaves[leaf].dtype)).astype(dtype)
+        v = np.where(draw.held[leaf], dtype.type(0), v)
         chosen["tangents"] = (*draw.tangents[:leaf], v, *draw.tangents[leaf + 1 :])
     if cotangents is not None:
         scaled = zip(_scaled(cotangents), draw.cotangents, own.outputs, strict=True)
@@ -148,26 +169,59 @@ def _scaled(vectors):
 
 
 def steps(
-    point: tuple, weights, rng: np.random.Generator, /, *, dtype, coarse: bool
+    point: tuple,
+    draw: Draw,
+    rng: np.random.Generator,
+    /,
+    *,
+    dtype,
+    coarse: bool,
+    largest: float = 1.0,
 ) -> Steps:
-    """Steps along a ladder, in proportion to the size of what is moved."""
-    sizes = [size(x) for x in point]
-    together = [1.0] * (len(weights) - len(point))
-    scales = np.array([*sizes, *together])
+    """Steps along a ladder, in proportion to the size of what is moved.
+
+    Args:
+        point: the leaves.
+        draw: the directions.
+        rng: of the jitter.
+        dtype: that f computes in.
+        coarse: leave out every other level.
+        largest: no level is above this.
+    """
+    together = [1.0] * (len(draw.weights) - len(point))
+    scales = np.array([*draw.sizes, *together])
     levels = ladder(dtype)
-    rungs = np.outer(scales, levels[::2] if coarse and len(levels) > _FEW else levels)
+    levels = levels[::2] if coarse and len(levels) > _FEW else levels
+    rungs = np.outer(scales, levels[levels <= largest])
+    far_rungs = np.outer(scales, FAR)
     # No two grids share a point: mirrored directions and halved steps would.
     grids = replicates(dtype)
     jitter = rng.uniform(0.9, 1.1, (len(scales), NUM_TANGENTS, len(grids)))
-    grid = np.einsum("il,ikm,m->iklm", rungs, jitter, grids)
     digits = [_half(x.dtype) for x in point]
     digits += [min(digits)] * len(together)
-    return Steps(np.stack(list(map(few_digits, grid, digits))), rungs, scales)
+
+    def grid(rungs):
+        exact = np.einsum("il,ikm,m->iklm", rungs, jitter, grids)
+        return np.stack(list(map(few_digits, exact, digits)))
+
+    return Steps(grid(rungs), rungs, scales, grid(far_rungs), far_rungs)
 
 
-def size(leaf, /) -> float:
-    """The root mean square of an argument, by which steps are measured; 1 if zero."""
-    found = root_mean_square(leaf)
+def held_entries(point: tuple, /) -> tuple[np.ndarray, ...]:
+    """Per leaf which entries cannot be moved, because they are not finite."""
+    return tuple(~np.isfinite(np.asarray(x, np.float64)) for x in point)
+
+
+def size(leaf, held=None, /) -> float:
+    """The root mean square of an argument, by which steps are measured; 1 if zero.
+
+    Args:
+        leaf: the argument.
+        held: its entries that do not count.
+    """
+    entries = np.asarray(leaf, np.float64)
+    entries = entries if held is None else entries[~held]
+    found = root_mean_square(entries) if entries.size else 0.0
     return found if np.isfinite(found) and found > 0 else 1.0
 
 
@@ -191,7 +245,7 @@ def _tied(tangents, point):
     return [part.reshape(v.shape).astype(v.dtype) for part, v in pairs]
 
 
-def _shares(leaf):
+def shares(leaf, /) -> np.ndarray:
     """The size of every entry beside that of the leaf, as powers of two; of zeros one.
 
     Exact: sums of directions in proportion are sums still.
@@ -200,12 +254,12 @@ def _shares(leaf):
     return 2.0 ** np.round(np.log2(np.where(shares == 0, 1.0, shares)))
 
 
-def _weights(point):
+def _weights(sizes):
     """Each leaf alone, and all in proportion to their sizes, as powers of two."""
-    alone = np.eye(len(point))
-    if len(point) == 1:
+    alone = np.eye(len(sizes))
+    if len(sizes) == 1:
         return alone
-    together = [2.0 ** np.round(np.log2(size(x))) for x in point]
+    together = [2.0 ** np.round(np.log2(s)) for s in sizes]
     return np.vstack([alone, together])
 
 

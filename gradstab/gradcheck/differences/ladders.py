@@ -14,6 +14,9 @@ NUM_LEVELS = 7
 # Bars are this many times what two quotients differ by, or what rounding does.
 _CONFIDENCE = 3.0
 
+# What is so many times as noisy as its rounding may not be noise.
+_ROUNDED = 1e3
+
 # Rounding errors of a product and a sum or two, of which a rule is made.
 _DIGITS = 32.0
 
@@ -78,6 +81,17 @@ class Ladder:
         bar = float(_CONFIDENCE * off[level - 1])
         bar += _DIGITS * self.eps * root_mean_square(series[level])
         return Estimate(series[level], bar, level, float(noise[0]))
+
+    def resolves(self, weights) -> bool:
+        """Whether a derivative of ``weights @ f`` stands out, or f moves by rounding.
+
+        Steps over many periods of f are noise too, and say nothing of its slope.
+        """
+        best = self.best(weights)
+        floor = root_mean_square(np.abs(weights) @ self.rounding)
+        return bool(
+            best.bar < root_mean_square(best.value) or best.noise <= _ROUNDED * floor
+        )
 
     def each(self, noise) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The derivatives of all outputs, each at its own level.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, NUM_TANGENTS
-from gradstab.gradcheck.differences.draws import Draw, Steps, draw, steps
+from gradstab.gradcheck.differences.draws import Draw, draw, steps
 from gradstab.gradcheck.differences.steps import ladder, replicates
 from gradstab.gradcheck.differences.tables import (
     norm,
@@ -19,12 +19,18 @@ from gradstab.gradcheck.differences.tables import (
 )
 from gradstab.gradcheck.subject.problem import MODES, Problem
 from gradstab.gradcheck.subject.programs import Programs
+from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # Probes that would need more than this at once are taken in turns.
 MAX_BYTES = 2**28
 
 # Roundings from which on an output is said to move.
 _MOVES = 8
+# An iteration that converges at the point need not a little farther away.
+_NEAR = 2.0**-3
+
+# Rounding of a derivative whose terms cancel, in units of f's value over the argument.
+CANCELLED = 100
 
 # With so many entries the correction for rounding them doubles the cost of a probe.
 _LARGE = 2**14
@@ -54,6 +60,7 @@ class Probes:
         sizes: ``(outputs,)`` of the Jacobian of each output alone. Of one that does not
             move, its value over the scale; of one that moves far away only, zero; of
             one that is not looked at, infinite. None if there is but one.
+        movable: whether any entry is moved.
     """
 
     rules: dict[str, np.ndarray]
@@ -68,6 +75,7 @@ class Probes:
     value: float
     paired: bool = False
     sizes: np.ndarray | None = None
+    movable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +125,8 @@ class Prober:
         proportional: bool = False,
         tied: bool = False,
         outputs: tuple[int, ...] | None = None,
+        held: tuple | None = None,
+        reach: tuple | None = None,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
@@ -130,32 +140,61 @@ class Prober:
                 keep their sign.
             tied: move equal entries alike, in all leaves: ties stay ties.
             outputs: the numbers of those to look at; None for all.
+            held: per leaf which entries are not to be moved; by default those that are
+                not finite.
+            reach: per leaf, how many times as far to go as the leaf is large.
         """
-        options = {"paired": paired, "proportional": proportional, "tied": tied}
-        drawn = draw(self.problem, tuple(point), rng, outputs=outputs, **options)
+        drawn = draw(
+            self.problem,
+            tuple(point),
+            rng,
+            paired=paired,
+            proportional=proportional,
+            tied=tied,
+            outputs=outputs,
+            held=held,
+            reach=reach,
+        )
         return self.along(tuple(point), drawn, rng, coarse=coarse)
 
     def along(self, point, drawn: Draw, rng, /, *, coarse: bool = False) -> Measurement:
         """One round along directions that were drawn before.
 
         Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
+        First f is called near the point only. Farther away it is called for leaves that
+        do not move it, or have no slope: it may be saturated there, or constant.
         """
         task = self.problem
         tables = rule_tables(self.programs, point, drawn)
-        far = steps(point, drawn.weights, rng, dtype=task.dtype, coarse=coarse)
-        seen = _differences(self.programs, point, drawn, tables, far.all)
-        eps = float(jnp.finfo(task.dtype).eps)
+        largest = _NEAR if task.iterates else 1.0
+        options = {"dtype": task.dtype, "coarse": coarse, "largest": largest}
+        chosen = steps(point, drawn, rng, **options)
+        moves = np.arange(len(drawn.weights))
+        near = _differences(self.programs, point, drawn, tables, chosen.all, moves)
+        scales, eps = chosen.scales, float(jnp.finfo(task.dtype).eps)
+        leaves = [
+            _one_move(tables, near, i, chosen.rungs[i], scales[i], eps, drawn)
+            for i in moves
+        ]
+        spent = chosen.all.size
+        still = [i for i in moves if _may_be_flat(leaves[i], task.dtype)]
+        if still and not task.iterates:
+            far = _differences(
+                self.programs, point, drawn, tables, chosen.far[still], np.array(still)
+            )
+            for n, i in enumerate(still):
+                given = chosen.far_rungs[i], scales[i], eps, drawn
+                beyond = _one_move(tables, far, i, *given, n=n)
+                leaves[i] = _extended(leaves[i], beyond)
+            spent += chosen.far[still].size
         slack = np.sqrt(eps) * tables["norm"]
         return Measurement(
-            leaves=tuple(
-                _one_move(tables, seen, i, far, eps, drawn.paired)
-                for i in range(len(drawn.weights))
-            ),
+            leaves=tuple(leaves),
             finite=bool(np.all(np.isfinite(tables["value"]))),
             repeats=bool(tables["gap"] <= slack),
             maps=bool(tables["gap_mapped"] <= slack),
             value=tables["value"],
-            evaluations=2 * far.all.size + num_rules(task),
+            evaluations=2 * spent + num_rules(task),
             draw=drawn,
         )
 
@@ -171,10 +210,13 @@ def num_lanes(problem: Problem, max_bytes: int, /) -> int:
 
 
 @np.errstate(all="ignore")
-def _differences(programs, point, draw, tables, steps) -> dict:
-    """What every probe shows; arrays of the shape of the steps, and of the entries."""
+def _differences(programs, point, draw, tables, steps, moves) -> dict:
+    """What every probe shows; arrays of the shape of the steps, and of the entries.
+
+    The steps ``(len(moves), tangents, levels, replicates)`` are those of some moves.
+    """
     i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
-    h = steps.ravel()
+    i, h = moves.astype(np.int32)[i], steps.ravel()
     anchor, slopes = _anchor(tables, draw)
     outputs = programs.problem.outputs
     watched = range(len(outputs)) if draw.outputs is None else draw.outputs
@@ -251,29 +293,31 @@ def _anchor(tables, draw):
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _one_move(tables, seen, i, far: Steps, eps, paired) -> Probes:
-    def rms(a):  # over directions and replicates
-        return np.sqrt(np.mean(np.square(a[i]), axis=(0, 2)))
+def _one_move(tables, seen, i, rungs, scale, eps, draw: Draw, n=None) -> Probes:
+    """What was seen of move i, the n-th of those that were made."""
+    n = i if n is None else n
 
-    rungs, scale = far.rungs[i], far.scales[i]
-    residual = np.moveaxis(seen["residual"][i], 0, 2)  # levels, replicates, k, j
+    def rms(a):  # over directions and replicates
+        return np.sqrt(np.mean(np.square(a[n]), axis=(0, 2)))
+
+    residual = np.moveaxis(seen["residual"][n], 0, 2)  # levels, replicates, k, j
     norms = rms(seen["norm"])
     near = norms[(rungs <= scale) & np.isfinite(norms)]
-    alone = i < len(far.scales) - (len(far.scales) > 1)
-    several = alone and len(seen["watched"]) > 1
+    several = i < len(draw.sizes) and len(seen["watched"]) > 1
     return Probes(
-        rules={mode: tables[mode][i].ravel() for mode in MODES if mode in tables},
+        rules=_rules(tables, i, draw),
         anchor=seen["slopes"][i].ravel(),
         residual=residual.reshape(*residual.shape[:2], -1),
         rounding=eps * norms,
         moved=rms(seen["moved"]),
         bend=rms(seen["bend"]),
-        jump=float(np.fmin.reduce(seen["jump"][i].ravel())),
+        jump=float(np.fmin.reduce(seen["jump"][n].ravel())),
         steps=rungs,
         scale=float(scale),
         value=float(np.max(near, initial=seen["value"])),
-        paired=paired,
-        sizes=_sizes(seen, i, rungs, scale, eps) if several else None,
+        paired=draw.paired,
+        sizes=_sizes(seen, n, rungs, scale, eps) if several else None,
+        movable=not all(h.all() for h in _held_by(draw, i)),
     )
 
 
@@ -297,6 +341,51 @@ def _sizes(seen, i, rungs, scale, eps):
     full = np.full(seen["outputs"], np.inf)
     full[list(seen["watched"])] = sizes
     return full
+
+
+def _rules(tables, i, draw: Draw) -> dict:
+    """What the rules say of a move.
+
+    Where entries are held a JVP may be 0 * inf, which says nothing: it is left out if
+    there is a VJP, in which such entries are apart from the others.
+    """
+    found = {mode: tables[mode][i].ravel() for mode in MODES if mode in tables}
+    held = [h for h in _held_by(draw, i) if not h.all()]
+    if (
+        any(h.any() for h in held)
+        and len(found) > 1
+        and not np.all(np.isfinite(found["forward"]))
+    ):
+        del found["forward"]
+    return found
+
+
+def _held_by(draw: Draw, i) -> tuple:
+    """The held entries of what is moved."""
+    return draw.held[i : i + 1] or draw.held
+
+
+def _may_be_flat(probes: Probes, dtype) -> bool:
+    """Whether f does not move, or a rule says that it has no slope."""
+    zero = rounding_of_zero(probes, dtype) if dtype == np.float64 else 0.0
+    flat = any(root_mean_square(rule) <= zero for rule in probes.rules.values())
+    still = probes.moved[:1] <= 10 * probes.rounding[:1]
+    return flat or bool(still.any())
+
+
+def rounding_of_zero(probes: Probes, dtype, /) -> float:
+    """What rounding inside of a rule may leave of a derivative that is zero."""
+    eps = float(jnp.finfo(dtype).eps)
+    return CANCELLED * eps * probes.value / probes.scale
+
+
+def _extended(near: Probes, far: Probes) -> Probes:
+    """The probes near the point, and those farther away as the first levels."""
+    levels = ("residual", "rounding", "moved", "bend", "steps")
+    both = {n: np.concatenate([getattr(far, n), getattr(near, n)]) for n in levels}
+    if near.sizes is not None and np.all(near.moved <= 10 * near.rounding):
+        both["sizes"] = np.where(far.sizes == 0, 0.0, near.sizes)
+    return dataclasses.replace(near, jump=min(near.jump, far.jump), **both)
 
 
 def _least(change):

@@ -30,6 +30,9 @@ _FEW_DIGITS = 16
 # jump never looks resolved.
 _CONFIDENCE = 6.0
 
+# Steps that tell a saturated function from a constant: only where one may be either.
+FAR = (32.0, 4.0)
+
 _ORDERS = 4  # plain differences, and three extrapolations: errors of h^2 to h^8
 
 
@@ -51,15 +54,14 @@ class Estimate:
 def ladder(dtype, /) -> np.ndarray:
     """Steps as fractions of the size of the argument, the largest first.
 
-    The two above one tell a saturated function from a constant. From a half on they
-    are a factor two apart, where a noisy function needs the extrapolations of large
-    steps, then four and eight, down to ``eps**0.7``: below that a difference is mostly
-    rounding.
+    From a half on they are a factor two apart, where a noisy function needs the
+    extrapolations of large steps, then four and eight, down to ``eps**0.7``: below that
+    a difference is mostly rounding.
 
     >>> ladder(jnp.float32)[:4]
-    array([32. , 4. , 0.5 , 0.25])
+    array([0.5    , 0.25   , 0.125  , 0.0625 ])
     """
-    exponents = np.array([-5, -2, *range(1, 6), *range(7, 13, 2), *range(14, 60, 3)])
+    exponents = np.array([*range(1, 6), *range(7, 13, 2), *range(14, 60, 3)])
     finest = max(0.7 * jnp.finfo(dtype).nmant, 4)
     return 0.5 ** exponents[exponents <= finest]
 
@@ -132,4 +134,6 @@ def _narrowest(values, bars, coarsest) -> int:
     contradicts = apart > bars[:, None] + bars[None]
     finer = coarsest[None] >= coarsest[:, None]
     trusted = ~np.any(contradicts & finer, axis=1)
-    return int(np.argmin(np.where(trusted, bars, np.inf)))
+    bars = np.where(trusted, bars, np.inf)
+    # Of several without any noise the finest.
+    return int(np.argmax(np.where(bars == np.min(bars), coarsest, -1)))

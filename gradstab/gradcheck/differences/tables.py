@@ -44,8 +44,11 @@ def num_rules(problem: Problem, /) -> int:
 
 def paired(draw: Draw, gradients, /) -> np.ndarray:
     """What gradients say about every move: ``(moves, tangents, cotangents)``."""
-    pairs = zip(draw.tangents, gradients, strict=True)
-    tables = np.stack([vectors([v]) @ vectors([g]).T for v, g in pairs])
+    # What is not moved may have a slope of any kind: 0 * inf is not a number.
+    triples = zip(draw.tangents, gradients, draw.held, strict=True)
+    tables = np.stack(
+        [vectors([v]) @ vectors([np.where(h, 0.0, g)]).T for v, g, h in triples]
+    )
     alone = len(draw.tangents)
     together = [np.tensordot(row, tables, 1) for row in draw.weights[alone:]]
     return np.stack([*tables, *together])

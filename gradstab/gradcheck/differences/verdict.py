@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, SIGHT
-from gradstab.gradcheck.differences.probes import Probes
+from gradstab.gradcheck.differences.probes import Probes, rounding_of_zero
 from gradstab.gradcheck.differences.steps import estimate, num_resolved
 from gradstab.gradcheck.findings import Finding
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -26,6 +26,7 @@ UNCONFIRMED = "differed along one set of directions and not along another"
 UNPLACED = "differs along random directions, and no entry of it is wrong"
 SLIGHT = "differs by less than was asked for, and by too much to pass"
 OVERSHADOWED = "the derivative of an output is too small beside those of the others"
+HELD = "no entry can be moved: each is infinite, or at a border of where f is defined"
 NO_TRUTH = "the oracle's derivative is not finite"
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
@@ -49,8 +50,8 @@ _ROUNDED = 2.0
 # slope that a rule has chosen may be off by this many times more.
 _NONLINEAR = 4.0
 
-# Rounding of a derivative whose terms cancel, in units of f's value over the argument.
-_CANCELLED = 100
+# A function that falls faster than this power of the step saturates: to nothing seen.
+_POWER = 9
 
 # Rounding of a derivative by automatic differentiation, in units in the last place; of
 # dtypes with few digits, what storing it does. A guess: what comes near deciding is far
@@ -139,8 +140,9 @@ def compare(
         dtype: the coarsest that f computes in.
         rtol: the resolution asked for.
     """
-    if truth.entries is None:
-        nothing = np.nan, np.inf, np.inf, 0.0, truth.limit, False
+    if truth.entries is None or not probes.movable:
+        limit = truth.limit if probes.movable else HELD
+        nothing = np.nan, np.inf, np.inf, 0.0, limit, False
         return Finding(*nothing, leaf, mode, truth.oracle)
     size, bar = root_mean_square(truth.entries), truth.bar
     finite = bool(np.all(np.isfinite(rule)))
@@ -167,7 +169,9 @@ def compare(
         state = KINK
     elif not finite and bar > rtol * max(size, typical):
         state = UNBOUNDED
-    elif size <= bar and (bar > _BLIND * typical or error <= _zero(probes, dtype)):
+    elif size <= bar and (
+        bar > _BLIND * typical or error <= rounding_of_zero(probes, dtype)
+    ):
         state = truth.limit or VANISHES
     elif error < AS_LARGE * rtol * unit:
         resolution, state = accepted, SLIGHT
@@ -185,12 +189,18 @@ def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
     """Whether rule and f agree that the derivative is zero, not just too small to see.
 
     The rule says zero (in float64: to rounding), and f does not move at any step, or it
-    jumps. A saturated f is not flat: far enough away it moves, and by however little.
+    jumps, or what it moves by falls faster than the step, but not suddenly, until
+    nothing is left of it. A saturated f is not flat: far enough away it moves, and by
+    however little; unless it is zero itself, which is not rounded.
     """
     eps = float(jnp.finfo(dtype).eps)
-    zero = _zero(probes, dtype) if dtype == np.float64 else 0.0
-    still = _moves_nowhere(probes) or probes.jump > eps**0.25
-    return bool(root_mean_square(rule) <= zero and still)
+    zero = rounding_of_zero(probes, dtype) if dtype == np.float64 else 0.0
+    if not root_mean_square(rule) <= zero:
+        return False
+    near = probes.steps <= probes.scale
+    nothing = np.any((probes.moved + probes.rounding)[near] == 0)
+    still = _moves_nowhere(probes) or nothing or probes.jump > eps**0.25
+    return bool(still or _fades(probes))
 
 
 def small_outputs(probes: Probes, /) -> tuple[int, ...]:
@@ -226,9 +236,11 @@ def _is_still(probes, *, dtype) -> bool:
     return dtype == np.float64 and _moves_nowhere(probes)
 
 
-def _zero(probes, dtype):
-    """What rounding inside of a rule may leave of a derivative that is zero."""
-    return _CANCELLED * float(jnp.finfo(dtype).eps) * probes.value / probes.scale
+def _fades(probes: Probes) -> bool:
+    """Whether f moves like a power of the step, as far as can be seen."""
+    seen = np.maximum(probes.moved, probes.rounding)
+    steepest = (probes.steps[:-1] / probes.steps[1:]) ** _POWER
+    return bool(np.all(seen[:-1] <= steepest * seen[1:]))
 
 
 @np.errstate(invalid="ignore")

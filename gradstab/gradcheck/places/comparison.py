@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.gradcheck.differences.draws import held_entries, shares, size
 from gradstab.gradcheck.differences.ladders import NUM_LEVELS, Ladder, levels
 from gradstab.gradcheck.places.leaf_programs import GROUP, LeafPrograms
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -48,10 +49,16 @@ class Comparison:
         point: where, one array per leaf.
         mode: of the rule; the empty word to look at f alone.
         rng: of the directions.
+        held: per leaf which entries are not moved; by default what is not finite.
+        reach: per leaf, how many times as far to go as it is large.
+        proportional: move every entry in proportion to itself.
 
     Attributes:
         x: the leaf, flat, in its own dtype.
+        held: ``(entries,)`` which are not moved.
         scale: of the leaf: its root mean square.
+        steps: the ladder.
+        shares: ``(entries,)`` the size of each beside that.
         direction: ``(entries,)`` random, no entry near zero.
         cotangents: ``(NUM_COTANGENTS, outputs)`` random.
         gradients: ``(NUM_COTANGENTS, entries)`` what the rule makes of them (reverse
@@ -69,21 +76,28 @@ class Comparison:
         mode: str,
         rng: np.random.Generator,
         /,
+        *,
+        held: tuple | None = None,
+        reach: tuple | None = None,
+        proportional: bool = False,
     ):
         self.programs, self.point, self.mode = programs, point, mode
         self.problem, self.leaf = programs.problem, programs.leaf
         self.shape, self.num_outputs = programs.shape, programs.num_outputs
         self.x = np.asarray(point[self.leaf]).ravel()
         self.eps = float(jnp.finfo(self.problem.dtype).eps)
-        size = root_mean_square(self.x)
-        self.scale = size if np.isfinite(size) and size > 0 else 1.0
+        self.held = (held or held_entries(point))[self.leaf].ravel()
+        self.scale = size(self.x, self.held) * (reach[self.leaf] if reach else 1.0)
+        self.steps = self.scale * levels(self.problem.dtype)
+        self.shares = shares(np.where(self.held, 0.0, self.x))
         self.cotangents = rng.standard_normal((NUM_COTANGENTS, self.num_outputs))
         self.direction = rng.choice([-1.0, 1.0], self.x.size)
-        self.direction *= rng.uniform(0.7, 1.3, self.x.size)
+        self.direction *= rng.uniform(0.7, 1.3, self.x.size) * ~self.held
+        self.direction *= self.shares if proportional else 1.0
         self.gradients = self.pull(self.cotangents) if mode == "reverse" else None
         best = self.ladder(self.direction).best(self.cotangents)
         self.level, self.noise = best.level, best.noise
-        self.step = float(self.scale * levels(self.problem.dtype)[best.level])
+        self.step = float(self.steps[best.level])
 
     @property
     def evaluations(self) -> int:
@@ -92,7 +106,9 @@ class Comparison:
 
     def pull(self, cotangents) -> np.ndarray:
         """``(k, entries)``: the gradients by the rule, of the rows of cotangents."""
-        return self.programs.pull(self.point, cotangents)[self.leaf]
+        # What is held may have a slope of any kind.
+        gradients = self.programs.pull(self.point, cotangents)[self.leaf]
+        return np.where(self.held, 0.0, gradients)
 
     def push(self, directions) -> np.ndarray:
         """``(k, outputs)``: the tangents by the rule, along the rows of directions."""
@@ -147,9 +163,22 @@ class Comparison:
         kink = root_mean_square(ladder.gap(best.level) @ self.cotangents.T)
         return error, best.bar + _LUCK * kink
 
-    def ladder(self, direction) -> Ladder:
+    def ladder_of(self, entry: int) -> Ladder:
+        """Central differences along one entry, in steps that it is resolved with.
+
+        First in steps like those of all, then in proportion to the entry itself.
+        """
+        direction = np.zeros(self.x.size)
+        direction[entry] = 1.0
+        ladder = self.ladder(direction)
+        if self.shares[entry] == 1 or ladder.resolves(self.cotangents):
+            return ladder
+        own = self.ladder(direction, scale=self.scale * self.shares[entry])
+        return own if own.resolves(self.cotangents) else ladder
+
+    def ladder(self, direction, *, scale: float | None = None) -> Ladder:
         """Central differences along one direction; 16 evaluations."""
-        steps = self.scale * levels(self.problem.dtype)
+        steps = (scale or self.scale) * levels(self.problem.dtype)
         moves = (steps[:, None] * direction).astype(self.x.dtype)
         ends = np.concatenate([self.x + moves, self.x - moves, [self.x, self.x]])
         values = self.programs.values(self.point, ends)
@@ -171,6 +200,9 @@ class Comparison:
         with np.errstate(invalid="ignore", over="ignore"):
             coarse, fine = _quotients(values, h)
             moved, moved_fine = _quotients(ends, h)
+        # Infinite entries are not moved.
+        moved, moved_fine = (np.where(self.held, 0.0, m) for m in (moved, moved_fine))
+        with np.errstate(invalid="ignore", over="ignore"):
             bend = (values[0] + values[1] - 2 * self.value) / (2 * h)
             bend_fine = (values[2] + values[3] - 2 * self.value) / h
             value = fine + (fine - coarse) / 3

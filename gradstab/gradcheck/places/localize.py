@@ -32,6 +32,7 @@ def locate(
     truth: Callable | None = None,
     max_evaluations: int = 600,
     hints: bool = True,
+    **way,
 ) -> Location | None:
     """Finds the worst wrong entry of a leaf's Jacobian, and how many are wrong.
 
@@ -45,6 +46,8 @@ def locate(
             1e6 needs fewer than 300 in float64; of several, those that this many
             evaluations do not reach are counted from a sample.
         hints: whether to look for the cause too, for about 100 evaluations more.
+        **way: how the leaves were moved when it was found: ``held``, ``reach``,
+            ``proportional``; see `Prober`.
 
     Returns:
         The place, the two values there with the bar of the expected one, and the cause
@@ -53,7 +56,7 @@ def locate(
     Raises:
         ValueError: the problem has no leaf of that name.
     """
-    seen = comparison(problem, point, finding, rng, truth)
+    seen = comparison(problem, point, finding, rng, truth, **way)
     outputs = (GROUP + 1) * int(np.ceil(np.log(seen.num_outputs) / np.log(GROUP)) + 2)
     search_limit = max_evaluations - LANES - outputs
     wrong = wrong_entries(seen, rng, max_evaluations=search_limit)
@@ -78,7 +81,12 @@ def locate(
 
 
 def is_there(
-    problem: Problem, point: tuple, finding: Finding, rng: np.random.Generator, /
+    problem: Problem,
+    point: tuple,
+    finding: Finding,
+    rng: np.random.Generator,
+    /,
+    **way,
 ) -> str:
     """Whether the error of a finding without a place is seen along whole directions.
 
@@ -87,12 +95,13 @@ def is_there(
         point: where.
         finding: that says that differences and the rule differ.
         rng: of the directions.
+        **way: how the leaves were moved when it was found; see `locate`.
 
     Returns:
         ``differs`` if it is, or if the differences see too little here; a kink if it is
         within the gap between the one-sided slopes; else that no place was found.
     """
-    seen = comparison(problem, point, finding, rng, None)
+    seen = comparison(problem, point, finding, rng, None, **way)
     errors, bars, kinks, sizes = [], [], [], []
     for _ in range(_DIRECTIONS):
         direction = rng.choice([-1.0, 1.0], seen.x.size)
@@ -130,7 +139,7 @@ def hint(
     return cause(comparison(problem, point, finding, rng, truth), rng)
 
 
-def comparison(problem, point, finding, rng, truth, /) -> Comparison:
+def comparison(problem, point, finding, rng, truth, /, **way) -> Comparison:
     """The rule of a finding beside its function."""
     if finding.leaf not in problem.names:
         raise ValueError(
@@ -139,14 +148,14 @@ def comparison(problem, point, finding, rng, truth, /) -> Comparison:
         )
     leaf = problem.names.index(finding.leaf)
     programs = LeafPrograms(problem, leaf, truth=truth)
-    return Comparison(programs, point, finding.mode, rng)
+    return Comparison(programs, point, finding.mode, rng, **way)
 
 
 def _worst_output(seen, entry, rng):
     """The output whose derivative is wrong most: its name, value, expected, bar."""
     direction = np.zeros(seen.x.size)
     direction[entry] = 1.0
-    ladder = seen.ladder(direction)
+    ladder = seen.ladder_of(entry)
     if seen.gradients is None:
         column = seen.push(direction[None])[0]
         output = _largest(column - ladder.quotients[seen.level])
@@ -155,6 +164,9 @@ def _worst_output(seen, entry, rng):
         output = _bisect_outputs(seen, ladder, entry, rng)
         value = seen.pull(_one_hot(seen, output))[0, entry]
     best = ladder.best(_one_hot(seen, output))
+    if not ladder.resolves(_one_hot(seen, output)):
+        name = output_name(seen.problem.outputs, output)
+        return name, float(value), np.nan, np.inf
     if abs(value - best.value[0]) <= best.bar:
         return _along_a_cotangent(seen, ladder, direction)
     return (

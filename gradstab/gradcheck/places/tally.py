@@ -90,10 +90,11 @@ class Tally:
         if self._columns >= _ENOUGH:
             self.wrong += int(np.sum(~(np.abs(rule - quotients) <= self.bars)))
             return quotients
-        direction = np.zeros(self.seen.x.size)
-        direction[entry] = 1.0
         self._looked += 1
-        value, bar, kink = self.seen.ladder(direction).each(self._noise)
+        ladder = self.seen.ladder_of(entry)
+        # Their noise was seen in other steps.
+        noise = self._noise if ladder.steps[0] == self.seen.steps[0] else 0.0
+        value, bar, kink = ladder.each(noise)
         with np.errstate(invalid="ignore"):
             error = np.abs(rule - value)
         error = np.where(np.isfinite(error), error, np.inf)

@@ -146,6 +146,8 @@ def _lost_by_rounding(x, d, there, here, gradients):
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, d, there, here = (a.astype(wide) for a in (x, d, there, here))
     lost = _lost(x, d, there) - _lost(x, -d, here)
+    # Of what is not moved nothing is lost, and it may be infinite.
+    lost = jnp.where(d == 0, 0, lost)
     return gradients.astype(wide).reshape(len(gradients), -1) @ lost.ravel()
 
 

@@ -37,7 +37,7 @@ def convolves(jaxpr, /) -> bool:
 
 def loops(jaxpr, /) -> bool:
     """Whether the program holds a loop."""
-    return any(eqn.primitive.name in _LOOPS for eqn in _equations(jaxpr))
+    return any(eqn.primitive.name in LOOPS for eqn in equations(jaxpr))
 
 
 def iterates(jaxpr, /) -> bool:

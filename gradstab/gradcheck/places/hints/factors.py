@@ -16,7 +16,7 @@ def factor_cause(known: Evidence, /) -> str:
     """The rule is the truth times one number, zero and minus one among them."""
     if root_mean_square(known.rule) == 0:
         return "no gradient at all: is the argument detached?"
-    if root_mean_square(known.truth) == 0:
+    if root_mean_square(known.truth) <= known.bar:
         return ""
     factor = float(np.sum(known.rule * known.truth) / np.sum(known.truth**2))
     if factor == 0 or not known.fits(known.rule / factor):

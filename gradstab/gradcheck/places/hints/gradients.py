@@ -127,7 +127,7 @@ def missing_term_cause(known: Evidence, /) -> str:
 def _terms(known):
     """Along which axis, what the error may be a multiple of, and its name."""
     seen = known.seen
-    x = seen.x.astype(np.float64).reshape(seen.shape)
+    x = np.where(seen.held, 0.0, seen.x.astype(np.float64)).reshape(seen.shape)
     outputs = seen.problem.outputs
     for axis in reversed([k for k, n in enumerate(seen.shape) if n > 2]):
         centred = x - x.mean(axis=axis, keepdims=True)
