@@ -1,6 +1,7 @@
 """Programs as JAX will write them by default: the same layers, numbers and verdicts."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ needs_flags = pytest.mark.skipif(
 @contextlib.contextmanager
 def turned(flags, on):
     """The flags set for a while."""
-    before = [jax.config.read(flag) for flag in flags]
+    before = [getattr(jax.config, flag) for flag in flags]
     for flag in flags:
         jax.config.update(flag, on)
     try:
@@ -49,11 +50,10 @@ def deep(params, x):
     """Four layers, each checkpointed, with a rule of each kind."""
     clip = hard_tanh()
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, static_argnums=2)
     def layer(w, x, activation):
         return activation(checkpoint_name(x @ w, "product"))
 
-    layer = jax.checkpoint(layer, static_argnums=2)
     for w, activation in zip(params, (jax.nn.relu, clip) * 2, strict=True):
         x = layer(w, x, activation)
     return x
@@ -118,14 +118,17 @@ def test_a_primitive_with_a_vjp_only_is_analysed_like_the_function_it_stands_for
     np.testing.assert_allclose(_numbers(report), _numbers(plain), rtol=1e-5)
     for one, other in zip(report.layers, plain.layers, strict=True):
         np.testing.assert_allclose(
-            one.jacobian.singular_values, other.jacobian.singular_values, rtol=1e-4
+            one.jacobian.values, other.jacobian.values, rtol=1e-4
         )
 
 
 def test_what_cannot_be_looked_into_is_named_beside_the_missing_number():
     @jax.custom_jvp
     def foreign(x):
-        return jax.pure_callback(np.tanh, x, x, vmap_method="expand_dims")
+        def once(state):
+            return state[0] + 1, jnp.tanh(state[1])
+
+        return jax.lax.while_loop(lambda state: state[0] < 1, once, (0, x))[1]
 
     foreign.defjvp(lambda p, t: (foreign(*p), t[0] * (1 - foreign(*p) ** 2)))
     report = _report(_mlp(foreign))
