@@ -5,11 +5,15 @@ from collections.abc import Callable
 from gradstab.gradcheck.conclusion import conclude
 from gradstab.gradcheck.curves import curves
 from gradstab.gradcheck.differences.probes import MAX_BYTES
-from gradstab.gradcheck.examination import Examination
-from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
-from gradstab.gradcheck.stages import (
+from gradstab.gradcheck.elsewhere import (
     at_moved_points,
     at_odd_shapes,
+    at_other_integers,
+)
+from gradstab.gradcheck.examination import Examination
+from gradstab.gradcheck.findings import EXPECTED, REFERENCE, GradCheck
+from gradstab.gradcheck.magnitudes import at_magnitudes
+from gradstab.gradcheck.stages import (
     at_point,
     default_rtol,
     entries,
@@ -164,7 +168,9 @@ def check(
         story += entries(seen, progress=progress)
     if at == "both" and not story.failed and not story.trouble:
         story += at_moved_points(seen)
+        story += at_magnitudes(seen)
         story += at_odd_shapes(seen, f, args, others=given, locate=locate)
+        story += at_other_integers(seen, f, args, others=given, locate=locate)
     if order > 1 and not story.failed and not story.trouble:
         story += of_second_order(seen)
     if locate and story.failed:

@@ -6,14 +6,28 @@ from collections.abc import Iterable
 import numpy as np
 
 from gradstab.gradcheck.differences.own_precision import LOST
+from gradstab.gradcheck.differences.points import AS_GIVEN
 from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS
-from gradstab.gradcheck.findings import BODY, ROUNDING, Finding, GradCheck, Verdict
+from gradstab.gradcheck.findings import (
+    BODY,
+    RANGE,
+    ROUNDING,
+    Finding,
+    GradCheck,
+    Verdict,
+)
 from gradstab.gradcheck.story import Story
+
+# What a rule that accuses itself does.
+_WORDS = {
+    ROUNDING: "{} rule loses its digits",
+    RANGE: "{} rule is not finite, where f is,",
+}
 
 _BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
 
 
-def conclude(story: Story, /, **fields) -> GradCheck:
+def conclude(story: Story, /, *, notes: tuple[str, ...], **fields) -> GradCheck:
     """The verdict that all findings together support.
 
     A rule is wrong if any oracle but its own body says so: many a rule is written
@@ -23,6 +37,7 @@ def conclude(story: Story, /, **fields) -> GradCheck:
 
     Args:
         story: what was found.
+        notes: what the reader should know.
         **fields: the other fields of the result.
     """
     found = tuple(sorted(_settled(story.findings), key=_severity, reverse=True))
@@ -45,6 +60,8 @@ def conclude(story: Story, /, **fields) -> GradCheck:
         identities=story.identities,
         locations=story.locations,
         moved=story.moved,
+        outside=story.outside,
+        notes=(*_elsewhere(wrong, story), *notes),
         figures=story.figures[0] if story.figures else None,
         **fields,
     )
@@ -94,16 +111,31 @@ def _settled(found):
 
 
 def _accusations(wrong):
-    """One sentence per kind of accusation, the worst first."""
+    """One sentence per kind of accusation at the point given, and one elsewhere."""
     groups = {}
     for g in wrong:
-        groups.setdefault((g.oracle == ROUNDING, g.point), []).append(g)
-    for (rounds, point), group in groups.items():
+        kind = g.oracle if g.oracle in _WORDS else ""
+        groups.setdefault((kind, g.point == AS_GIVEN), []).append(g)
+    for (kind, given), group in groups.items():
         modes = " and ".join(sorted({g.mode for g in group}))
-        what = "loses its digits" if rounds else "derivative"
-        where = "" if point == "as given" else f", {point}"
-        rule = f"{modes} rule {what}" if rounds else f"wrong {modes} {what}"
-        yield f"{rule} in {named(group)}{where}"
+        rule = _WORDS.get(kind, "wrong {} derivative").format(modes)
+        points = "" if given else f", {_listed(g.point for g in group)}"
+        yield f"{rule} in {named(group)}{points}"
+
+
+def _elsewhere(wrong, story):
+    """What to know of an accusation that does not concern the point given."""
+    if story.broken or not wrong or any(g.point == AS_GIVEN for g in wrong):
+        return
+    yield 'nothing is wrong at the point given: at="given" looks only there'
+    if lost := [words for _, words in story.outside]:
+        yield f"f may be defined only where {_listed(lost)}, as at the point given"
+
+
+def _listed(words) -> str:
+    """Every word once, the last after an and."""
+    *first, last = dict.fromkeys(words)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _broken(laws):

@@ -88,6 +88,7 @@ class Examination:
         notes: what the reader should know.
         places: the points looked at, by name.
         prober: what measures.
+        in_own: the programs of f in its own precision.
         at_given: the last measurement at the point given.
         limit: f with its iterations continued, once it was asked for.
         ways: the options of the looks that decided, by the name of the point.
@@ -103,6 +104,7 @@ class Examination:
         self.ways = {}
         self._rng = np.random.default_rng(seed)
         self.prober = Prober(problem, max_bytes=max_bytes)
+        self.in_own = self.prober.programs
         self.others = others or {}
         self._others = {name: self._other(f) for name, f in self.others.items()}
 

@@ -16,6 +16,7 @@ REFERENCE = "autodiff of the reference"
 EXPECTED = "autodiff of what is expected"
 BODY = "autodiff of the rule's own body"
 ROUNDING = "the rule itself in float64"
+RANGE = "whether it is finite in its own dtype"
 
 _LINES = 15  # of the text of a result
 
@@ -71,7 +72,7 @@ class Finding:
     @property
     def proves(self) -> bool:
         """Whether the oracle knows the derivative, and not only the rule's rounding."""
-        return self.oracle != ROUNDING
+        return self.oracle not in (ROUNDING, RANGE)
 
     def __str__(self) -> str:
         oracle = "" if "differences" in self.oracle else f" against {self.oracle}"
@@ -195,6 +196,7 @@ class Location:
         "seed",
         "notes",
         "moved",
+        "outside",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +220,9 @@ class GradCheck:
         figures: the norm ratio and the worst relative error of the textbooks, after an
             exhaustive check; else None.
         curves: differences minus rule, step by step, at the point given.
+        outside: of moved points at which the rule is wrong, what the arguments given
+            have and those have not, such as ``args[0] is symmetric``: f may be defined
+            on such arguments only.
     """
 
     findings: tuple[Finding, ...]
@@ -234,6 +239,7 @@ class GradCheck:
     moved: tuple[tuple[str, str], ...] = ()
     figures: Figures | None = None
     curves: tuple[Curve, ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         head = [

@@ -8,7 +8,6 @@ from gradstab.gradcheck import duel
 from gradstab.gradcheck.conclusion import named, unsettled
 from gradstab.gradcheck.convergence import (
     CONTINUED,
-    NOT_CONVERGED,
     TRUNCATED,
     against_limit,
     truth,
@@ -27,20 +26,11 @@ from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject import bodies, traits
 from gradstab.gradcheck.subject.abilities import REFUSALS, program
-from gradstab.gradcheck.subject.arguments import of_odd_shape
 from gradstab.gradcheck.subject.problem import Problem, problem
 
 # The relative error that is asked about by default. Coarser dtypes get 0.1.
 _RTOL = {"float64": 1e-6, "float32": 1e-2}
 
-ODD = "with an odd number of entries"
-
-# What comes of a moved point at which an iteration is far from its limit.
-_FAR = "not converged"
-_NOWHERE = (
-    "the rule differs from f at moved points, where f iterates and does not come near "
-    "its limit, and agrees with it at none"
-)
 # By how much nearer to a kink a rule is judged where f says nothing beside it.
 _NEARER = 2.0**-10
 
@@ -91,6 +81,7 @@ def _rounding(seen, own: Problem, look: Look) -> Story:
     lanes = num_lanes(own, seen.max_bytes)
     accepted = max(seen.rtol, default_rtol(own.dtype))
     compare = OwnPrecision(own, lanes=lanes, rtol=accepted)
+    seen.in_own = compare.programs
     seen.evaluations += compare.evaluations
     found = tuple(compare(seen.problem.leaves, look.seen))
     lost = [g for g in found if g.state == LOST]
@@ -162,71 +153,6 @@ def laws(seen: Examination, /, *, transformations: bool) -> Story:
     if transformations:
         found += forms.transformations(task, task.leaves, seen.stream(), **given)
     return Story(identities=found)
-
-
-def at_moved_points(seen: Examination, /) -> Story:
-    """Points where a rule may be wrong that is right at the one given."""
-    story = Story()
-    for where, point in points.moved(seen.problem.leaves, seen.stream()):
-        look = seen.look_twice(point, where=where, coarse=True)
-        look = against_limit(seen, look, point, where=where)
-        # At a border slopes may be infinite, and a rule that says so is no error.
-        wrong = [
-            g for g in look.findings if g.state == DIFFERS and np.isfinite(g.error)
-        ]
-        story += Story(tuple(wrong), moved=((where, _answer(look, wrong)),))
-    answers = {answer for _, answer in story.moved}
-    trouble = _NOWHERE if _FAR in answers and "right" not in answers else ""
-    return story if story.wrong else dataclasses.replace(story, trouble=trouble)
-
-
-def _answer(look, wrong) -> str:
-    if look.trouble:
-        return "not defined"
-    if wrong:
-        return "wrong"
-    if any(g.state == NOT_CONVERGED for g in look.findings):
-        return _FAR
-    infinite = any(g.state == DIFFERS for g in look.findings)
-    open_ = unsettled(look.findings, settling=(AGREES, KINK))
-    return "undecided" if infinite or open_ else "right"
-
-
-def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
-    """Arguments of another shape, at which the last block of a rule is not full.
-
-    Args:
-        seen: the examination at the shapes given.
-        f: the function.
-        args: its arguments.
-        others: the other functions that are oracles, of the same arguments, by name.
-        locate: find the place of an error.
-    """
-    fewer = of_odd_shape(args)
-    if fewer is None or not seen.problem.has_rules:
-        return Story()
-    precision = "float64" if seen.problem.wide else "own"
-    try:
-        task = problem(
-            f, fewer, modes=seen.problem.modes, precision=precision, own=False
-        )
-        inner = Examination(
-            task,
-            rtol=seen.rtol,
-            max_bytes=seen.max_bytes,
-            seed=int(seen.stream().integers(2**31)),
-            others={name: task.like_f(g) for name, g in others.items()},
-        )
-    # Here the functions of the user are traced, at shapes that they were not made for:
-    # they may raise anything. What comes after is the checker's own.
-    except Exception:
-        return Story(moved=((ODD, "not defined"),))
-    look = inner.look_twice(task.leaves, where=ODD, coarse=True)
-    look = against_limit(inner, look, task.leaves, where=ODD)
-    seen.evaluations += inner.evaluations
-    wrong = tuple(g for g in look.findings if g.state == DIFFERS)
-    story = Story(wrong, moved=((ODD, _answer(look, wrong)),))
-    return places(inner, story) if locate and wrong else story
 
 
 def of_second_order(seen: Examination, /) -> Story:
@@ -342,9 +268,7 @@ def _worst(seen, story, searched) -> Finding | None:
     """The finding of the largest error of which a place is wanted; None if none is."""
     known = {place.leaf for place in story.locations} | searched
     wanted = [
-        g
-        for g in story.wrong
-        if g.oracle != ROUNDING and g.leaf in set(seen.problem.names) - known
+        g for g in story.wrong if g.proves and g.leaf in set(seen.problem.names) - known
     ]
     return max(wanted, key=lambda g: g.error, default=None)
 

@@ -16,6 +16,8 @@ class Story:
         identities: the laws that were tried.
         locations: where rules are wrong.
         moved: how the point was moved, and what came of it.
+        outside: of points at which rules are wrong, what the point given has and they
+            have not.
         notes: what the reader should know.
         trouble: why nothing could be looked at; empty if it could.
         figures: those of the textbooks.
@@ -25,6 +27,7 @@ class Story:
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     trouble: str = ""
     figures: tuple[Figures, ...] = ()

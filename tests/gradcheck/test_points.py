@@ -24,7 +24,7 @@ def quick(f, *args, **options):
 def test_moved_points_keep_shapes_and_dtypes_and_scale_exactly():
     leaves = (X, np.zeros((2, 2), np.float64))
     found = dict(moved(leaves, np.random.default_rng(0)))
-    assert len(found) == 4
+    assert len(found) == 5
     for point in found.values():
         assert [(x.shape, x.dtype) for x in point] == [
             (x.shape, x.dtype) for x in leaves
@@ -97,8 +97,8 @@ def test_a_point_where_f_is_not_finite_is_counted_and_no_fault():
     result = quick(jnp.log, X)
     assert result.verdict is Verdict.PASS
     answers = [answer for _, answer in result.moved]
-    assert answers == ["right", "right", "not defined", "not defined"]
-    assert "moved points: 2 right, 2 not defined" in str(result)
+    assert answers == ["right", "right", "right", "not defined", "not defined"]
+    assert "moved points: 3 right, 2 not defined" in str(result)
 
 
 def test_an_infinite_or_missing_slope_at_a_moved_point_is_no_fault():

@@ -1,10 +1,11 @@
 """Where a function is checked besides the point that was given.
 
-A rule may be right at one point by chance: at a scale where a term does not matter, or
-where no two entries are equal. The moved points have the same shapes, so nothing is
-compiled for them.
+A rule may be right at one point by chance: at a scale where a term does not matter, at
+a matrix that is its own transpose, or where no two entries are equal. The moved points
+have the same shapes, so nothing is compiled for them.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ from gradstab.gradcheck.subject.vectors import root_mean_square
 AS_GIVEN = "as given"
 BESIDE = "beside the point given"
 
+GENERIC = "moved at random"
 # Powers of two: what they do to the arguments is exact.
 _SCALED = {
     "16 times as large": 16.0,
@@ -24,14 +26,28 @@ _SCALED = {
 TIES = "with zeros and ties"
 EQUAL = "with equal arguments"
 
+# Points at which f may have kinks that no one would meet by chance.
+DEGENERATE = (TIES, EQUAL)
+
+# By which share of itself every entry is moved at random: and where f ends so near.
+_SHARE = 2.0**-3
+NEARER = 2.0**-6
+
 # How far beside a kink the rule is checked again, in sizes of the argument.
 _BESIDE = 2.0**-3
 
+# Arguments of sizes more different than this are no two ends of one interval; nor are
+# so many of one shape.
+_ALIKE = 100.0
+_MANY = 8
+
 
 def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tuple]]:
-    """Other points: large, small, of the other sign, with zeros and ties, and equal.
+    """Other points: at random, large, small, of the other sign, with ties, and equal.
 
     A leaf that is zero everywhere is filled with random numbers of size one first.
+    Where one leaf is below another in all entries (two ends of an interval), it stays
+    so: what of the two exchanges its order is exchanged.
 
     Args:
         leaves: the point given.
@@ -40,33 +56,71 @@ def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tup
     Yields:
         What was done in words, and the point.
     """
-    filled = [np.asarray(x, np.float64) for x in leaves]
-    filled = [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in filled]
+    yield GENERIC, at_random(leaves, rng)
+    filled = _filled(leaves, rng)
     for name, factor in _SCALED.items():
-        yield name, _like(leaves, [factor * x for x in filled])
-    yield TIES, _like(leaves, _tied(filled))
+        yield name, _like(leaves, _in_order(leaves, [factor * x for x in filled]))
+    yield TIES, _like(leaves, _in_order(leaves, _tied(filled)))
     if len({x.shape for x in leaves}) < len(leaves):
         yield EQUAL, _like(leaves, _equal(filled))
 
 
-def beside(leaves: tuple, rng: np.random.Generator, /) -> tuple:
-    """A point a little away in every leaf, where a kink at the point is not met."""
+def at_random(leaves, rng, /, *, share: float = _SHARE) -> tuple:
+    """A point that has nothing special: no symmetry, no zeros, no equal entries.
+
+    Every entry is moved by about that share of itself, one that is zero by that of the
+    root mean square of its leaf.
+
+    Args:
+        leaves: the point given.
+        rng: of the moves.
+        share: how far.
+    """
+    points = []
+    for x in _filled(leaves, rng):
+        size = np.where(x == 0, root_mean_square(x), np.abs(x))
+        sign = rng.choice([-1.0, 1.0], x.shape)
+        points.append(x + share * sign * rng.uniform(0.5, 1.5, x.shape) * size)
+    return _like(leaves, _in_order(leaves, points))
+
+
+def beside(
+    leaves, rng: np.random.Generator, /, *, share: float = _BESIDE, like: tuple = ()
+) -> tuple:
+    """A point a little away in every leaf, where a kink at the point is not met.
+
+    Args:
+        leaves: the point.
+        rng: of the way.
+        share: how far, in sizes of a leaf.
+        like: leaves whose order is to be that of the point, if any.
+    """
     moves = [directions(rng, [x], num=1)[0][0] for x in leaves]
-    sizes = [_BESIDE * (root_mean_square(x) or 1.0) for x in leaves]
+    sizes = [share * (root_mean_square(x) or 1.0) for x in leaves]
     points = map(np.asarray, leaves)
-    return _like(
-        leaves, [x + s * v for x, s, v in zip(points, sizes, moves, strict=True)]
-    )
+    away = [x + s * v for x, s, v in zip(points, sizes, moves, strict=True)]
+    return _like(leaves, _in_order(like, away))
+
+
+def _filled(leaves, rng):
+    wide = [np.asarray(x, np.float64) for x in leaves]
+    return [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in wide]
 
 
 def _tied(leaves):
-    """Of four entries one is zero and one like all such entries of that shape."""
+    """Of four entries one is zero and one like all such entries of that shape.
+
+    A single number beside others is a scale, a border, a temperature: it is kept. If
+    all are single, the first is zero.
+    """
+    single = all(x.size == 1 for x in leaves)
     shared = {}
     tied = []
-    for x in leaves:
+    for n, x in enumerate(leaves):
         place = np.arange(x.size).reshape(x.shape) % 4
         level = shared.setdefault(x.shape, x.flat[0] or root_mean_square(x))
-        tied.append(np.where(place == 0, 0.0, np.where(place == 2, level, x)))
+        zero = (place == 0) & (x.size > 1 or (single and n == 0))
+        tied.append(np.where(zero, 0.0, np.where(place == 2, level, x)))
     return tied
 
 
@@ -74,6 +128,33 @@ def _equal(leaves):
     """All leaves of one shape like the first of them."""
     first = {}
     return [first.setdefault(x.shape, x) for x in leaves]
+
+
+def ordered(leaves: tuple, /) -> list[tuple[int, int]]:
+    """The pairs of leaves of one shape of which the first is below in all entries."""
+    alike = {}
+    for i, x in enumerate(leaves):
+        alike.setdefault(x.shape, []).append(i)
+    groups = [group for group in alike.values() if len(group) <= _MANY]
+    wide = {i: np.asarray(leaves[i], np.float64) for g in groups for i in g}
+    sizes = {i: root_mean_square(x) for i, x in wide.items()}
+    return [
+        (i, j)
+        for i, j in itertools.chain(*(itertools.permutations(g, 2) for g in groups))
+        if max(sizes[i], sizes[j]) <= _ALIKE * min(sizes[i], sizes[j])
+        if np.all(wide[i] < wide[j])
+    ]
+
+
+def _in_order(leaves, arrays):
+    """The arrays with the entries exchanged whose order is no longer that of leaves."""
+    arrays, pairs = list(arrays), ordered(leaves)
+    # Every exchange leaves fewer pairs in disorder: so many rounds are enough.
+    for _ in pairs:
+        for i, j in pairs:
+            low, high = arrays[i], arrays[j]
+            arrays[i], arrays[j] = np.minimum(low, high), np.maximum(low, high)
+    return arrays
 
 
 def _like(leaves, arrays):

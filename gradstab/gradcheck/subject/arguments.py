@@ -5,6 +5,8 @@ derivative of the real function of these pairs is what JAX's convention of compl
 derivatives says in other words, so a conjugate that a rule forgets changes a sign.
 """
 
+import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -62,34 +64,41 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     )
 
 
-def of_odd_shape(args: tuple, /) -> tuple | None:
-    """The arguments with the largest even axis one entry shorter, wherever it occurs.
+def of_other_shapes(args: tuple, /) -> list[tuple[int, tuple]]:
+    """The arguments with all axes of one size one entry shorter, for every such size.
 
-    Blocks and tiles do not fit into it: the last one has to be a part.
+    Blocks and tiles do not fit into it: the last one has to be a part. Sizes that are
+    odd and have no divisors are left out: nothing fits into them as they are.
 
     Args:
         args: pytrees of anything.
 
     Returns:
-        The arguments with all axes of that size shortened in every array, those of
-        integers included; None if no floating one has an even axis of four or more.
+        Sizes of axes of floating arrays, the largest even one first, and the arguments
+        with all axes of that size shortened in every array, those of integers included.
 
-    >>> [x.shape for x in of_odd_shape((np.zeros((8, 3)), np.arange(8), np.eye(2)))]
-    [(7, 3), (7,), (2, 2)]
+    >>> shapes = of_other_shapes((np.zeros((8, 3)), np.arange(8), np.eye(2)))
+    >>> [(size, [x.shape for x in shorter]) for size, shorter in shapes]
+    [(8, [(7, 3), (7,), (2, 2)])]
     """
     leaves = jax.tree.leaves(args)
     sizes = {n for leaf in leaves if _has_derivative(leaf) for n in jnp.shape(leaf)}
-    even = [n for n in sizes if n >= _SHORTENED and n % 2 == 0]
-    if not even:
-        return None
-    size = max(even)
+    sizes = [n for n in sizes if n >= _SHORTENED and _has_divisors(n)]
+    sizes.sort(key=lambda n: (n % 2, -n))
+    return [
+        (size, jax.tree.map(functools.partial(_shorter, size=size), args))
+        for size in sizes
+    ]
 
-    def shorter(leaf):
-        if not isinstance(leaf, np.ndarray | jax.Array):
-            return leaf
-        return leaf[tuple(slice(n - (n == size)) for n in leaf.shape)]
 
-    return jax.tree.map(shorter, args)
+def _has_divisors(size) -> bool:
+    return any(size % n == 0 for n in range(2, math.isqrt(size) + 1))
+
+
+def _shorter(leaf, *, size):
+    if not isinstance(leaf, np.ndarray | jax.Array) or _tree.is_key(leaf):
+        return leaf
+    return leaf[tuple(slice(n - (n == size)) for n in leaf.shape)]
 
 
 def _fixed(leaf):

@@ -59,6 +59,7 @@ class Problem:
         limit: how many iterations of a loop that may not end elsewhere count as
             endless; zero if f holds none.
         has_rules: whether f holds custom rules of differentiation.
+        users_rules: whether one of them is not JAX's own.
         quick: whether its programs are better compiled fast than well.
         output_names: of the outputs, such as ``output.loss``.
     """
@@ -78,6 +79,7 @@ class Problem:
     footprint: int = 0
     limit: int = 0
     has_rules: bool = False
+    users_rules: bool = False
     quick: bool = False
     output_names: tuple[str, ...] = ()
 
@@ -212,6 +214,7 @@ def _widened(own: Problem, reason: str) -> Problem | None:
         widened=True,
         limit=own.limit,
         has_rules=own.has_rules,
+        users_rules=own.users_rules,
     )
 
 
@@ -281,6 +284,7 @@ def _trace(f, args, modes, dtype) -> Problem:
         footprint=footprint,
         limit=0 if closed is None else iterations.limit(closed, point),
         has_rules=closed is None or traits.has_rules(closed),
+        users_rules=closed is not None and traits.has_rules_of_users(closed),
         quick=closed is not None
         and footprint <= _SMALL
         and not traits.convolves(closed),

@@ -1,12 +1,32 @@
 """What the program of a function tells before it is run."""
 
 import math
+import pathlib
 
+import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
 
 LOOPS = frozenset({"while", "scan"})
+
+# What has a derivative of zeros and ones.
+_MOVES = frozenset(
+    {
+        "broadcast_in_dim",
+        "concatenate",
+        "convert_element_type",
+        "copy",
+        "neg",
+        "reduce_sum",
+        "reshape",
+        "slice",
+        "squeeze",
+        "transpose",
+    }
+)
+
+_JAX = str(pathlib.Path(jax.__file__).parent)
 
 
 def roundings(jaxpr, /) -> set:
@@ -28,6 +48,28 @@ def largest_array(jaxpr, /) -> int:
 def has_rules(jaxpr, /) -> bool:
     """Whether the program holds a custom rule of differentiation."""
     return any(map(_compat.is_rule, equations(jaxpr)))
+
+
+def has_rules_of_users(jaxpr, /) -> bool:
+    """Whether one of the rules is not JAX's own."""
+    rules = filter(_compat.is_rule, equations(jaxpr))
+    return any(not _compat.rule_source(eqn).startswith(_JAX) for eqn in rules)
+
+
+def is_nothing_but_rules(f, point, /) -> bool:
+    """Whether f calls custom rules, and besides only moves numbers around."""
+    return _are_rules(jax.make_jaxpr(f)(point))
+
+
+def _are_rules(jaxpr) -> bool:
+    bodies = [(eqn, _compat.inlined_body(eqn)) for eqn in jaxpr.eqns]
+    return all(
+        _are_rules(body) if body is not None else _is_plain(eqn) for eqn, body in bodies
+    )
+
+
+def _is_plain(eqn) -> bool:
+    return _compat.is_rule(eqn) or eqn.primitive.name in _MOVES
 
 
 def convolves(jaxpr, /) -> bool:

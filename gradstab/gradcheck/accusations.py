@@ -1,0 +1,148 @@
+"""Which differences at a moved point accuse a rule."""
+
+import numpy as np
+
+from gradstab.gradcheck.differences import points
+from gradstab.gradcheck.differences.structure import lost
+from gradstab.gradcheck.differences.verdict import DIFFERS, differences, kink
+from gradstab.gradcheck.examination import TOGETHER, Examination, Look
+from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
+from gradstab.gradcheck.subject import bodies
+from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject.vectors import root_mean_square
+
+# A gap between one-sided slopes that is so small beside f's value over its argument is
+# none.
+_SMOOTH = 1e-3
+
+# So far beside a degenerate point (in dtypes of few digits farther), and at so many
+# places, one sees which slopes f has around it. By so much, beside their size, they may
+# differ where f is smooth.
+_NEAR, _FAR, _PLACES = 2.0**-12, 2.0**-6, 12
+_CONTINUOUS = 0.25
+
+# Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
+_LUCK = 1.8
+
+
+def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Finding]:
+    """The findings at a moved point that are errors of a rule.
+
+    A rule that is not finite is wrong where f is smooth: where f ends, has a pole or a
+    kink, slopes may be infinite or missing, and a rule that says so is no error. Where
+    arguments were made zero or equal, f may have a kink in several of them at once, and
+    each choice of a slope along one of them be as good as another: those are accepted
+    that lie between the slopes of f around the point.
+
+    Args:
+        seen: the examination.
+        look: what was seen at the point.
+        point: the leaves there.
+        where: its name.
+    """
+    wrong = [g for g in look.findings if g.state == DIFFERS]
+    wrong = [g for g in wrong if np.isfinite(g.error) or _is_smooth(seen, look, g)]
+    # What is expected on purpose is expected at kinks too.
+    if EXPECTED in seen.others or not wrong or where not in points.DEGENERATE:
+        return wrong
+    around = _Around(seen, point)
+    alone = {_key(g) for g in wrong if around.is_no_choice(g)}
+    # What is wrong only where ties are kept is no more than a choice among kinks.
+    tied = [g for g in wrong if around.is_tied(g)]
+    if tied and _may_accuse_ties(seen, point):
+        alone |= {_key(g) for g in tied} & _other_than_bodies(seen, point, where, tied)
+    return [g for g in wrong if _key(g) in alone]
+
+
+def _is_smooth(seen, look, finding) -> bool:
+    probes = look.seen.leaves[_position(seen, finding)]
+    typical = (probes.value or 1.0) / probes.scale
+    return kink(probes) <= _SMOOTH * typical
+
+
+class _Around:
+    """The slopes of f at a degenerate point and at some places around it.
+
+    Args:
+        seen: the examination.
+        point: the leaves at the degenerate point.
+    """
+
+    def __init__(self, seen: Examination, point):
+        self.seen, rng = seen, seen.stream()
+        self.at = seen.prober(point, rng, coarse=True)
+        share = _NEAR if seen.problem.dtype == np.float64 else _FAR
+        near = {"share": share, "like": seen.problem.leaves}
+        places = [points.beside(point, rng, **near) for _ in range(_PLACES)]
+        around = [seen.prober.along(p, self.at.draw, rng, coarse=True) for p in places]
+        self.all = [self.at, *around]
+        seen.evaluations += sum(m.evaluations for m in self.all)
+
+    def is_tied(self, finding) -> bool:
+        """Whether the rule is right, or its choice, along independent directions."""
+        error, bar, gap = self._error(finding)
+        return bool(error <= _LUCK * gap + bar)
+
+    def is_no_choice(self, finding) -> bool:
+        """Whether no slope of f around the point is as the rule says."""
+        error, bar, gap = self._error(finding)
+        spread, size = self._spread(finding)
+        if not np.isfinite(error):
+            return bool(spread <= _CONTINUOUS * size)
+        return bool(error > _LUCK * max(spread, gap) + bar)
+
+    def _error(self, finding):
+        """Of the rule at the point; its bar; and half the gap between slopes there."""
+        rule, truth = self._truth(finding, self.at)
+        if truth.entries is None:
+            return np.inf, np.inf, np.inf
+        finite = np.all(np.isfinite(rule))
+        error = root_mean_square(rule - truth.entries) if finite else np.inf
+        return error, truth.bar, truth.kink
+
+    def _spread(self, finding):
+        """By how much slopes around the point differ, and how large they may be."""
+        entries = [self._truth(finding, m)[1].entries for m in self.all]
+        if any(e is None for e in entries):
+            return np.inf, 0.0
+        probes = self.at.leaves[_position(self.seen, finding)]
+        typical = (probes.value or 1.0) / probes.scale
+        size = max(typical, *map(root_mean_square, entries))
+        return root_mean_square(np.ptp(entries, axis=0)), size
+
+    def _truth(self, finding, measurement):
+        probes = measurement.leaves[_position(self.seen, finding)]
+        # A JVP that is not finite beside entries held fixed is left out.
+        rule = probes.rules.get(finding.mode, np.full(1, np.nan))
+        return rule, differences(rule, probes, dtype=self.seen.problem.dtype)
+
+
+def _may_accuse_ties(seen, point) -> bool:
+    """Whether a rule of the user's is there, and the point keeps the leaves' order.
+
+    What JAX does by itself at ties is known, and no one's error.
+    """
+    task = seen.problem
+    between = [word for word in lost(task.leaves, point, task.names) if "below" in word]
+    return task.has_rules and not between
+
+
+def _other_than_bodies(seen, point, where, tied) -> set:
+    """The rules that say along ties what automatic differentiation of f does not."""
+    look = seen.look(point, where=where, tied=True)
+    try:
+        plain = bodies.without_rules(seen.problem.f)
+        found = seen.ask(BODY, plain, look, point)
+    # A body is under no obligation to have a derivative.
+    except REFUSALS:
+        return {_key(g) for g in tied}
+    return {_key(g) for g in found if g.state == DIFFERS}
+
+
+def _position(seen, finding) -> int:
+    names = seen.problem.names
+    return len(names) if finding.leaf == TOGETHER else names.index(finding.leaf)
+
+
+def _key(finding):
+    return finding.leaf, finding.mode

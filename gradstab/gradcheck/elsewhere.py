@@ -1,0 +1,136 @@
+"""The stages of a check away from the point given: other points, shapes, integers."""
+
+import dataclasses
+
+from gradstab.gradcheck.accusations import accusing
+from gradstab.gradcheck.conclusion import unsettled
+from gradstab.gradcheck.convergence import NOT_CONVERGED, against_limit
+from gradstab.gradcheck.differences import points
+from gradstab.gradcheck.differences.structure import lost
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
+from gradstab.gradcheck.examination import Examination
+from gradstab.gradcheck.stages import places
+from gradstab.gradcheck.story import Story
+from gradstab.gradcheck.subject.arguments import of_other_shapes
+from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
+from gradstab.gradcheck.subject.problem import problem
+
+ODD = "with an odd number of entries"
+FEWER = "with one entry fewer"
+INTEGERS = "with other integers and masks"
+
+# What comes of a moved point at which an iteration is far from its limit.
+_FAR = "not converged"
+_NOWHERE = (
+    "the rule differs from f at moved points, where f iterates and does not come near "
+    "its limit, and agrees with it at none"
+)
+
+
+def at_moved_points(seen: Examination, /) -> Story:
+    """Points where a rule may be wrong that is right at the one given."""
+    story = Story()
+    for where, point in points.moved(seen.problem.leaves, seen.stream()):
+        look = seen.look_twice(point, where=where, coarse=True)
+        if look.trouble and where == points.GENERIC:
+            nearer = {"share": points.NEARER}
+            point = points.at_random(seen.problem.leaves, seen.stream(), **nearer)
+            look = seen.look_twice(point, where=where, coarse=True)
+        look = against_limit(seen, look, point, where=where)
+        wrong = tuple(accusing(seen, look, point, where))
+        moved = ((where, _answer(look, wrong)),)
+        story += Story(wrong, moved=moved, outside=_outside(seen, point, where, wrong))
+    answers = {answer for _, answer in story.moved}
+    trouble = _NOWHERE if _FAR in answers and "right" not in answers else ""
+    return story if story.wrong else dataclasses.replace(story, trouble=trouble)
+
+
+def _outside(seen, point, where, wrong):
+    """What the point given has and one at which rules are wrong has not."""
+    words = lost(seen.problem.leaves, point, seen.problem.names) if wrong else ()
+    return ((where, ", ".join(words)),) if words else ()
+
+
+def _answer(look, wrong) -> str:
+    if look.trouble:
+        return "not defined"
+    if wrong:
+        return "wrong"
+    if any(g.state == NOT_CONVERGED for g in look.findings):
+        return _FAR
+    doubtful = any(g.state == DIFFERS for g in look.findings)
+    open_ = unsettled(look.findings, settling=(AGREES, KINK))
+    return "undecided" if doubtful or open_ else "right"
+
+
+def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
+    """Arguments of other shapes, at which the last block of a rule is not full.
+
+    Args:
+        seen: the examination at the shapes given.
+        f: the function.
+        args: its arguments.
+        others: the other functions that are oracles, of the same arguments, by name.
+        locate: find the place of an error.
+    """
+    story = Story()
+    if not seen.problem.has_rules:
+        return story
+    shapes = of_other_shapes(args)
+    for size, fewer in shapes:
+        where = ODD if size % 2 == 0 else FEWER
+        where += f" ({size - 1} for {size})" * (len(shapes) > 1)
+        story += _at_other_arguments(
+            seen, f, fewer, where, others=others, locate=locate
+        )
+    return story
+
+
+def at_other_integers(seen: Examination, f, args, /, *, others, locate) -> Story:
+    """The point given, with other integers and masks.
+
+    Args:
+        seen: the examination at those given.
+        f: the function.
+        args: its arguments.
+        others: the other functions that are oracles, of the same arguments, by name.
+        locate: find the place of an error.
+    """
+    task = seen.problem
+    if not task.has_rules:
+        return Story()
+    tried = Story()
+    for varied in other_integers(args, seen.stream(), counts=not task.iterates):
+        options = {"others": others, "locate": locate}
+        tried = _at_other_arguments(seen, f, varied, INTEGERS, **options)
+        if tried.moved != ((INTEGERS, "not defined"),):
+            return tried
+    kept = not_varied(args, all_kept=bool(tried.moved))
+    note = f"not varied: {', '.join(kept)}"
+    return Story(moved=tried.moved, notes=(note,) * bool(kept))
+
+
+def _at_other_arguments(seen, f, args, where, /, *, others, locate) -> Story:
+    """The same function as another problem, looked at once."""
+    precision = "float64" if seen.problem.wide else "own"
+    try:
+        task = problem(
+            f, args, modes=seen.problem.modes, precision=precision, own=False
+        )
+        inner = Examination(
+            task,
+            rtol=seen.rtol,
+            max_bytes=seen.max_bytes,
+            seed=int(seen.stream().integers(2**31)),
+            others={name: task.like_f(g) for name, g in others.items()},
+        )
+    # Here the functions of the user are traced, with arguments that they were not made
+    # for: they may raise anything. What comes after is the checker's own.
+    except Exception:
+        return Story(moved=((where, "not defined"),))
+    look = inner.look_twice(task.leaves, where=where, coarse=True)
+    look = against_limit(inner, look, task.leaves, where=where)
+    seen.evaluations += inner.evaluations
+    wrong = tuple(accusing(inner, look, task.leaves, where))
+    story = Story(wrong, moved=((where, _answer(look, wrong)),))
+    return places(inner, story) if locate and wrong else story
