@@ -302,8 +302,12 @@ def as_custom_vjp(eqn: JaxprEqn, /) -> Callable[..., list] | None:
     body = rule_body(eqn) if needs_custom_vjp(eqn) else None
     if body is None:
         return None
-    expanded = jax.custom_vjp(lambda *operands: closed_function(body)(*operands))
-    expanded.__name__ = rule_name(eqn)
+
+    def plain(*operands):
+        return closed_function(body)(*operands)
+
+    plain.__name__ = rule_name(eqn)
+    expanded = jax.custom_vjp(plain)
 
     def forward(*operands):
         def pulled(*operands):

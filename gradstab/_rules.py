@@ -271,9 +271,8 @@ def _body(eqn):
     """The program of a rule, or what tracing it raised."""
     if (primitive := _hijax(eqn)) is None:
         return eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
-    traced = getattr(primitive, "traced", None)
     if _own_class(primitive) in _HI_RULES:
-        program = _program(traced)
+        program = _program(primitive.traced)
         if len(program.jaxpr.invars) == len(eqn.invars):
             return program
     return _expanded(primitive)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradstab import _compat
 
@@ -159,16 +160,18 @@ def _rules(program):
 
 def _tracers(closed):
     values = [value for _, value in _compat.constants(closed)]
-    return {id(value) for value in values if isinstance(value, jax.core.Tracer)}
+    return {id(value) for value in values if isinstance(value, Tracer)}
 
 
 def _closing_over(closed) -> Exception | None:
     """An error with the names of the rules that close over an argument; or None."""
-    rules = [] if closed is None else list(_rules(closed))
-    parts = [(_compat.rule_parts(eqn), _compat.rule_name(eqn)) for eqn in rules]
-    backward = [(p.num_consts, name) for p, name in parts if p.kind == "custom_vjp"]
-    closing = [name for num_consts, name in backward if num_consts]
-    names = dict.fromkeys(closing or [name for _, name in backward])
+    eqns = [] if closed is None else list(_rules(closed))
+    parts = [(_compat.rule_name(eqn), _compat.rule_parts(eqn)) for eqn in eqns]
+    backward = [
+        (name, p.num_consts) for name, p in parts if p and p.kind != "custom_jvp"
+    ]
+    closing = [name for name, num_consts in backward if num_consts]
+    names = dict.fromkeys(closing or [name for name, _ in backward])
     if not names:
         return None
     return jax.errors.UnexpectedTracerError(
