@@ -57,7 +57,19 @@ def test_a_right_rule_passes_beside_entries_that_are_held(name):
     assert any(note in n for n in result.notes) or not note
 
 
-@pytest.mark.parametrize("name", [name for name in HELD if name != "root of relu"])
+def slow_but(quick, names):
+    """The names as parameters, all but some of them marked as slow."""
+    marks = {name: () if name in quick else (pytest.mark.slow,) for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        {"masked logits", "square root", "infinite slope"},
+        sorted(HELD.keys() - {"root of relu"}),
+    ),
+)
 def test_an_error_in_the_other_entries_fails_and_is_placed_there(name):
     f, x, _ = HELD[name]
     rule = with_vjp(lambda x: f(x), scaled(0.6))
@@ -146,3 +158,11 @@ def test_a_kink_is_no_border():
     task = problem(jnp.abs, (np.float32([0, 1]),))
     mask, _ = held(task, task.leaves, 0, rng, steep=True)
     assert not mask.any()
+
+
+def test_the_exhaustive_check_leaves_out_what_is_infinite():
+    result = check(jax.nn.softmax, LOGITS, exhaustive=True)
+    assert result.verdict is Verdict.PASS, str(result)
+    assert all(g.state == "agrees" for g in result.findings)
+    rule = with_vjp(lambda x: jax.nn.softmax(x), scaled(0.6))
+    assert check(rule, LOGITS, exhaustive=True).verdict is Verdict.FAIL

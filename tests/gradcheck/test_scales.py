@@ -47,7 +47,7 @@ def test_a_zero_derivative_is_right_to_an_absolute_resolution(name):
     assert all(g.absolute for g in differences)
 
 
-@pytest.mark.parametrize("wrong", [1.0, 1e-3])
+@pytest.mark.parametrize("wrong", [1.0, pytest.param(1e-3, marks=pytest.mark.slow)])
 # Of a function that is zero itself no one knows how large a slope is.
 @pytest.mark.parametrize(
     "name", sorted(FLAT.keys() - {"zero below", "underflow", "dead"})

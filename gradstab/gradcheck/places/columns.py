@@ -88,7 +88,10 @@ class Columns:
             change = self._call(self._differences, point, start, self.width, step)
         else:
             change = self._one_by_one(point, x, start, stop, there, here)
-        moved = there.astype(np.float64) - here.astype(np.float64)
+        # What is infinite stays where it is.
+        ends = (np.where(np.isfinite(e), e, 0) for e in (there, -here))
+        moved = sum(e.astype(np.float64) for e in ends)
+        moved = np.where(np.isfinite(x[start:stop]), moved, 2 * step)
         return change[: stop - start] / moved[:, None]
 
     def by_rule(self, point, mode) -> Callable[[int, int], np.ndarray]:

@@ -75,7 +75,9 @@ class Tally:
 
     def add(self, start: int, rule: np.ndarray, quotients: np.ndarray) -> None:
         """Judges columns ``(columns, outputs)``, the first being entry ``start``."""
-        quotients = quotients.copy()
+        held = self.seen.held[start : start + len(rule), None]
+        # Entries that are not finite have no slope: nothing is asked of them.
+        rule, quotients = (np.where(held, 0.0, a) for a in (rule, quotients))
         with np.errstate(invalid="ignore", over="ignore"):
             excess = np.max(np.abs(rule - quotients) - self.bars, axis=1)
         excess = np.where(np.isnan(excess), np.inf, excess)
