@@ -75,6 +75,17 @@ def test_a_saturated_function_is_not_taken_for_a_flat_one(f, x):
     assert check(f, x).verdict is Verdict.INCONCLUSIVE
 
 
+def test_no_slope_is_taken_for_none_where_f_is_noisy():
+    def f(x):
+        return 10**5.7 + jnp.sin(x.astype(jnp.float32))
+
+    rule = with_vjp(f, lambda x, w, g: (0 * g[0],))
+    for seed in range(3):
+        x = np.random.default_rng(seed).standard_normal(8, np.float32)
+        result = check(rule, x, precision="own", seed=seed)
+        assert result.verdict is not Verdict.PASS, str(result)
+
+
 SIZES = np.float32([1e-6, 1, 1e6])
 AT = np.float32([5e5, 0.5, 5e-7])
 

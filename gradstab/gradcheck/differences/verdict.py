@@ -53,6 +53,9 @@ _NONLINEAR = 4.0
 # A function that falls faster than this power of the step saturates: to nothing seen.
 _POWER = 9
 
+# A slope that vanishes falls below this part of itself before rounding hides it.
+_FADED = 0.1
+
 # Rounding of a derivative by automatic differentiation, in units in the last place; of
 # dtypes with few digits, what storing it does. A guess: what comes near deciding is far
 # larger, 0.3 of the resolution asked for.
@@ -237,7 +240,11 @@ def _is_still(probes, *, dtype) -> bool:
 
 
 def _fades(probes: Probes) -> bool:
-    """Whether f moves like a power of the step, as far as can be seen."""
+    """Whether f moves like a power of the step above one, as far as can be seen."""
+    clear = (probes.moved > 10 * probes.rounding) & (probes.steps <= probes.scale)
+    slopes = (probes.moved / probes.steps)[clear]
+    if not slopes.size or not slopes[-1] <= _FADED * np.max(slopes):
+        return False
     seen = np.maximum(probes.moved, probes.rounding)
     steepest = (probes.steps[:-1] / probes.steps[1:]) ** _POWER
     return bool(np.all(seen[:-1] <= steepest * seen[1:]))
