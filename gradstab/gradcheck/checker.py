@@ -89,15 +89,21 @@ def check(
             booleans, None and PRNG keys are passed on as given.
         rtol: the resolution asked for; 1e-6 in float64, 1e-2 in float32, else 0.1. A
             smaller error is not accused.
-        at: ``both``: also at points moved from the one given (larger, smaller, of the
-            other sign, with zeros and ties, and, if f has custom rules, one entry
-            shorter along its largest even axis), where f is defined and finite;
-            ``given``: only there. A rule that is wrong at a moved point fails; what
-            else came of it there is in `moved`. A function may iterate towards a limit,
-            and its rule hold for that limit: it is held against f with its iterations
-            continued, and is not accused where they do not come near a limit. A loop
-            until convergence that takes far longer than at the point given counts as
-            endless, and f as not defined there.
+        at: ``both``: also at points moved from the one given (at random by an eighth of
+            every entry, larger, smaller, of the other sign, with zeros and ties, with
+            equal arguments), where f is defined and finite; ``given``: only there. If f
+            has custom rules, also with one entry fewer along the axes of every size
+            that is even or has other divisors, and with other integers and masks; if
+            they are the user's, also with very large and very small entries in their
+            own dtype, where a rule must be finite as long as f is. A rule that is
+            wrong, or not finite where f is smooth, at a moved point fails; what else
+            came of it there is in `moved`. Where zeros and ties give f a kink in
+            several arguments at once, every slope of f around the point is accepted.
+            A function may iterate towards a limit, and its rule hold for that limit: it
+            is held against f with its iterations continued, and is not accused where
+            they do not come near a limit. A loop until convergence that takes far
+            longer than at the point given counts as endless, and f as not defined
+            there.
         order: 2 checks the derivatives of the derivatives too: forward over reverse,
             reverse over reverse and reverse over forward, as far as they exist, with an
             independent cotangent.
@@ -128,7 +134,7 @@ def check(
 
     Cost:
         It does not depend on the sizes of the leaves, but on their number: with one
-        leaf, in float64, 192 evaluations of f at the point given and at each of four
+        leaf, in float64, 192 evaluations of f at the point given and at each of five
         moved points, none farther away than the leaf is large; 48 farther away where a
         rule says that there is no slope; 384 more where that is not enough, to confirm
         an error (twice) and beside a kink; with several, as many for each and for all
