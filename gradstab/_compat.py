@@ -138,6 +138,22 @@ def constants(closed, /) -> list[tuple[Var, Any]]:
     return list(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
 
+def device_sets(eqn: JaxprEqn, /) -> set[frozenset]:
+    """The sets of devices that an equation names, at any depth."""
+    found = set()
+    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_program):
+        if isinstance(value, jax.sharding.Sharding):
+            found.add(frozenset(value.device_set))
+        elif isinstance(value, jax.sharding.Mesh):
+            found.add(frozenset(value.devices.flat))
+        elif isinstance(value, jax.Device):
+            found.add(frozenset({value}))
+    for body in inner_programs(eqn):
+        for inner in body.eqns:
+            found |= device_sets(inner)
+    return found
+
+
 def contracted_axes(eqn: JaxprEqn, /):
     """The axes (of the first, of the second operand) that a product sums over.
 

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradstab.testing.assertions import assert_grads as assert_grads
     from gradstab.testing.drop_in import check_grads as check_grads
+    from gradstab.testing.drop_in import check_jvp as check_jvp
+    from gradstab.testing.drop_in import check_vjp as check_vjp
 
 # Loaded when first used: the pytest plugin lies here, and most test sessions that load
 # it have nothing to do with JAX.
 _HOMES = {
     "assert_grads": "gradstab.testing.assertions",
     "check_grads": "gradstab.testing.drop_in",
+    "check_jvp": "gradstab.testing.drop_in",
+    "check_vjp": "gradstab.testing.drop_in",
 }
 
 

@@ -7,22 +7,22 @@ device is read on any other, and its parameters can be looked at without the mod
 import collections
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint
 from flax import nnx
 
 from gradstab import _tree
 from gradstab.training.results import CHECKPOINTS
 from gradstab.training.step import State
 
-try:
-    from orbax.checkpoint import v1 as ocp
-except ImportError:  # from version 1.0 on it is what the package itself offers
-    import orbax.checkpoint as ocp
+# Orbax's second interface is called v1 until, from 1.0 on, the package itself is it.
+_ocp: Any = getattr(orbax.checkpoint, "v1", orbax.checkpoint)
 
-Checkpoints = ocp.training.Checkpointer
+Checkpoints = Any  # its `training.Checkpointer`
 
 PARTS = ("params", "model_state", "opt_state")
 
@@ -34,8 +34,8 @@ def manager(folder, /, *, keep: int | None = None) -> Checkpoints:
         folder: the run's folder.
         keep: how many of the newest to keep; None keeps all.
     """
-    kept = ocp.training.preservation_policies
-    return Checkpoints(
+    kept = _ocp.training.preservation_policies
+    return _ocp.training.Checkpointer(
         _folder(folder),
         preservation_policy=kept.PreserveAll() if keep is None else kept.LatestN(keep),
     )
@@ -166,7 +166,7 @@ def _load(directory, step, *items):
             f"Give the folder of a run, the one that holds {CHECKPOINTS!r}."
         )
     path = _folder(directory) / str(steps[-1] if step is None else step)
-    return ocp.load_checkpointables(path, dict.fromkeys(items))
+    return _ocp.load_checkpointables(path, dict.fromkeys(items))
 
 
 def _folder(directory) -> pathlib.Path:

@@ -12,6 +12,7 @@ from gradstab.gradcheck.audits.audited import Audit, severity
 from gradstab.gradcheck.audits.calls import Call
 from gradstab.gradcheck.audits.capture import calls_in
 from gradstab.gradcheck.audits.one_rule import check_rule, fingerprint, moving
+from gradstab.gradcheck.subject.host_calls import calls_host, trouble
 from gradstab.gradcheck.subject.modes import REFUSALS
 from gradstab.gradcheck.subject.settings import settings
 
@@ -119,7 +120,13 @@ def _run(f, args, *, wide):
         return jax.tree.leaves(f(*jax.tree.unflatten(structure, full)))
 
     closed = jax.make_jaxpr(flat)(*arrays)
-    return calls_in(closed, arrays, moved=[_tree.is_floating(a) for a in arrays])
+    moved = [_tree.is_floating(a) for a in arrays]
+    if not wide or not calls_host(closed):
+        return calls_in(closed, arrays, moved=moved)
+    with settings(wide=True, everywhere=True):
+        if error := trouble([(flat, arrays)]):
+            raise TypeError(error)
+        return calls_in(closed, arrays, moved=moved)
 
 
 def _is_traced(leaf):

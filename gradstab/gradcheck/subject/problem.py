@@ -1,5 +1,6 @@
 """What is checked, and in which precision."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -17,12 +18,19 @@ from gradstab.gradcheck.subject.abilities import (
     program,
 )
 from gradstab.gradcheck.subject.arguments import floating_part
+from gradstab.gradcheck.subject.dependence import moved_results
+from gradstab.gradcheck.subject.host_calls import hosted, trouble
 from gradstab.gradcheck.subject.settings import settings
 from gradstab.gradcheck.subject.unrounded import unrounded
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")
 
+
+_SCATTERED = (
+    "parts of f lie on different devices: it was called one point at a time, not "
+    "compiled as a whole"
+)
 
 # There float64 does not exist, or is emulated at a hundredth of the speed.
 _NO_FLOAT64 = ("METAL", "tpu")
@@ -32,6 +40,10 @@ _SAME = 0.1
 
 # Bytes per evaluation up to which compiling costs more than the check's running.
 _SMALL = 2**15
+
+
+class _NotInFloat64(Exception):
+    """What f calls has no form in float64; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,7 @@ class Problem:
         users_rules: whether one of them is not JAX's own.
         quick: whether its programs are better compiled fast than well.
         output_names: of the outputs, such as ``output.loss``.
+        hosted: whether f or its rules call functions of the host.
     """
 
     f: Callable
@@ -81,6 +94,7 @@ class Problem:
     has_rules: bool = False
     users_rules: bool = False
     quick: bool = False
+    hosted: bool = False
     output_names: tuple[str, ...] = ()
 
     @property
@@ -112,7 +126,7 @@ class Problem:
 
     def context(self):
         """The JAX settings under which f is called."""
-        return settings(wide=self.wide)
+        return settings(wide=self.wide, everywhere=self.hosted)
 
     def like_f(self, g: Callable, /) -> Callable:
         """Another function of f's arguments, of the leaves and in the precision of `f`.
@@ -240,6 +254,8 @@ def _lifted(f, args, modes, *, own):
         except REFUSALS as error:
             line = (str(error).splitlines() or [""])[0][:160]
             return None, f"it does not trace in float64: {type(error).__name__}: {line}"
+        except _NotInFloat64 as error:
+            return None, str(error)
     if lifted.dtype != jnp.float64:
         return lifted, f"it rounds to {lifted.dtype} inside"
     beside = _own(f, args, lifted) if own else None
@@ -266,9 +282,25 @@ def _trace(f, args, modes, dtype) -> Problem:
     outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in results)
     if not outputs:
         raise ValueError("nothing to check: f returns no floating array.")
-    modes, engine, notes = abilities(lone, point, outputs, modes, closed)
-    dtypes = {x.dtype for x in (*point, *outputs)}
-    dtypes |= traits.roundings(closed) if closed is not None else set()
+    compiles = closed is None or not _is_scattered(lone, point, closed)
+    modes, engine, notes = abilities(
+        lone, point, outputs, modes, closed if compiles else None
+    )
+    if not compiles:  # not for the reason that this note gives
+        notes = (*notes[:-1], _SCATTERED)
+    has_rules = closed is None or traits.has_rules(closed)
+    calls = []
+    if engine != LOOP and closed is not None and dtype is not None:
+        calls = hosted(lone, point, outputs, modes, closed, has_rules=has_rules)
+    with settings(wide=True, everywhere=True) if calls else contextlib.nullcontext():
+        if error := trouble(calls):
+            raise _NotInFloat64(f"the host does not compute in float64: {error}")
+    dtypes = {x.dtype for x in point}
+    if closed is None:
+        dtypes |= {y.dtype for y in outputs}
+    else:
+        moved = zip(outputs, moved_results(closed), strict=True)
+        dtypes |= {y.dtype for y, m in moved if m} | traits.roundings(closed)
     footprint = _footprint(point, outputs, closed)
     return Problem(
         f=lone,
@@ -283,13 +315,25 @@ def _trace(f, args, modes, dtype) -> Problem:
         engine=engine,
         footprint=footprint,
         limit=0 if closed is None else iterations.limit(closed, point),
-        has_rules=closed is None or traits.has_rules(closed),
+        has_rules=has_rules,
         users_rules=closed is not None and traits.has_rules_of_users(closed),
+        hosted=bool(calls),
         quick=closed is not None
         and footprint <= _SMALL
         and not traits.convolves(closed),
         output_names=tuple(output_names),
     )
+
+
+def _is_scattered(f, point, closed) -> bool:
+    """Whether f cannot be compiled as a whole, as its parts are on several devices."""
+    if not traits.names_several_device_sets(closed):
+        return False
+    try:
+        jax.jit(f).lower(point)
+    except ValueError:
+        return True
+    return False
 
 
 def _footprint(point, outputs, closed) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.gradcheck.subject.dependence import moved_equations
 
 LOOPS = frozenset({"while", "scan"})
 
@@ -30,9 +31,9 @@ _JAX = str(pathlib.Path(jax.__file__).parent)
 
 
 def roundings(jaxpr, /) -> set:
-    """The dtypes to which a program rounds a wider number inside."""
+    """The dtypes to which a program rounds a wider number inside, constants apart."""
     found = set()
-    for eqn in equations(jaxpr):
+    for eqn in moved_equations(jaxpr):
         widest = max((_bits(v) for v in eqn.invars), default=0)
         narrow = [v.aval for v in eqn.outvars if 0 < _bits(v) < widest]
         found.update(jnp.finfo(aval.dtype).dtype for aval in narrow)
@@ -70,6 +71,12 @@ def _are_rules(jaxpr) -> bool:
 
 def _is_plain(eqn) -> bool:
     return _compat.is_rule(eqn) or eqn.primitive.name in _MOVES
+
+
+def names_several_device_sets(jaxpr, /) -> bool:
+    """Whether parts of the program lie on different devices: it cannot be compiled."""
+    sets = set().union(*(_compat.device_sets(eqn) for eqn in jaxpr.eqns))
+    return len(sets) > 1
 
 
 def convolves(jaxpr, /) -> bool:
