@@ -167,7 +167,7 @@ def _sizes(task: Problem) -> dict[str, _Size]:
         for i, x in leaves:
             scale = float(np.sqrt(np.mean(np.square(x)))) or 1.0
             h = np.asarray(_STEP * scale, x.dtype)
-            found = [probed(i, *normal([x]), h) for _ in range(_NUM_DIRECTIONS)]
+            found = [probed(i, normal([x])[0], h) for _ in range(_NUM_DIRECTIONS)]
             sizes[task.names[i]] = _Size(
                 jacobian=root_mean([square for square, _ in found]),
                 typical=float(norm or 1.0) / scale,

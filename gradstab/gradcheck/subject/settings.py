@@ -73,4 +73,4 @@ def _wide_everywhere():
 def _in_other_threads() -> bool:
     """Whether there is float64 where nobody has asked for it."""
     with futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: bool(jax.config.jax_enable_x64)).result()
+        return pool.submit(lambda: bool(jax.config.values[_X64])).result()
