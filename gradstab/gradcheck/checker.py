@@ -1,6 +1,6 @@
 """The check: probe, judge, look again before accusing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gradstab.gradcheck.conclusion import conclude
 from gradstab.gradcheck.curves import curves
@@ -22,10 +22,17 @@ from gradstab.gradcheck.stages import (
     of_tolerances,
     places,
 )
+from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject.problem import MODES, PRECISIONS, problem
+from gradstab.gradcheck.subject.time_limit import OutOfTimeError, time_limit
 
 _AT = ("given", "both")
 _ORDERS = (1, 2)
+
+_OUT_OF_TIME = (
+    "not everything was looked at within max_seconds={}: there was time for {} "
+    "evaluations"
+)
 
 
 def check(
@@ -43,6 +50,7 @@ def check(
     transformations: bool = True,
     locate: bool = True,
     max_bytes: int = MAX_BYTES,
+    max_seconds: float | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> GradCheck:
@@ -121,6 +129,10 @@ def check(
             `jax.vmap`, `jax.lax.scan`, `jax.checkpoint` and `jax.shard_map`.
         locate: after FAIL, find the wrong entries and their likely cause.
         max_bytes: memory that the evaluations under way may take, roughly.
+        max_seconds: the time after which the check ends with what it knows by then:
+            INCONCLUSIVE, unless something is wrong already. It is looked at between
+            compiled programs, none of which is interrupted. None is no limit; but a
+            loop until convergence ends in any case.
         seed: of the random directions.
         progress: show a progress bar of the exhaustive comparison.
 
@@ -153,36 +165,41 @@ def check(
     >>> result.verdict, result.resolution < 1e-6
     (<Verdict.PASS: 'PASS'>, True)
     """
-    _validate(f, rtol, at, order, modes, precision, reference, expect)
-    task = problem(f, args, modes=modes, precision=precision)
-    oracles = {REFERENCE: reference, EXPECTED: expect}
-    given = {name: g for name, g in oracles.items() if g is not None}
-    try:
-        others = {name: task.like_f(g) for name, g in given.items()}
-    except NotImplementedError:  # f has a form in float64, and they have none
-        task = task.as_given
-        others = {name: task.like_f(g) for name, g in given.items()}
-    seen = Examination(
-        task,
-        rtol=default_rtol(task.as_given.dtype) if rtol is None else float(rtol),
-        max_bytes=max_bytes,
-        seed=seed,
-        others=others,
-    )
-    story = at_point(seen)
-    if not story.trouble:
-        story += laws(seen, transformations=transformations)
-    if exhaustive and not story.trouble:
-        story += entries(seen, progress=progress)
-    if at == "both" and not story.failed and not story.trouble:
-        story += at_moved_points(seen)
-        story += at_magnitudes(seen)
-        story += at_odd_shapes(seen, f, args, others=given, locate=locate)
-        story += at_other_integers(seen, f, args, others=given, locate=locate)
-    if order > 1 and not story.failed and not story.trouble:
-        story += of_second_order(seen)
-    if locate and story.failed:
-        story = places(seen, story)
+    _validate(f, rtol, at, order, modes, precision, reference, expect, max_seconds)
+    with time_limit(max_seconds):
+        task = problem(f, args, modes=modes, precision=precision)
+        oracles = {REFERENCE: reference, EXPECTED: expect}
+        given = {name: g for name, g in oracles.items() if g is not None}
+        try:
+            others = {name: task.like_f(g) for name, g in given.items()}
+        except NotImplementedError:  # f has a form in float64, and they have none
+            task = task.as_given
+            others = {name: task.like_f(g) for name, g in given.items()}
+        seen = Examination(
+            task,
+            rtol=default_rtol(task.as_given.dtype) if rtol is None else float(rtol),
+            max_bytes=max_bytes,
+            seed=seed,
+            others=others,
+        )
+        story = Story()
+        stories = _stories(
+            seen,
+            f,
+            args,
+            others=given,
+            at=at,
+            order=order,
+            exhaustive=exhaustive,
+            transformations=transformations,
+            locate=locate,
+            progress=progress,
+        )
+        try:
+            for told in stories:
+                story = told
+        except OutOfTimeError:
+            story += Story(trouble=_OUT_OF_TIME.format(max_seconds, seen.evaluations))
     return conclude(
         story,
         rtol=seen.rtol,
@@ -194,7 +211,47 @@ def check(
     )
 
 
-def _validate(f, rtol, at, order, modes, precision, reference, expect):
+def _stories(
+    seen: Examination,
+    f,
+    args,
+    /,
+    *,
+    others,
+    at,
+    order,
+    exhaustive,
+    transformations,
+    locate,
+    progress,
+) -> Iterator[Story]:
+    """What was found after each stage; a stage is left out if it has nothing to add."""
+    story = at_point(seen)
+    yield story
+    if not story.trouble:
+        story += laws(seen, transformations=transformations)
+        yield story
+    if exhaustive and not story.trouble:
+        story += entries(seen, progress=progress)
+        yield story
+    if at == "both" and not story.failed and not story.trouble:
+        options = {"others": others, "locate": locate}
+        for elsewhere in (
+            lambda: at_moved_points(seen),
+            lambda: at_magnitudes(seen),
+            lambda: at_odd_shapes(seen, f, args, **options),
+            lambda: at_other_integers(seen, f, args, **options),
+        ):
+            story += elsewhere()
+            yield story
+    if order > 1 and not story.failed and not story.trouble:
+        story += of_second_order(seen)
+        yield story
+    if locate and story.failed:
+        yield places(seen, story)
+
+
+def _validate(f, rtol, at, order, modes, precision, reference, expect, seconds):
     for function in (f, reference, expect):
         if function is not None and not callable(function):
             raise TypeError(
@@ -204,6 +261,8 @@ def _validate(f, rtol, at, order, modes, precision, reference, expect):
         raise ValueError("f has either a reference or an expected derivative, not both")
     if rtol is not None and not 0 < rtol < 1:
         raise ValueError(f"rtol is a relative error between 0 and 1, got {rtol!r}")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"max_seconds is a positive number or None, got {seconds!r}")
     unknown = [mode for mode in modes if mode not in MODES]
     if isinstance(modes, str) or unknown or not modes:
         raise ValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class Examination:
         self.notes = []
         self.places = {AS_GIVEN: problem.leaves}
         self.at_given = None
-        self.limit = None
+        self.limit: Any = None
         self.ways = {}
         self._rng = np.random.default_rng(seed)
         self.prober = Prober(problem, max_bytes=max_bytes)

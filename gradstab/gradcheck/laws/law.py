@@ -17,6 +17,7 @@ from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
 from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.time_limit import still_in_time
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # With eight draws the actual errors lie outside of eight times their largest spread
@@ -154,6 +155,7 @@ def judge(
     compiled = jax.jit(_compat.closed_function(closed), compiler_options=_QUICK)
 
     def run(*arrays):
+        still_in_time()
         return _host(tree, compiled(*jax.tree.leaves(arrays)))
 
     runs = [run(*arrays) for arrays in inputs]

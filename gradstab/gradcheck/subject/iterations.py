@@ -37,7 +37,7 @@ def limit(closed, point, /) -> int:
     Args:
         closed: the program of a function of the point. It is run once if it holds a
             loop that may not end elsewhere.
-        point: where all of its loops end.
+        point: a pytree of arrays, where all of its loops end.
 
     Returns:
         Zero if it holds none.
@@ -45,8 +45,9 @@ def limit(closed, point, /) -> int:
     if not traits.iterates(closed):
         return 0
     count = _Limited().program(closed)
-    run = jax.jit(lambda p: count(*p)[1], compiler_options=quick_options())
-    return _LONGER * int(np.max(np.asarray(run(point)))) + _MORE
+    run = jax.jit(lambda *values: count(*values)[1], compiler_options=quick_options())
+    taken = np.asarray(run(*jax.tree.leaves(point)))
+    return _LONGER * int(np.max(taken)) + _MORE
 
 
 def limited(f: Callable, iterations: int, /) -> Callable:
@@ -125,7 +126,7 @@ class _Loops:
 
     def run(self, closed, values):
         """The results of a program, and what its loops report."""
-        reports = [self.nothing]
+        reports: list = [self.nothing]
 
         def equation(eqn, operands, _):
             if not _compat.contains(eqn, traits.LOOPS):

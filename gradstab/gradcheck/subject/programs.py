@@ -1,6 +1,7 @@
 """The compiled programs of a check: the rules at a point, and f beside it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 
 from gradstab.gradcheck.subject.abilities import LOOP, MAP
 from gradstab.gradcheck.subject.compiling import quick_options
-from gradstab.gradcheck.subject.iterations import limited
+from gradstab.gradcheck.subject.iterations import limit, limited
 from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.time_limit import still_in_time
 
 
 class Programs:
@@ -32,10 +34,22 @@ class Programs:
         )
         if problem.limit:
             programs = [limited(p, problem.limit) for p in programs]
+        # Rules may hold loops that f does not; it is seen where they are first asked.
+        unseen = problem.has_rules and not problem.limit and problem.engine != LOOP
+        self._unseen = programs[0] if unseen else None
         if problem.engine != LOOP:
-            options = quick_options() if problem.quick else None
-            programs = (jax.jit(p, compiler_options=options) for p in programs)
+            programs = map(self._compiled, programs)
         self._rules, self._ends = programs
+
+    def _compiled(self, program):
+        options = quick_options() if self.problem.quick else None
+        return jax.jit(program, compiler_options=options)
+
+    def _end_loops(self, rules, given):
+        compiled: Any = self._rules
+        most = limit(compiled.trace(*given).jaxpr, given)
+        if most:
+            self._rules = self._compiled(limited(rules, most))
 
     def rules(self, point, draw) -> dict:
         """The value of f and the rows of its Jacobian that the rules give.
@@ -50,8 +64,12 @@ class Programs:
             ``(num_cotangents, *shape)``; ``forward``, per output the tangents
             ``(moves, num_tangents, *shape)``; the latter two if f has them.
         """
+        still_in_time()
         with self.problem.context():
             given = point, draw.tangents, draw.weights, draw.cotangents
+            if self._unseen is not None:
+                self._end_loops(self._unseen, given)
+                self._unseen = None
             return jax.device_get(self._rules(*given))
 
     def ends(self, point, draw, anchor, i, k, h):
@@ -75,6 +93,7 @@ class Programs:
         with self.problem.context():
             fixed = jax.device_put((point, draw.tangents, draw.weights, anchor))
         for start in range(0, len(h), lanes):
+            still_in_time()
             where = slice(start, min(start + lanes, len(h)))
             # The last turn is filled up: a program of another shape costs more.
             probes = [np.resize(a[where], lanes) for a in (i, k, h)]
@@ -174,7 +193,10 @@ def _in_python(function, *arrays, lanes):
     """The same without any tracing."""
     del lanes
     count = len(jax.tree.leaves(arrays)[0])
-    rows = [function(*jax.tree.map(lambda a, j=j: a[j], arrays)) for j in range(count)]
+    rows = []
+    for j in range(count):
+        still_in_time()
+        rows.append(function(*jax.tree.map(lambda a, j=j: a[j], arrays)))
     return jax.tree.map(lambda *parts: jnp.stack(parts), *rows)
 
 
