@@ -101,6 +101,7 @@ def of_plan(res, w, *, factor=1.0):
 COST = jnp.abs(jnp.linspace(0, 1, 4)[:, None] - jnp.linspace(0.2, 1.5, 4)[None]) ** 2
 
 
+@pytest.mark.slow
 def test_sinkhorn_with_an_implicit_rule_passes_and_fails_if_it_is_off():
     result = quick(with_vjp(sinkhorn, of_plan), COST)
     assert result.verdict is Verdict.PASS, str(result)
@@ -108,6 +109,7 @@ def test_sinkhorn_with_an_implicit_rule_passes_and_fails_if_it_is_off():
     assert quick(with_vjp(sinkhorn, off), COST).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_few_steps_of_sinkhorn_pass_by_the_limit_that_more_of_them_reach():
     few = functools.partial(sinkhorn, steps=6)
     result = quick(with_vjp(few, of_limit_of_plan), COST, at="given")
@@ -154,6 +156,7 @@ def unrolled(res, w, *, steps):
     return jax.vjp(run, res[0][0])[1](w)
 
 
+@pytest.mark.slow
 def test_a_truncated_fixed_point_passes_with_its_own_derivative_too():
     steps = (limit(jax.make_jaxpr(fixed_point)(T), (T,)) - 200) // 8
     own = functools.partial(unrolled, steps=steps)
@@ -196,6 +199,7 @@ def powers(t):
     )
 
 
+@pytest.mark.slow
 def test_a_limit_whose_derivative_is_zero_is_not_accused_of_its_truncation():
     rule = with_vjp(powers, lambda res, w: (w * res[1] / (1 - res[0][0]),))
     t = np.float32([0.05, 0.2])
@@ -207,6 +211,7 @@ def test_a_limit_whose_derivative_is_zero_is_not_accused_of_its_truncation():
 A = np.float32([[3, 1, 0], [1, 2, 0.5], [0, 0.5, 4]])
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_pass_with_jax_own_rule():
     solve = lambda a, b: jax.scipy.sparse.linalg.cg(  # noqa: E731
         lambda x: (a + a.T) @ x / 2, b, tol=1e-3
@@ -215,6 +220,7 @@ def test_conjugate_gradients_pass_with_jax_own_rule():
     assert result.verdict is not Verdict.FAIL, str(result)
 
 
+@pytest.mark.slow
 def test_time_stepping_is_no_iteration_towards_a_limit():
     def flow(x):
         step = lambda c: (c[0] + 0.125, c[1] + 0.125 * jnp.sin(c[1]))  # noqa: E731
