@@ -102,8 +102,9 @@ class _Around:
 
     def _spread(self, finding):
         """By how much slopes around the point differ, and how large they may be."""
-        entries = [self._truth(finding, m)[1].entries for m in self.all]
-        if any(e is None for e in entries):
+        truths = [self._truth(finding, m)[1].entries for m in self.all]
+        entries = [e for e in truths if e is not None]
+        if len(entries) < len(truths):
             return np.inf, 0.0
         probes = self.at.leaves[_position(self.seen, finding)]
         typical = (probes.value or 1.0) / probes.scale

@@ -245,7 +245,7 @@ def _stories(
             story += elsewhere()
             yield story
     if order > 1 and not story.failed and not story.trouble:
-        story += of_second_order(seen)
+        story += of_second_order(seen, locate=locate)
         yield story
     if locate and story.failed:
         yield places(seen, story)

@@ -1,13 +1,13 @@
 """From findings and identities to one verdict."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from gradstab.gradcheck.differences.own_precision import LOST
 from gradstab.gradcheck.differences.points import AS_GIVEN
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS
+from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, STAIRS
 from gradstab.gradcheck.findings import (
     BODY,
     RANGE,
@@ -24,10 +24,20 @@ _WORDS = {
     RANGE: "{} rule is not finite, where f is,",
 }
 
+_STRAIGHT_THROUGH = (
+    "the rule says more than f, which moves in stairs: if that is meant, as in a "
+    "straight-through estimator, say by expect= what its derivative should be"
+)
+# In the names of leaves of derivatives: ``args[0], forward over reverse``.
+_SECOND = " over "
+
+# Relative to the larger of what f's differences say and their noise.
+_MUCH = 0.1
+
 _BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
 
 
-def conclude(story: Story, /, *, notes: tuple[str, ...], **fields) -> GradCheck:
+def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
     """The verdict that all findings together support.
 
     A rule is wrong if any oracle but its own body says so: many a rule is written
@@ -37,10 +47,10 @@ def conclude(story: Story, /, *, notes: tuple[str, ...], **fields) -> GradCheck:
 
     Args:
         story: what was found.
-        notes: what the reader should know.
+        notes: what the reader should know, so far.
         **fields: the other fields of the result.
     """
-    found = tuple(sorted(_settled(story.findings), key=_severity, reverse=True))
+    found = tuple(sorted(settled(story.findings), key=_severity, reverse=True))
     best = _best(found)
     vague = [g for g in best if g.state != AGREES]
     wrong = [g for g in found if g.state == DIFFERS]
@@ -58,13 +68,26 @@ def conclude(story: Story, /, *, notes: tuple[str, ...], **fields) -> GradCheck:
         verdict=verdict,
         reason=reason,
         identities=story.identities,
-        locations=story.locations,
+        locations=story.locations if verdict is Verdict.FAIL else (),
         moved=story.moved,
         outside=story.outside,
-        notes=(*_elsewhere(wrong, story), *notes),
         figures=story.figures[0] if story.figures else None,
+        notes=(*_elsewhere(wrong, story), *notes, *_on_purpose(best, found)),
         **fields,
     )
+
+
+def _on_purpose(best, found) -> tuple[str, ...]:
+    """A note for the author of a straight-through estimator."""
+    bodies = {(g.leaf, g.mode): g.state for g in found if g.oracle == BODY}
+    stairs = [g for g in best if g.state == STAIRS]
+    differ = [bodies.get((g.leaf, g.mode), _differs_much(g)) for g in stairs]
+    return (_STRAIGHT_THROUGH,) * any(d in (True, _BODY_DIFFERS) for d in differ)
+
+
+def _differs_much(finding) -> bool:
+    """Whether the rule is no derivative of stairs, however little they tell."""
+    return bool(np.isfinite(finding.error) and finding.error > _MUCH)
 
 
 def unsettled(found: Iterable[Finding], /, *, settling: tuple = (AGREES,)) -> bool:
@@ -82,7 +105,9 @@ def unsettled(found: Iterable[Finding], /, *, settling: tuple = (AGREES,)) -> bo
 def named(found: Iterable[Finding], /) -> str:
     """The leaves of some findings, in words."""
     names = list(dict.fromkeys(g.leaf for g in found))
-    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+    # A leaf of a derivative has a comma inside.
+    separator = "; " if any(_SECOND in name for name in names) else ", "
+    return separator.join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def _best(found) -> list[Finding]:
@@ -99,7 +124,7 @@ def _doubt(finding):
     return finding.state != AGREES, finding.resolution
 
 
-def _settled(found):
+def settled(found: Iterable[Finding], /) -> Iterator[Finding]:
     """The findings, those of a rule's own body only as far as they may accuse."""
     found = tuple(found)
     acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.state == AGREES}
@@ -115,11 +140,14 @@ def _accusations(wrong):
     groups = {}
     for g in wrong:
         kind = g.oracle if g.oracle in _WORDS else ""
-        groups.setdefault((kind, g.point == AS_GIVEN), []).append(g)
-    for (kind, given), group in groups.items():
+        key = kind, g.point == AS_GIVEN, _SECOND in g.leaf
+        groups.setdefault(key, []).append(g)
+    for (kind, given, second), group in groups.items():
         modes = " and ".join(sorted({g.mode for g in group}))
-        rule = _WORDS.get(kind, "wrong {} derivative").format(modes)
         points = "" if given else f", {_listed(g.point for g in group)}"
+        if second:  # of a derivative: the leaf says in which modes
+            modes, group = "second", sorted(group, key=lambda g: g.leaf)
+        rule = _WORDS.get(kind, "wrong {} derivative").format(modes)
         yield f"{rule} in {named(group)}{points}"
 
 

@@ -1,6 +1,7 @@
 """One function under examination: every oracle asked, at any point."""
 
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
@@ -204,11 +205,13 @@ class Examination:
 
     def _defined(self, look, point, where, *, coarse) -> tuple[Look, dict]:
         """A look along steps that do not leave where f is defined, if there are any."""
-        first = {"coarse": True, "alone": coarse}
+        look_along = functools.partial(
+            self.look, point, where=where, coarse=True, alone=coarse
+        )
         undefined = {g.leaf for g in look.findings if g.state == UNDEFINED}
         steep = {g.leaf for g in look.findings if g.state == UNBOUNDED}
         if undefined:
-            careful = self.look(point, where=where, proportional=True, **first)
+            careful = look_along(proportional=True)
             if all(g.state != UNDEFINED for g in careful.findings):
                 self._note(_PROPORTIONAL)
                 return careful, {"proportional": True}
@@ -223,8 +226,8 @@ class Examination:
             masks[i] = masks[i] if name in steep and mask.all() else mask
         if all(map(np.array_equal, masks, look.seen.draw.held)):
             return look, {}
-        way = {"held": tuple(masks)}
-        return self.look(point, where=where, **first, **way), way
+        held_fixed = tuple(masks)
+        return look_along(held=held_fixed), {"held": held_fixed}
 
     def _seen_well(self, look, point, where, way) -> tuple[Look, dict]:
         """Looks along other steps as long as some rule is neither right nor wrong."""

@@ -127,6 +127,8 @@ class Identity:
         "output",
         "estimated",
         "evaluations",
+        "along",
+        "instead",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -134,23 +136,27 @@ class Location:
     """The worst wrong entry of an argument leaf's Jacobian, and what may be its cause.
 
     Attributes:
-        value: what the rule says there.
-        expected: what the oracle says.
+        value: what the rule says there; complex, in JAX's convention, for a complex
+            argument (the gradient), or output (the JVP).
+        expected: what the oracle says; NaN where f has no derivative.
         bar: how far that may be off; infinite if the differences do not resolve it.
         leaf: the argument, such as ``args[0].kernel``.
-        mode: ``forward`` or ``reverse``.
+        mode: ``forward`` or ``reverse``; of second derivatives both, such as ``forward
+            over reverse``.
         index: of the entry within the leaf.
         count: how many entries were found wrong.
         total: how many entries the leaf has.
         hint: the likely cause, such as ``a constant factor of 1/2``; empty if unknown.
-        output: the entry of f's output that is meant, such as ``[2, 0]``; empty if f
-            returns one number.
+        output: the entry of f's output that is meant, such as ``[2, 0]``, with its path
+            before if there are several: ``['loss'][3]``; empty if f returns one number.
         estimated: whether `count` was extrapolated from a sample.
         evaluations: of f, its JVP and its VJP, spent on finding this.
+        along: the tangent of a complex entry in forward mode, ``1`` or ``1j``.
+        instead: what f has in the place of a derivative, such as a kink.
     """
 
-    value: float
-    expected: float
+    value: complex
+    expected: complex
     bar: float
     leaf: str
     mode: str
@@ -161,20 +167,32 @@ class Location:
     output: str = ""
     estimated: bool = False
     evaluations: int = 0
+    along: str = ""
+    instead: str = ""
 
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
         about = "about " * self.estimated
-        output = f", of output {self.output}" if self.output else ""
+        along = f" along {self.along}" if self.along else ""
         hint = f"\n    likely cause: {self.hint}" if self.hint else ""
         expected = f"expected {self.expected:.8g} +- {self.bar:.1e}"
         if not math.isfinite(self.bar):
             expected = "and the slope of f is not resolved there"
+        if self.instead:
+            expected = f"where f has {self.instead}, and no derivative"
         return (
-            f"  {self.leaf}{where} ({self.mode}{output}): the rule says "
-            f"{self.value:.8g}, {expected}; {about}{self.count} of "
-            f"{self.total} entries are wrong{hint}"
+            f"  {self.leaf}{where} ({self.mode}{along}{self._of_output()}): the rule "
+            f"says {self.value:.8g}, {expected}; {about}{self.count} of {self.total} "
+            f"entries are wrong{hint}"
         )
+
+    def _of_output(self) -> str:
+        if not self.output:
+            return ""
+        if self.output.startswith("mixed"):
+            return f", of outputs {self.output}"
+        path = self.output.startswith(("[", "."))
+        return f", of {'output' if path else ''}{self.output}"
 
 
 @functools.partial(

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gradstab.gradcheck import duel
-from gradstab.gradcheck.conclusion import named, unsettled
+from gradstab.gradcheck.conclusion import named, settled, unsettled
 from gradstab.gradcheck.convergence import (
     CONTINUED,
     TRUNCATED,
@@ -26,6 +26,7 @@ from gradstab.gradcheck.progress import share_done
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject import bodies, traits
 from gradstab.gradcheck.subject.abilities import REFUSALS, program
+from gradstab.gradcheck.subject.arguments import AS_PAIR
 from gradstab.gradcheck.subject.problem import Problem, problem
 
 # The relative error that is asked about by default. Coarser dtypes get 0.1.
@@ -155,25 +156,30 @@ def laws(seen: Examination, /, *, transformations: bool) -> Story:
     return Story(identities=found)
 
 
-def of_second_order(seen: Examination, /) -> Story:
-    """The derivatives of the derivatives, as functions of leaves and cotangent."""
+def of_second_order(seen: Examination, /, *, locate: bool = False) -> Story:
+    """The derivatives of the derivatives, as functions of leaves and cotangent.
+
+    Args:
+        seen: the examination of f.
+        locate: find the place of an error.
+    """
     task = seen.problem.as_given
     stream = seen.stream()
     law = second_order.hessian_symmetry(task, task.leaves, stream, rtol=seen.rtol)
     notes = second_order.missing_second_order(task), second_order.off_domain(law)
     story = Story(identities=law, notes=sum(notes, ()))
     for name, g, args in second_order.second_order(task):
-        story += _derivative(seen, name, g, args)
+        story += _derivative(seen, name, g, args, locate)
     return story
 
 
-def _derivative(seen, name, g, args) -> Story:
+def _derivative(seen, name, g, args, locate) -> Story:
     given = seen.problem.as_given
     precision = "float64" if given.wide else None if seen.problem.widened else "own"
     mode = name.split()[0]
     task = problem(g, args, modes=(mode,), precision=precision, own=False)
     inner = Examination(
-        _renamed(task, name, seen.problem.names),
+        _renamed(task, name, given),
         rtol=seen.rtol,
         max_bytes=seen.max_bytes,
         seed=int(seen.stream().integers(2**31)),
@@ -184,18 +190,38 @@ def _derivative(seen, name, g, args) -> Story:
         point = points.beside(task.leaves, inner.stream())
         beside = inner.look_twice(point, where=points.BESIDE)
         story = Story(beside.findings, notes=story.notes, trouble=beside.trouble)
+    located = places(inner, story).locations if locate and story.failed else ()
     seen.evaluations += inner.evaluations
     trouble = f"{name}: {story.trouble}" if story.trouble else ""
-    return Story(story.findings, notes=tuple(inner.notes), trouble=trouble)
+    return Story(
+        story.findings,
+        locations=tuple(_without_name(place, name) for place in located),
+        notes=tuple(inner.notes),
+        trouble=trouble,
+    )
 
 
-def _renamed(task, name, leaves):
-    """The problem with the names of f's leaves."""
-    kind = "tangent" if name.endswith("forward") else "cotangent"
+def _renamed(task, name, given):
+    """The problem with the names of f's leaves, and of their derivatives."""
+    leaves, forward = given.names, name.endswith("forward")
+    kind = "tangent" if forward else "cotangent"
     names = [f"{leaf}, {name}" for leaf in leaves]
     names += [f"{kind} {i}, {name}" for i in range(len(task.names) - len(leaves))]
+    outputs = given.output_names if forward else leaves
+    what = "tangent" if forward else "gradient"
+    # Pairs stay pairs here: they are no gradient in JAX's convention.
+    plain = (y.replace(AS_PAIR, " (real, imaginary)") for y in outputs)
+    made = [f"the {what} of {y}" for y in plain]
     own = task.own and dataclasses.replace(task.own, names=tuple(names))
-    return dataclasses.replace(task, names=tuple(names), own=own)
+    return dataclasses.replace(
+        task, names=tuple(names), output_names=tuple(made), own=own
+    )
+
+
+def _without_name(place, name):
+    """A place in a leaf, and the derivative as its mode."""
+    leaf = place.leaf.removesuffix(f", {name}")
+    return dataclasses.replace(place, leaf=leaf, mode=name)
 
 
 def entries(seen: Examination, /, *, progress: bool) -> Story:
@@ -266,9 +292,14 @@ def places(seen: Examination, story: Story, /) -> Story:
 
 def _worst(seen, story, searched) -> Finding | None:
     """The finding of the largest error of which a place is wanted; None if none is."""
-    known = {place.leaf for place in story.locations} | searched
+    known = {place.leaf for place in story.locations}
     wanted = [
-        g for g in story.wrong if g.proves and g.leaf in set(seen.problem.names) - known
+        g
+        for g in settled(story.findings)
+        if g.state == DIFFERS
+        and g.proves
+        and g.leaf in set(seen.problem.names) - searched
+        and g.leaf.removesuffix(AS_PAIR) not in known
     ]
     return max(wanted, key=lambda g: g.error, default=None)
 

@@ -123,7 +123,8 @@ def plot(result, /, *, axes=None):
 def as_json(record) -> object:
     """A `GradCheck` or any part of it as JSON values; see `json.loads` with ``float``.
 
-    Numbers that JSON lacks are the strings NaN, Infinity and -Infinity.
+    Numbers that JSON lacks are the strings NaN, Infinity and -Infinity; complex ones
+    have a ``real`` and an ``imag``.
     """
     if dataclasses.is_dataclass(record):
         fields = dataclasses.fields(record)
@@ -134,6 +135,8 @@ def as_json(record) -> object:
         return [as_json(item) for item in record]
     if isinstance(record, np.ndarray | np.generic):
         return as_json(record.tolist())
+    if isinstance(record, complex):
+        return {"real": as_json(record.real), "imag": as_json(record.imag)}
     if isinstance(record, float) and not math.isfinite(record):
         return _SPECIAL[str(record)]
     return record

@@ -93,7 +93,7 @@ def test_outputs_wider_than_the_input_are_compared_by_columns():
     result = full(with_jvp(f, lambda t: (t[0].at[1, 2].multiply(2), t[1])), X5)
     assert states(result) == {("args[0]", "forward"): "differs"}
     place = result.locations[0]
-    assert place.output == "0, [1, 2]"
+    assert place.output == "[0][1, 2]"
     assert place.index in {(1,), (2,)}
     assert place.count == 2
 

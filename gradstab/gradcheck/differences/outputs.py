@@ -104,9 +104,16 @@ def _next(found: Round, group, rtol) -> list:
 
 def _hidden(one: Round, rtol) -> list:
     """Of the small outputs those whose errors could be overlooked."""
-    small = small_outputs(one.probes)
-    hidden = [n for n in small if not _floor(one) <= rtol * one.probes.sizes[n]]
+    hidden = [
+        n for n in small_outputs(one.probes) if not _floor(one) <= rtol * _size(one, n)
+    ]
     return [tuple(hidden)] if hidden else []
+
+
+def _size(one: Round, output: int) -> float:
+    """The size of an output's Jacobian, of a round that looks at several."""
+    sizes = one.probes.sizes
+    return np.inf if sizes is None else float(sizes[output])
 
 
 def _floor(one: Round) -> float:
@@ -125,7 +132,7 @@ def _of_others(one: Round, groups) -> list[Round]:
     least = 1.0 if g.absolute else 1.0 - g.bar
     resolution = (max(g.error, g.bar) + g.bar) / (SIGHT * least)
     seen = set(small_outputs(one.probes)).difference(*groups)
-    small = min((one.probes.sizes[n] for n in seen), default=np.inf)
+    small = min((_size(one, n) for n in seen), default=np.inf)
     resolution = max(resolution, _floor(one) / small)
     agrees = dataclasses.replace(g, state=AGREES, resolution=resolution)
     return [dataclasses.replace(one, finding=agrees)]

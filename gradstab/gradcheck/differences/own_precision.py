@@ -39,7 +39,7 @@ class OwnPrecision:
         self.evaluations = num_rules(self.own)
 
     def __call__(self, point, seen: Measurement, /) -> list[Finding]:
-        """One finding per leaf and mode; none where f itself is not finite."""
+        """One finding per leaf and mode; none where f, or its rule, is not finite."""
         pairs = zip(map(np.asarray, point), self.own.leaves, strict=True)
         with np.errstate(over="ignore"):
             own = [x.astype(y.dtype) for x, y in pairs]
@@ -52,7 +52,7 @@ class OwnPrecision:
             self._finding(i, leaf, mode, tables[mode][i].ravel(), seen.leaves[i], gap)
             for i, leaf in enumerate(self.own.names)
             for mode in self.own.modes
-            if mode in seen.leaves[i].rules
+            if np.all(np.isfinite(seen.leaves[i].rules.get(mode, np.nan)))
         ]
 
     @np.errstate(invalid="ignore", over="ignore")
@@ -67,7 +67,7 @@ class OwnPrecision:
         units = _UNITS if eps < _FEW_DIGITS else _UNITS_OF_FEW
         near = bend(probes, finest=units * eps * probes.scale)
         bar = 2 * near + units * (eps * probes.value + gap) / probes.scale
-        if not np.isfinite(size) or error <= self.rtol * size:
+        if error <= self.rtol * size:
             state = AGREES
         else:
             state = LOST if error <= bar else DIFFERS

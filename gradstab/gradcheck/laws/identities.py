@@ -210,7 +210,7 @@ def _laws(problem, plan, inputs, runs):
 
 
 def _outputs(problem):
-    return [f"output {i}" for i in range(len(problem.outputs))]
+    return problem.output_names
 
 
 def _of_gradients(problem, runs, again):

@@ -314,7 +314,7 @@ def _laws(problem, names, runs):
 
 def _law(problem, name, left, right):
     """The law that results (value, derivative) are equal, one by one."""
-    outputs = [f"output {i}" for i in range(len(problem.outputs))]
+    outputs = problem.output_names
     derivatives = problem.names if "reverse" in problem.modes else outputs
     leaves = [*(f"the value, {o}" for o in outputs), *derivatives]
     return law(

@@ -143,7 +143,7 @@ class Exhaustive:
 
     def _place(self, columns, point, tally, rng) -> Location:
         seen = Comparison(columns.programs, point, tally.mode, rng)
-        return tally.location(hint=cause(seen, rng))
+        return tally.location(seen, hint=cause(seen, rng))
 
     def _figures(self, tallies, spent) -> Figures:
         kinks = sum(tally.kinks for tally in tallies)

@@ -8,9 +8,10 @@ import numpy as np
 from gradstab.gradcheck.differences.verdict import DIFFERS, KINK, UNPLACED
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
-from gradstab.gradcheck.places.hints import cause
+from gradstab.gradcheck.places.entry import Numbers, is_pair, numbers, place_of
+from gradstab.gradcheck.places.hints import cause, part
+from gradstab.gradcheck.places.hints.factors import NO_GRADIENT
 from gradstab.gradcheck.places.leaf_programs import GROUP, LANES, LeafPrograms
-from gradstab.gradcheck.places.naming import index_of, output_name
 from gradstab.gradcheck.places.search import wrong_entries
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -20,6 +21,9 @@ _DIRECTIONS = 4
 
 # Over so few directions the gap of a kink may look so much smaller than it is.
 _LUCK = 2.0
+
+# In the place of an entry: a random combination of all outputs.
+_MIXED = "mixed at random"
 
 
 def locate(
@@ -63,20 +67,27 @@ def locate(
     if not wrong.errors:
         return None
     entry = max(wrong.errors, key=lambda i: wrong.errors[i])
-    output, value, expected, bar = _worst_output(seen, entry, rng)
+    found = _worst_output(seen, entry, rng)
+    leaf, index, total = place_of(seen, entry)
+    count = wrong.count
+    if is_pair(seen):  # of which one part or both may be wrong
+        share = len({i // 2 for i in wrong.errors}) / len(wrong.errors)
+        count = min(total, int(np.ceil(share * count)))
     return Location(
-        value=value,
-        expected=expected,
-        bar=bar,
-        leaf=finding.leaf,
+        value=found.value,
+        expected=found.expected,
+        bar=found.bar,
+        leaf=leaf,
         mode=finding.mode,
-        index=index_of(entry, seen.shape),
-        count=wrong.count,
-        total=seen.x.size,
-        hint=cause(seen, rng) if hints else "",
-        output=output,
+        index=index,
+        count=count,
+        total=total,
+        hint=_hint(seen, found, rng, count, total) if hints else "",
+        output=found.output,
         estimated=wrong.estimated,
         evaluations=seen.evaluations,
+        along=found.along,
+        instead=found.instead,
     )
 
 
@@ -123,6 +134,16 @@ def is_there(
     return UNPLACED if error + bar < finding.error * size / 4 else DIFFERS
 
 
+def _hint(seen, found, rng, count, total) -> str:
+    if found.instead:
+        what = found.instead.partition(",")[0]
+        return f"f has {what} there, and the rule is not finite"
+    words = cause(seen, rng)
+    if words == NO_GRADIENT and count < total:
+        return f"no gradient, where f has one for {count} of {total} entries only"
+    return words or part(seen, rng)
+
+
 def hint(
     problem: Problem,
     point: tuple,
@@ -152,29 +173,17 @@ def comparison(problem, point, finding, rng, truth, /, **way) -> Comparison:
 
 
 def _worst_output(seen, entry, rng):
-    """The output whose derivative is wrong most: its name, value, expected, bar."""
+    """The numbers of the output whose derivative is wrong most."""
     direction = np.zeros(seen.x.size)
     direction[entry] = 1.0
     ladder = seen.ladder_of(entry)
     if seen.gradients is None:
         column = seen.push(direction[None])[0]
         output = _largest(column - ladder.quotients[seen.level])
-        value = column[output]
     else:
         output = _bisect_outputs(seen, ladder, entry, rng)
-        value = seen.pull(_one_hot(seen, output))[0, entry]
-    best = ladder.best(_one_hot(seen, output))
-    if not ladder.resolves(_one_hot(seen, output)):
-        name = output_name(seen.problem.outputs, output)
-        return name, float(value), np.nan, np.inf
-    if abs(value - best.value[0]) <= best.bar:
-        return _along_a_cotangent(seen, ladder, direction)
-    return (
-        output_name(seen.problem.outputs, output),
-        float(value),
-        float(best.value[0]),
-        best.bar,
-    )
+    found = numbers(seen, entry, output, ladder)
+    return _along_a_cotangent(seen, ladder, direction) if found.agree else found
 
 
 def _bisect_outputs(seen, ladder, entry, rng) -> int:
@@ -199,16 +208,10 @@ def _along_a_cotangent(seen, ladder, direction):
     best = ladder.best(seen.cotangents)
     rule = seen.rule(direction[None])[0]
     row = _largest(rule - best.value)
-    name = "mixed at random"
-    return name, float(rule[row]), float(best.value[row]), best.bar
+    both = float(rule[row]), float(best.value[row])
+    return Numbers(*both, best.bar, _MIXED)
 
 
 def _largest(errors) -> int:
     """The place of the largest magnitude; what is not finite is larger."""
     return int(np.argmax(np.where(np.isfinite(errors), np.abs(errors), np.inf)))
-
-
-def _one_hot(seen, output):
-    row = np.zeros((1, seen.num_outputs))
-    row[0, output] = 1.0
-    return row

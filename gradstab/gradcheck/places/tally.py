@@ -13,7 +13,7 @@ from gradstab.gradcheck.differences.verdict import (
 )
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
-from gradstab.gradcheck.places.naming import index_of, output_name
+from gradstab.gradcheck.places.entry import numbers, place_of
 
 # After so many wrong columns no further one is looked at again.
 _ENOUGH = 32
@@ -164,19 +164,29 @@ class Tally:
         smooth = np.sqrt(others * np.sum(self.plan.smooth**2) + self._looked_bars)
         return error + float(smooth) + float(np.max(self.plan.random))
 
-    def location(self, hint: str = "") -> Location:
-        """The worst of the wrong entries that were looked at again."""
+    def location(self, seen: Comparison, /, hint: str = "") -> Location:
+        """The worst of the wrong entries that were looked at again.
+
+        Args:
+            seen: the rule beside its function.
+            hint: the cause.
+        """
         _, entry, output, value, expected, bar = self._worst
-        problem = self.seen.problem
+        leaf, index, _ = place_of(seen, entry)
+        found = numbers(seen, entry, output)
+        if np.iscomplexobj(found.value) or found.instead:
+            value, expected, bar = found.value, found.expected, found.bar
         return Location(
             value=value,
             expected=expected,
             bar=bar,
-            leaf=problem.names[self.seen.leaf],
+            leaf=leaf,
             mode=self.mode,
-            index=index_of(entry, self.seen.shape),
+            index=index,
             count=self.wrong,
             total=self.seen.x.size * self.seen.num_outputs,
-            output=output_name(problem.outputs, output),
+            output=found.output,
             hint=hint,
+            along=found.along,
+            instead=found.instead,
         )

@@ -15,6 +15,9 @@ import numpy as np
 
 from gradstab import _tree
 
+# After the name of a complex leaf, or output, that became a pair of real numbers.
+AS_PAIR = " as (real, imaginary)"
+
 # Fewer entries make no blocks.
 _SHORTENED = 4
 
@@ -29,8 +32,8 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
 
     Returns:
         ``(of_leaves, point, names)``. The first makes a function of such arguments a
-        function of the tuple of leaves to the tuple of its floating outputs. When it
-        is called, their names are put into a list, if one is given beside f.
+        function of the tuple of leaves to the tuple of its floating outputs; a list as
+        its second argument is filled with the names of these when the function runs.
 
     Raises:
         ValueError: there is no floating leaf.
@@ -45,22 +48,22 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     pairs = {i for i in where if jnp.iscomplexobj(leaves[i])}
     names = _names(args)
 
-    def of_leaves(f, outputs=None):
+    def of_leaves(f, output_names=None):
         def floating(point):
             full = list(map(_fixed, leaves))
             for i, leaf in zip(where, point, strict=True):
                 full[i] = _joined(leaf) if i in pairs else leaf
-            tree = f(*jax.tree.unflatten(treedef, full))
-            if outputs is not None:
-                outputs[:] = _output_names(tree)
-            return _floating_outputs(tree)
+            results = f(*jax.tree.unflatten(treedef, full))
+            if output_names is not None:
+                output_names[:] = _output_names(results)
+            return _floating_outputs(results)
 
         return floating
 
     return (
         of_leaves,
         tuple(_split(leaves[i], dtype) for i in where),
-        tuple(names[i] + " as (real, imaginary)" * (i in pairs) for i in where),
+        tuple(names[i] + AS_PAIR * (i in pairs) for i in where),
     )
 
 
@@ -118,17 +121,13 @@ def _floating_outputs(tree) -> tuple:
 
 
 def _output_names(tree) -> list[str]:
-    """The paths of the floating outputs, such as ``output.loss`` or ``output[1]``."""
+    """The names of the same arrays, such as ``output['loss']``."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [_output_name(path) for path, y in flat if _has_derivative(y)]
-
-
-def _output_name(path) -> str:
-    first = jax.tree_util.keystr(path[:1], simple=True)
-    rest = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-    if path and isinstance(path[0], jax.tree_util.SequenceKey):
-        return f"output[{first}]" + f".{rest}" * bool(rest)
-    return ".".join(part for part in ("output", first, rest) if part)
+    return [
+        f"output{jax.tree_util.keystr(path)}{AS_PAIR * bool(jnp.iscomplexobj(y))}"
+        for path, y in flat
+        if _has_derivative(y)
+    ]
 
 
 def _has_derivative(leaf) -> bool:

@@ -38,6 +38,11 @@ _NO_FLOAT64 = ("METAL", "tpu")
 # Code whose value changes by more than this when it is widened is made for its dtype.
 _SAME = 0.1
 
+_SAMPLES = (
+    "f draws from a gamma distribution, or one made of it (beta, dirichlet, t, ...): "
+    "such gradients are implicit on purpose, of the distribution and not of the draw"
+)
+
 # Bytes per evaluation up to which compiling costs more than the check's running.
 _SMALL = 2**15
 
@@ -73,7 +78,7 @@ class Problem:
         has_rules: whether f holds custom rules of differentiation.
         users_rules: whether one of them is not JAX's own.
         quick: whether its programs are better compiled fast than well.
-        output_names: of the outputs, such as ``output.loss``.
+        output_names: of the outputs, such as ``output['loss']``.
         hosted: whether f or its rules call functions of the host.
     """
 
@@ -275,7 +280,7 @@ def _own(f, args, lifted) -> Problem | None:
 
 def _trace(f, args, modes, dtype) -> Problem:
     of_leaves, point, names = floating_part(args, dtype)
-    output_names = []
+    output_names: list[str] = []
     lone = of_leaves(f, output_names)
     closed = program(lone, point)
     results = closed.out_avals if closed is not None else lone(point)
@@ -295,6 +300,8 @@ def _trace(f, args, modes, dtype) -> Problem:
     with settings(wide=True, everywhere=True) if calls else contextlib.nullcontext():
         if error := trouble(calls):
             raise _NotInFloat64(f"the host does not compute in float64: {error}")
+    if closed is not None and traits.samples(closed):
+        notes = (*notes, _SAMPLES)
     dtypes = {x.dtype for x in point}
     if closed is None:
         dtypes |= {y.dtype for y in outputs}

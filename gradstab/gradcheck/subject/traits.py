@@ -11,6 +11,9 @@ from gradstab.gradcheck.subject.dependence import moved_equations
 
 LOOPS = frozenset({"while", "scan"})
 
+# Of `jax.random.gamma`, and so of beta, chisquare, dirichlet, loggamma and t.
+_SAMPLERS = frozenset({"random_gamma", "random_gamma_grad"})
+
 # What has a derivative of zeros and ones.
 _MOVES = frozenset(
     {
@@ -87,6 +90,15 @@ def convolves(jaxpr, /) -> bool:
 def loops(jaxpr, /) -> bool:
     """Whether the program holds a loop."""
     return any(eqn.primitive.name in LOOPS for eqn in equations(jaxpr))
+
+
+def samples(jaxpr, /) -> bool:
+    """Whether the program draws from a gamma distribution, or one made of it.
+
+    The derivatives of such draws are those of the distribution on purpose: along the
+    path of one seed, on which candidates are rejected, they are others.
+    """
+    return any(eqn.primitive.name in _SAMPLERS for eqn in equations(jaxpr))
 
 
 def iterates(jaxpr, /) -> bool:

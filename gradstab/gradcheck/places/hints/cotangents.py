@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from gradstab.gradcheck.places.hints.evidence import Evidence
+from gradstab.gradcheck.subject.arguments import AS_PAIR
 
 
 def cotangent_cause(known: Evidence, /) -> str:
@@ -21,7 +22,11 @@ def cotangent_cause(known: Evidence, /) -> str:
     whole = [_table(w, y) for w, y in zip(weights, slopes, strict=True)]
     for k, (w, y) in enumerate(zip(weights, slopes, strict=True)):
         others = sum(whole[:k] + whole[k + 1 :], np.zeros_like(known.truth))
-        name = "the output" if len(whole) == 1 else f"output {k}"
+        name = known.seen.problem.output_names[k].removesuffix(AS_PAIR)
+        if name == "output":
+            name = "the output"
+        if len(whole) > 1 and known.fits(known.rule, others):
+            return f"the cotangent of {name} is not used"
         for axis in range(1, w.ndim):
             if w.shape[axis] > 1 and (hint := _along(known, w, y, others, axis, name)):
                 return hint

@@ -65,6 +65,15 @@ class Evidence:
         return np.asarray(rows).reshape(len(rows), *self.seen.shape)
 
 
+def is_flat(known: Evidence, /) -> bool:
+    """Whether f does not move at all, along any direction, and the rule says it does.
+
+    A rule of its own is meant to: nothing else makes a derivative of stairs.
+    """
+    still = not known.slopes.value.any()
+    return bool(still and known.seen.problem.has_rules and known.rule.any())
+
+
 def evidence(seen: Comparison, rng: np.random.Generator, /) -> Evidence:
     """Looks along random directions: 32 evaluations of f, and 8 or 5 of the rule."""
     signs = rng.choice([-1.0, 1.0], (_NUM_DIRECTIONS, seen.x.size))

@@ -8,14 +8,20 @@ import numpy as np
 from gradstab.gradcheck.places.hints.evidence import Evidence
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
+NO_GRADIENT = "no gradient at all: is the argument detached?"
+
 # Numbers that people forget or write twice.
 _SIMPLE = tuple(range(1, 9))
+
+# What is so near to one of their ratios is said as a deviation from it: four digits do
+# not show it.
+_NEAR = 5e-4
 
 
 def factor_cause(known: Evidence, /) -> str:
     """The rule is the truth times one number, zero and minus one among them."""
     if root_mean_square(known.rule) == 0:
-        return "no gradient at all: is the argument detached?"
+        return NO_GRADIENT
     if root_mean_square(known.truth) <= known.bar:
         return ""
     factor = float(np.sum(known.rule * known.truth) / np.sum(known.truth**2))
@@ -40,12 +46,27 @@ def factor_cause(known: Evidence, /) -> str:
     return f"a constant factor of {sign}{root or number}"
 
 
+def named_factor(factor: float, doubt: float, /) -> str:
+    """A factor in words.
+
+    >>> named_factor(-0.5, 1e-9), named_factor(1.05, 1e-9), named_factor(2.000001, 1e-9)
+    ('-1/2', '1.05', '2 times (1 + 5.0e-07)')
+    """
+    return "-" * (factor < 0) + _named(abs(factor), doubt)
+
+
 def _named(size, doubt) -> str:
-    """A ratio of small numbers if it is one, else a decimal."""
+    """A ratio of small numbers if it is one, or nearly one; else a decimal."""
     if doubt < 1e-2:
         for top, below in itertools.product(_SIMPLE, _SIMPLE):
-            if math.gcd(top, below) == 1 and abs(size * below / top - 1) <= doubt:
-                return str(top) if below == 1 else f"{top}/{below}"
+            off = size * below / top - 1
+            if math.gcd(top, below) > 1 or abs(off) > max(doubt, _NEAR):
+                continue
+            ratio = str(top) if below == 1 else f"{top}/{below}"
+            if abs(off) <= doubt:
+                return ratio
+            little = f"1 {'-' if off < 0 else '+'} {abs(off):.1e}"
+            return little if ratio == "1" else f"{ratio} times ({little})"
     return f"{size:.4g}"
 
 
@@ -71,7 +92,10 @@ def _root(known, size, doubt) -> str:
 def _sizes(known):
     """Every size that a mean may have been taken over, the likely ones first."""
     seen = known.seen
-    outputs = [(y.shape, "the output") for y in seen.problem.outputs]
+    outputs = [
+        (y.shape, "the output" if name == "output" else name)
+        for y, name in zip(seen.problem.outputs, seen.problem.output_names, strict=True)
+    ]
     own = (seen.shape, seen.problem.names[seen.leaf])
     others = zip((x.shape for x in seen.point), seen.problem.names, strict=True)
     named = [*outputs, own, *others]

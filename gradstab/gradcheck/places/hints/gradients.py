@@ -16,6 +16,8 @@ def undefined_cause(known: Evidence, /) -> str:
         return "" if np.isfinite(known.rule).all() else "not finite"
     good = np.isfinite(known.gradients).all(axis=0)
     num = good.size - np.count_nonzero(good)
+    if not num:
+        return ""
     found = f"not finite in {num} of {good.size} entries"
     direction = known.seen.direction * good
     gradients = np.where(good, known.gradients, 0.0)
@@ -37,8 +39,37 @@ def transpose_cause(known: Evidence, /) -> str:
     for a, b in itertools.combinations(range(len(shape)), 2):
         if shape[a] == shape[b] > 1:
             turned = shaped.swapaxes(a + 1, b + 1).reshape(len(shaped), -1)
-            if known.fits(known.slopes.moved @ turned.T):
+            table = known.slopes.moved @ turned.T
+            if known.fits(table):
                 return f"the gradient is transposed (axes {a} and {b})"
+            if known.fits(table, _of_transposed_cotangents(known, a, b)):
+                return (
+                    "a transposition is missing: the gradient is the transpose of the "
+                    f"one that belongs to the transposed cotangent (axes {a} and {b})"
+                )
+    return _transposed_map(known)
+
+
+def _of_transposed_cotangents(known, a, b):
+    """The true table for cotangents whose axes are exchanged, where they can be."""
+    weights = [
+        w.swapaxes(a + 1, b + 1)
+        if w.ndim > b + 1 and w.shape[a + 1] == w.shape[b + 1]
+        else w
+        for w in known.by_output(known.seen.cotangents)
+    ]
+    flat = np.concatenate([w.reshape(len(w), -1) for w in weights], axis=1)
+    return known.slopes.value @ flat.T
+
+
+def _transposed_map(known) -> str:
+    """The gradient is J w in the place of J' w."""
+    seen = known.seen
+    if seen.x.size != seen.num_outputs or seen.x.size == 1:
+        return ""
+    forward = seen.slopes(seen.cotangents).value
+    if known.fits(known.rule, known.slopes.moved @ forward.T):
+        return "the Jacobian is transposed: is A used for A.T?"
     return ""
 
 
