@@ -88,7 +88,9 @@ def numbers(
         _number(parts, unit) for parts in (values, [e.value[0] for e in estimates])
     )
     instead = (
-        "" if np.isfinite(value) else _instead(ladders[entries.index(entry)], output)
+        ""
+        if np.isfinite(value)
+        else _instead(ladders[entries.index(entry)], output, seen.scale)
     )
     resolved = all(ladder.resolves(row) for ladder in ladders for row in rows)
     bar = float(np.hypot.reduce([e.bar for e in estimates])) if resolved else np.inf
@@ -132,14 +134,17 @@ def _one_hot(size, place):
     return row
 
 
-def _instead(ladder: Ladder, output) -> str:
+@np.errstate(invalid="ignore", over="ignore")
+def _instead(ladder: Ladder, output, scale) -> str:
     """What f has in the place of a derivative along one direction; empty if it has one.
 
     The bend, half the gap between the slopes ahead and behind, falls like the step if f
     is smooth, stays at a kink, and grows where a slope is infinite.
     """
     slopes, bends = ladder.quotients[:, output], np.abs(ladder.bends[:, output])
-    rounding = _ROUNDED * ladder.rounding[output] / ladder.steps
+    # Of f, and of the argument, which moves it by as much as the larger of both.
+    moved = ladder.eps * scale * np.maximum(bends, np.abs(slopes))
+    rounding = _ROUNDED * (ladder.rounding[output] + moved) / ladder.steps
     if not (np.isfinite(slopes).all() and np.isfinite(bends).all()):
         return ""
     for sizes, steep in ((bends, True), (np.abs(slopes), True), (bends, False)):
