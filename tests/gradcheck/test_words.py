@@ -7,11 +7,20 @@ import pytest
 
 import gradstab as gs
 from gradstab.gradcheck.places.hints.factors import named_factor
+from gradstab.gradcheck.subject.problem import problem
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 X = np.linspace(0.5, 2, 5)
 Z = np.array([0.3 + 0.7j, 1 - 0.2j])
+
+
+def some(cases, *quick):
+    """The cases, all but a few of them in the slow part."""
+    return [
+        pytest.param(case, id=name, marks=() if name in quick else pytest.mark.slow)
+        for name, case in cases.items()
+    ]
 
 
 def quick(f, *args, **options):
@@ -101,7 +110,9 @@ COMPLEX = {
 }
 
 
-@pytest.mark.parametrize("case", COMPLEX.values(), ids=COMPLEX.keys())
+@pytest.mark.parametrize(
+    "case", some(COMPLEX, "a holomorphic rule", "a real part alone")
+)
 def test_mistakes_of_complex_rules_are_named(case):
     f, cause, output = case
     found = place(f, Z)
@@ -110,6 +121,7 @@ def test_mistakes_of_complex_rules_are_named(case):
     assert output in found.output
 
 
+@pytest.mark.slow
 def test_a_complex_tangent_is_reported_with_its_direction():
     found = place(COMPLEX["a conjugated tangent"][0], Z, modes=("forward",))
     unit = {"1": 1, "1j": 1j}[found.along]
@@ -118,6 +130,7 @@ def test_a_complex_tangent_is_reported_with_its_direction():
     assert f"(forward along {found.along}, of output[" in str(found)
 
 
+@pytest.mark.slow
 def test_every_entry_of_a_complex_argument_is_reported_alike():
     found = place(IMAGINARY, Z, exhaustive=True)
     assert found.leaf == "args[0]"
@@ -150,6 +163,7 @@ def test_outputs_are_named_by_their_path(case):
     assert found.hint.startswith(cause)
 
 
+@pytest.mark.slow
 def test_laws_name_outputs_by_path():
     def fwd(x):
         return {"loss": jnp.sin(x), "n": 2 * jnp.cos(x)}, x
@@ -183,7 +197,7 @@ KINKS = {
 }
 
 
-@pytest.mark.parametrize("case", KINKS.values(), ids=KINKS.keys())
+@pytest.mark.parametrize("case", some(KINKS, "a norm", "a root"))
 def test_where_f_has_a_kink_nothing_is_expected(case):
     f, x, words = case
     found = place(f, x)
@@ -210,7 +224,7 @@ STRAIGHT = {
 }
 
 
-@pytest.mark.parametrize("f", STRAIGHT.values(), ids=STRAIGHT.keys())
+@pytest.mark.parametrize("f", some(STRAIGHT, "a rule", "stop_gradient"))
 def test_straight_through_functions_are_told_of_expect(f):
     result = quick(f, 1.01 * X)
     assert result.verdict is not gs.Verdict.PASS
@@ -220,10 +234,12 @@ def test_straight_through_functions_are_told_of_expect(f):
         assert "entries are wrong" not in str(result)
 
 
+@pytest.mark.slow
 def test_a_saturated_function_is_not_taken_for_one():
     assert "expect=" not in str(quick(lambda x: jax.nn.sigmoid(x + 40), X))
 
 
+@pytest.mark.slow
 def test_an_inconclusive_result_accuses_no_entry():
     soft = rule(lambda x: jax.nn.softmax(x), lambda a, w: (w * jax.nn.softmax(a[0]),))
     result = quick(soft, np.array([-np.inf, 0.3, -0.2, 0.8]))
@@ -301,7 +317,10 @@ CAUSES = {
 }
 
 
-@pytest.mark.parametrize("case", CAUSES.values(), ids=CAUSES.keys())
+@pytest.mark.parametrize(
+    "case",
+    some(CAUSES, "A for A.T", "a factor in some entries", "the first row of a batch"),
+)
 def test_more_causes_are_named(case):
     f, x, cause = case
     with jax.numpy_rank_promotion("allow"):
@@ -317,15 +336,14 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("f", SAMPLERS.values(), ids=SAMPLERS.keys())
+@pytest.mark.parametrize("f", some(SAMPLERS, "gamma", "dirichlet"))
 def test_a_sampler_has_a_note_that_its_gradients_are_implicit(f):
-    from gradstab.gradcheck.subject.problem import problem
-
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         notes = problem(f, (np.float32([0.5, 2.0]),)).notes
     assert any("implicit on purpose" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_normal_draw_has_no_such_note():
     result = quick(lambda x: x * jax.random.normal(jax.random.key(0), (5,)), X)
     assert not any("implicit" in note for note in result.notes)
