@@ -64,7 +64,8 @@ def check(
     shown: its *resolution*, an upper limit of the relative error :math:`\|E\|_F /
     \|J\|_F` of every rule, in the worst leaf. (An error of rank one can hide once in
     5e4 checks.) If the true derivative is zero the resolution is absolute: relative to
-    f's value over the size of the argument.
+    f's value over the size of the argument. An output whose Jacobian is much smaller
+    than those of others is held to its own, and looked at alone if need be.
 
     * PASS: the resolution is at most ``rtol``, for every leaf and mode, and nothing
       speaks against the rule.
@@ -73,6 +74,9 @@ def check(
       every derivative obeys (linear in the cotangent, adjoint to the JVP, the same
       under transformations, ...); or it loses too many digits in its own dtype.
     * INCONCLUSIVE: neither can be said, and `reason` says why.
+
+    A wrong derivative for which no wrong entry is found is no accusation, unless it is
+    seen along whole directions again (if ``locate`` is set).
 
     At a kink a rule is accepted if it lies between the one-sided slopes and is right at
     a point beside, and a note says so. If the kink comes of ties (equal entries, of any
@@ -96,7 +100,8 @@ def check(
         *args: the point. Complex numbers are moved as pairs of real ones. Integers,
             booleans, None and PRNG keys are passed on as given.
         rtol: the resolution asked for; 1e-6 in float64, 1e-2 in float32, else 0.1. A
-            smaller error is not accused.
+            smaller error is not accused; one near it is measured along three sets of
+            directions, and if they leave open whether it is larger nothing is said.
         at: ``both``: also at points moved from the one given (at random by an eighth of
             every entry, larger, smaller, of the other sign, with zeros and ties, with
             equal arguments), where f is defined and finite; ``given``: only there. If f

@@ -33,6 +33,8 @@ _SECOND = " over "
 
 # Relative to the larger of what f's differences say and their noise.
 _MUCH = 0.1
+# So many outputs are too many to be named.
+_FEW = 3
 
 _BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
 
@@ -147,6 +149,9 @@ def _accusations(wrong):
         points = "" if given else f", {_listed(g.point for g in group)}"
         if second:  # of a derivative: the leaf says in which modes
             modes, group = "second", sorted(group, key=lambda g: g.leaf)
+        outputs = list(dict.fromkeys(name for g in group for name in g.output))
+        if all(g.output for g in group) and len(outputs) < _FEW:
+            points = f" of {' and '.join(outputs)}{points}"
         rule = _WORDS.get(kind, "wrong {} derivative").format(modes)
         yield f"{rule} in {named(group)}{points}"
 

@@ -85,7 +85,7 @@ def _deciding(one: Round, alone: Round) -> Round:
 
 def _first(one: Round, rtol, thorough) -> list:
     """The groups of outputs that have to be looked at alone."""
-    if one.probes.sizes is None:
+    if not len(one.probes.sizes):
         return []
     if one.finding.state in (OVERSHADOWED, SLIGHT):
         return _hidden(one, rtol)
@@ -105,15 +105,11 @@ def _next(found: Round, group, rtol) -> list:
 def _hidden(one: Round, rtol) -> list:
     """Of the small outputs those whose errors could be overlooked."""
     hidden = [
-        n for n in small_outputs(one.probes) if not _floor(one) <= rtol * _size(one, n)
+        n
+        for n in small_outputs(one.probes)
+        if not _floor(one) <= rtol * one.probes.sizes[n]
     ]
     return [tuple(hidden)] if hidden else []
-
-
-def _size(one: Round, output: int) -> float:
-    """The size of an output's Jacobian, of a round that looks at several."""
-    sizes = one.probes.sizes
-    return np.inf if sizes is None else float(sizes[output])
 
 
 def _floor(one: Round) -> float:
@@ -132,7 +128,7 @@ def _of_others(one: Round, groups) -> list[Round]:
     least = 1.0 if g.absolute else 1.0 - g.bar
     resolution = (max(g.error, g.bar) + g.bar) / (SIGHT * least)
     seen = set(small_outputs(one.probes)).difference(*groups)
-    small = min((_size(one, n) for n in seen), default=np.inf)
+    small = min((one.probes.sizes[n] for n in seen), default=np.inf)
     resolution = max(resolution, _floor(one) / small)
     agrees = dataclasses.replace(g, state=AGREES, resolution=resolution)
     return [dataclasses.replace(one, finding=agrees)]

@@ -59,7 +59,7 @@ class Probes:
         paired: whether the second three tangents are sums of the first three.
         sizes: ``(outputs,)`` of the Jacobian of each output alone. Of one that does not
             move, its value over the scale; of one that moves far away only, zero; of
-            one that is not looked at, infinite. None if there is but one.
+            one that is not looked at, infinite. Empty if there is but one.
         movable: whether any entry is moved.
     """
 
@@ -74,7 +74,7 @@ class Probes:
     scale: float
     value: float
     paired: bool = False
-    sizes: np.ndarray | None = None
+    sizes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     movable: bool = True
 
 
@@ -316,7 +316,7 @@ def _one_move(tables, seen, i, rungs, scale, eps, draw: Draw, n=None) -> Probes:
         scale=float(scale),
         value=float(np.max(near, initial=seen["value"])),
         paired=draw.paired,
-        sizes=_sizes(seen, n, rungs, scale, eps) if several else None,
+        sizes=_sizes(seen, n, rungs, scale, eps) if several else np.zeros(0),
         movable=not all(h.all() for h in _held_by(draw, i)),
     )
 
@@ -383,7 +383,7 @@ def _extended(near: Probes, far: Probes) -> Probes:
     """The probes near the point, and those farther away as the first levels."""
     levels = ("residual", "rounding", "moved", "bend", "steps")
     both = {n: np.concatenate([getattr(far, n), getattr(near, n)]) for n in levels}
-    if near.sizes is not None and np.all(near.moved <= 10 * near.rounding):
+    if len(near.sizes) and np.all(near.moved <= 10 * near.rounding):
         both["sizes"] = np.where(far.sizes == 0, 0.0, near.sizes)
     return dataclasses.replace(near, jump=min(near.jump, far.jump), **both)
 

@@ -56,7 +56,7 @@ def is_near(finding: Finding, rtol: float, /) -> bool:
     return finding.state == DIFFERS and finding.error < _FAR * rtol
 
 
-def weighed(rounds: list[Round], /, *, rtol: float) -> Finding:
+def weighed(rounds: list[Round], /, *, rtol: float, acquits: bool = True) -> Finding:
     r"""The finding of the first round in the light of all.
 
     The error :math:`E = c J + R` is split into a multiple of the derivative and a rest.
@@ -65,6 +65,7 @@ def weighed(rounds: list[Round], /, *, rtol: float) -> Finding:
     Args:
         rounds: along independent directions.
         rtol: the error asked about.
+        acquits: whether a smaller error is accepted if it was seen to be one.
 
     Returns:
         It agrees if no larger error is likely to look so small, differs if no smaller
@@ -91,7 +92,7 @@ def weighed(rounds: list[Round], /, *, rtol: float) -> Finding:
     most = (abs(multiple) + (max(rest, bar) + bar) / _SIGHT) / least
     fewest = np.hypot(multiple, max(rest - bar, 0.0) / _LUCK) / unit
     numbers = {"error": error / unit, "bar": bar / unit}
-    if most <= rtol:
+    if most <= rtol and acquits:
         numbers |= {"state": AGREES, "resolution": most}
     elif fewest < AS_LARGE * rtol:
         numbers |= {"state": SLIGHT, "resolution": most}

@@ -211,8 +211,6 @@ def small_outputs(probes: Probes, /) -> tuple[int, ...]:
 
     Their Jacobians are; the largest of them is the first.
     """
-    if probes.sizes is None:
-        return ()
     largest = np.max(probes.sizes, initial=0.0, where=np.isfinite(probes.sizes))
     small = np.flatnonzero(probes.sizes < _SMALL_OUTPUT * largest)
     small = small[np.argsort(-probes.sizes[small], kind="stable")]
@@ -222,7 +220,7 @@ def small_outputs(probes: Probes, /) -> tuple[int, ...]:
 def _of_small_outputs(probes, floor) -> float:
     """The resolution of the smallest output, for the norm of an error that is seen."""
     small = small_outputs(probes)
-    if probes.sizes is None or not small:
+    if not small:
         return 0.0
     least = float(probes.sizes[small[-1]])
     return floor / least if least > 0 else np.inf
