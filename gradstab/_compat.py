@@ -32,6 +32,7 @@ from jax.interpreters import partial_eval
 
 from gradstab._rules import RuleParts as RuleParts
 from gradstab._rules import backward_only as backward_only
+from gradstab._rules import called_name as called_name
 from gradstab._rules import contains as contains
 from gradstab._rules import given_name as given_name
 from gradstab._rules import holds_rule as holds_rule

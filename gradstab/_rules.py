@@ -66,6 +66,11 @@ def inlined_body(eqn: JaxprEqn, /):
     return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
 
 
+def called_name(eqn: JaxprEqn, /) -> str:
+    """The name of the function that a jit equation calls; empty for any other."""
+    return str(eqn.params.get("name", "")) if inlined_body(eqn) is not None else ""
+
+
 def given_name(eqn: JaxprEqn, /) -> str | None:
     """The name that `jax.ad_checkpoint.checkpoint_name` gave; None without one."""
     if (primitive := _hijax(eqn)) is not None:

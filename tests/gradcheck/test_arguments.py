@@ -37,6 +37,15 @@ def test_complex_arguments_and_outputs_become_pairs_of_their_parts():
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 
+def test_a_number_of_python_is_what_it_is_beside_arrays():
+    with jax.enable_x64(True):
+        _, leaves, _ = floating_part((X, -0.3, 0.1j), np.float64)
+        assert float(leaves[1]) == np.float64(np.float32(-0.3))
+        assert float(leaves[2][1]) == np.float64(np.float32(0.1))
+        _, (alone,), _ = floating_part((-0.3,), np.float64)
+        assert float(alone) == -0.3
+
+
 @pytest.mark.slow
 def test_a_complex_function_passes_with_the_convention_of_jax():
     for f in (square, jnp.abs, jnp.conj, lambda z: jnp.exp(z).real):

@@ -154,6 +154,19 @@ def test_a_rule_is_not_accused_where_f_or_its_slope_ends(f):
     assert result.verdict is Verdict.PASS, str(result)
 
 
+def test_a_branch_that_overflows_in_f_itself_fails():
+    def f(x):
+        return jnp.where(x > 20, x, jnp.log1p(jnp.exp(x)))
+
+    result = quick(f, X)
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert "is not finite" in result.reason
+    safe = quick(
+        lambda x: jnp.where(x > 20, x, jnp.log1p(jnp.exp(jnp.minimum(x, 20)))), X
+    )
+    assert safe.verdict is Verdict.PASS, str(safe)
+
+
 def test_a_formula_for_a_norm_is_not_accused_where_squares_end():
     result = quick(with_vjp(normalized, by_hand), X)
     assert result.verdict is Verdict.PASS, str(result)
@@ -163,7 +176,7 @@ def test_a_formula_for_a_norm_is_not_accused_where_squares_end():
 def test_the_fault_of_what_is_around_a_rule_is_a_note():
     double = with_vjp(lambda x: 2 * x, lambda args, w: (2 * w,))
 
-    def f(x):  # without a rule, NaN for large arguments
+    def f(x):
         return double(jnp.where(x > 20, x, jnp.log1p(jnp.exp(x))))
 
     result = quick(f, X)

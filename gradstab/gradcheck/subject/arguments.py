@@ -17,6 +17,7 @@ from gradstab import _tree
 
 # After the name of a complex leaf, or output, that became a pair of real numbers.
 AS_PAIR = " as (real, imaginary)"
+_NUMBERS = (float, complex)
 
 # Fewer entries make no blocks.
 _SHORTENED = 4
@@ -45,6 +46,7 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
             "nothing to check: no argument of f has a floating entry; the leaves are "
             f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
         )
+    leaves = _of_one_width(leaves, where)
     pairs = {i for i in where if jnp.iscomplexobj(leaves[i])}
     names = _names(args)
 
@@ -65,6 +67,30 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
         tuple(_split(leaves[i], dtype) for i in where),
         tuple(names[i] + AS_PAIR * (i in pairs) for i in where),
     )
+
+
+def _of_one_width(leaves, where):
+    """The leaves, with Python's numbers rounded to the widest array beside them.
+
+    That is what they are for f. An array that is lifted to float64 holds what it held,
+    and -0.3 that is a bound of its entries must be the -0.3 that is one of them.
+    """
+    dtypes = [leaves[i].dtype for i in where if type(leaves[i]) not in _NUMBERS]
+    if not dtypes:
+        return leaves
+    widest = max(dtypes, key=lambda d: jnp.finfo(d).nmant)
+    widest = np.empty(0, widest).real.dtype
+    return [
+        _rounded(leaf, widest) if i in where and type(leaf) in _NUMBERS else leaf
+        for i, leaf in enumerate(leaves)
+    ]
+
+
+def _rounded(number, dtype):
+    if isinstance(number, complex):
+        real, imaginary = (_rounded(x, dtype) for x in (number.real, number.imag))
+        return complex(real, imaginary)
+    return float(np.asarray(number).astype(dtype))
 
 
 def of_other_shapes(args: tuple, /) -> list[tuple[int, tuple]]:

@@ -14,6 +14,8 @@ LOOPS = frozenset({"while", "scan"})
 # Of `jax.random.gamma`, and so of beta, chisquare, dirichlet, loggamma and t.
 _SAMPLERS = frozenset({"random_gamma", "random_gamma_grad"})
 
+_WHERE = ("_where", "where")
+
 # What has a derivative of zeros and ones.
 _MOVES = frozenset(
     {
@@ -63,6 +65,14 @@ def has_rules_of_users(jaxpr, /) -> bool:
 def is_nothing_but_rules(f, point, /) -> bool:
     """Whether f calls custom rules, and besides only moves numbers around."""
     return _are_rules(jax.make_jaxpr(f)(point))
+
+
+def chooses(f, point, /) -> bool:
+    """Whether f itself, and not what it calls, takes one of two values."""
+    return any(
+        eqn.primitive.name == "select_n" or _compat.called_name(eqn) in _WHERE
+        for eqn in jax.make_jaxpr(f)(point).eqns
+    )
 
 
 def _are_rules(jaxpr) -> bool:
