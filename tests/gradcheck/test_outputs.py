@@ -61,7 +61,7 @@ def test_a_rule_that_ignores_the_smaller_of_two_outputs_fails(name):
     result = check(with_cotangents(f, *factors), *args)
     assert result.verdict is Verdict.FAIL, str(result)
     accused = [g for g in result.findings if g.state == "differs"]
-    small = {"small one first": "output[0]", "loss and penalty": "output.penalty"}
+    small = {"small one first": "output[0]", "loss and penalty": "output['penalty']"}
     assert (small.get(name, "output[1]"),) in {g.output for g in accused}
     assert check(with_cotangents(f, 1, 1), *args).verdict is Verdict.PASS
 
@@ -160,9 +160,9 @@ def test_outputs_are_named_by_their_paths():
         return problem(f, (X,)).output_names
 
     assert named(jnp.sin) == ("output",)
-    nested = "output[0]", "output[2].0", "output[2].1"
+    nested = "output[0]", "output[2][0]", "output[2][1]"
     assert named(lambda x: (x, 3, [2 * x, x])) == nested
     assert named(lambda x: {"loss": x, "aux": {"m": x}}) == (
-        "output.aux.m",
-        "output.loss",
+        "output['aux']['m']",
+        "output['loss']",
     )

@@ -61,8 +61,8 @@ def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tup
     for name, factor in _SCALED.items():
         yield name, _like(leaves, _in_order(leaves, [factor * x for x in filled]))
     yield TIES, _like(leaves, _in_order(leaves, _tied(filled)))
-    if len({x.shape for x in leaves}) < len(leaves):
-        yield EQUAL, _like(leaves, _equal(filled))
+    if any(map(np.any, map(np.not_equal, equal := _equal(filled), filled))):
+        yield EQUAL, _like(leaves, equal)
 
 
 def at_random(leaves, rng, /, *, share: float = _SHARE) -> tuple:
@@ -125,9 +125,9 @@ def _tied(leaves):
 
 
 def _equal(leaves):
-    """All leaves of one shape like the first of them."""
-    first = {}
-    return [first.setdefault(x.shape, x) for x in leaves]
+    """All leaves of one shape like the first of them, borders and scales apart."""
+    single, first = all(x.size == 1 for x in leaves), {}
+    return [first.setdefault(x.shape, x) if x.size > 1 or single else x for x in leaves]
 
 
 def ordered(leaves: tuple, /) -> list[tuple[int, int]]:

@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.gradcheck.differences.by_output import (
+    by_output,
+    columns_of,
+    sizes_of_outputs,
+)
 from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, NUM_TANGENTS
 from gradstab.gradcheck.differences.draws import Draw, draw, steps
 from gradstab.gradcheck.differences.steps import ladder, replicates
@@ -24,8 +29,6 @@ from gradstab.gradcheck.subject.vectors import root_mean_square
 # Probes that would need more than this at once are taken in turns.
 MAX_BYTES = 2**28
 
-# Roundings from which on an output is said to move.
-_MOVES = 8
 # An iteration that converges at the point need not a little farther away.
 _NEAR = 2.0**-3
 
@@ -60,6 +63,8 @@ class Probes:
         sizes: ``(outputs,)`` of the Jacobian of each output alone. Of one that does not
             move, its value over the scale; of one that moves far away only, zero; of
             one that is not looked at, infinite. Empty if there is but one.
+        still: ``(outputs,)`` whether each output that is looked at does not move near
+            the point. Empty if there is but one.
         movable: whether any entry is moved.
     """
 
@@ -75,6 +80,7 @@ class Probes:
     value: float
     paired: bool = False
     sizes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    still: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
     movable: bool = True
 
 
@@ -220,7 +226,7 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
     anchor, slopes = _anchor(tables, draw)
     outputs = programs.problem.outputs
     watched = range(len(outputs)) if draw.outputs is None else draw.outputs
-    columns = _columns(outputs, draw.outputs)
+    columns = columns_of(outputs, draw.outputs)
     value = tables["value"][columns]
     size = unit(value)
     cotangents = vectors(draw.cotangents)[:, columns] * size
@@ -242,8 +248,8 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
                 "moved": size * norm(change),
                 "bend": size * norm(bend) / (2 * h[where]),
                 "jump": _least(change),
-                "norms": size * _by_output(there, ends),
-                "slopes_of": size * _by_output(change, ends) / (2 * h[where, None]),
+                "norms": size * by_output(there, ends),
+                "slopes_of": size * by_output(change, ends) / (2 * h[where, None]),
             }
         )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
@@ -254,21 +260,6 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
         "watched": watched,
         "outputs": len(outputs),
     }
-
-
-def _columns(outputs, watched):
-    """Where the outputs that are looked at lie in the vector of all."""
-    if watched is None:
-        return slice(None)
-    number = np.repeat(np.arange(len(outputs)), [y.size for y in outputs])
-    return np.isin(number, watched)
-
-
-def _by_output(rows, ends):
-    """The norm of each output, ``(rows, outputs)``; of a single one nothing."""
-    if not len(ends):
-        return np.zeros((len(rows), 0))
-    return np.stack([norm(part) for part in np.split(rows, ends, axis=1)], axis=1)
 
 
 def _rounds_little(point) -> bool:
@@ -316,31 +307,9 @@ def _one_move(tables, seen, i, rungs, scale, eps, draw: Draw, n=None) -> Probes:
         scale=float(scale),
         value=float(np.max(near, initial=seen["value"])),
         paired=draw.paired,
-        sizes=_sizes(seen, n, rungs, scale, eps) if several else np.zeros(0),
+        **(sizes_of_outputs(seen, n, rungs, scale, eps) if several else {}),
         movable=not all(h.all() for h in _held_by(draw, i)),
     )
-
-
-def _sizes(seen, i, rungs, scale, eps):
-    """The size of the Jacobian of each output that is looked at."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        slopes, norms = (
-            np.sqrt(np.mean(np.square(seen[name][i]), axis=(0, 2)))
-            for name in ("slopes_of", "norms")
-        )
-        # What is inside of f may grow with a large step, and its rounding too.
-        grown = np.maximum(1, 4 * rungs / scale) / rungs
-        moves = slopes > _MOVES * eps * norms * grown[:, None]  # (levels, outputs)
-    moves &= np.isfinite(slopes)
-    near = rungs <= scale
-    value = np.max(norms, axis=0, initial=0.0, where=near[:, None] & np.isfinite(norms))
-    sizes = np.where(np.any(moves, axis=0), 0.0, np.where(value > 0, value, 1) / scale)
-    for n, moved in enumerate((moves & near[:, None]).T):
-        if np.any(moved):  # far away f may bend, and close by noise may be all
-            sizes[n] = np.median(slopes[moved, n])
-    full = np.full(seen["outputs"], np.inf)
-    full[list(seen["watched"])] = sizes
-    return full
 
 
 def _rules(tables, i, draw: Draw) -> dict:
@@ -366,11 +335,11 @@ def _held_by(draw: Draw, i) -> tuple:
 
 
 def _may_be_flat(probes: Probes, dtype) -> bool:
-    """Whether f does not move, or a rule says that it has no slope."""
+    """Whether an output does not move, or a rule says that f has no slope."""
     zero = rounding_of_zero(probes, dtype) if dtype == np.float64 else 0.0
     flat = any(root_mean_square(rule) <= zero for rule in probes.rules.values())
     still = probes.moved[:1] <= 10 * probes.rounding[:1]
-    return flat or bool(still.any())
+    return flat or bool(still.any() or probes.still.any())
 
 
 def rounding_of_zero(probes: Probes, dtype, /) -> float:
@@ -383,8 +352,8 @@ def _extended(near: Probes, far: Probes) -> Probes:
     """The probes near the point, and those farther away as the first levels."""
     levels = ("residual", "rounding", "moved", "bend", "steps")
     both = {n: np.concatenate([getattr(far, n), getattr(near, n)]) for n in levels}
-    if len(near.sizes) and np.all(near.moved <= 10 * near.rounding):
-        both["sizes"] = np.where(far.sizes == 0, 0.0, near.sizes)
+    if len(near.sizes):
+        both["sizes"] = np.where(near.still & (far.sizes == 0), 0.0, near.sizes)
     return dataclasses.replace(near, jump=min(near.jump, far.jump), **both)
 
 
