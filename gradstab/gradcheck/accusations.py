@@ -109,7 +109,7 @@ class _Around:
         probes = self.at.leaves[_position(self.seen, finding)]
         typical = (probes.value or 1.0) / probes.scale
         size = max(typical, *map(root_mean_square, entries))
-        return root_mean_square(np.ptp(entries, axis=0)), size
+        return root_mean_square(np.ptp(np.stack(entries), axis=0)), size
 
     def _truth(self, finding, measurement):
         probes = measurement.leaves[_position(self.seen, finding)]

@@ -118,8 +118,8 @@ def _drawn(values, rng):
 def _what(leaf) -> str:
     if _is_mask(leaf):
         mask = np.asarray(leaf)
-        alike = ", all true" if mask.all() else ", all false" * (not mask.any())
-        return f"mask{alike}"
+        alike = "all true" if mask.all() else "" if mask.any() else "all false"
+        return f"mask, {alike}" if alike else "mask"
     if _is_indices(leaf):
         values = np.asarray(leaf)
         repeats = len(np.unique(values)) < values.size
