@@ -165,6 +165,10 @@ def _logsumexp_of_weights(b):
     return jax.scipy.special.logsumexp(jnp.zeros(2, b.dtype), b=b)
 
 
+def _betaln_beside(a):
+    return jax.scipy.special.betaln(a, jnp.full_like(a, -1.4))
+
+
 @pytest.mark.parametrize(
     ("f", "x", "truth"),
     [
@@ -176,8 +180,10 @@ def _logsumexp_of_weights(b):
         (_logsumexp_of_weights, np.float64([0.0, 2.0]), [0.5, 0.5]),
         # -log(x) / (x - 1).
         (jax.scipy.special.spence, np.float64([0.5, 1.5]), [-np.log(4), -np.log(2.25)]),
+        # digamma(-0.7) - digamma(-2.1).
+        (_betaln_beside, np.float64([-0.7]), [-12.7043072337]),
     ],
-    ids=["special.i0", "linalg.det", "logsumexp", "special.spence"],
+    ids=["special.i0", "linalg.det", "logsumexp", "special.spence", "special.betaln"],
 )
 def test_derivatives_of_jax_itself_are_accused_where_they_are_wrong(f, x, truth):
     with jax.enable_x64(True):

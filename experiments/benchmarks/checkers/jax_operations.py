@@ -31,6 +31,9 @@ WRONG_IN_JAX = {
     "special.i0": (0.87, "one at zero, where the derivative is zero"),
     "linalg.det": (1.0, "zero at singular matrices of 4 x 4 and more"),
     "special.spence": (np.inf, "NaN in reverse mode at some points between 1 and 2"),
+    "special.betaln": (np.inf, "NaN in reverse mode at negative arguments"),
+    "special.beta": (np.inf, "NaN in reverse mode at negative arguments"),
+    "special.zeta": (np.inf, "NaN in forward mode at negative arguments"),
     "lax.clamp": (0.75, "zero for all arguments where the operand is at a limit"),
     "optax.sigmoid_focal_loss": (
         1.8,
