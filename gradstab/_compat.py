@@ -13,13 +13,18 @@ types; the primitives' names and parameters are read here and nowhere else.
   functions are here too.
 """
 
+import contextlib
+import functools
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+import numpy as np
+from jax._src import dtypes, literals
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import DropVar as DropVar
@@ -363,3 +368,33 @@ def product(eqn: JaxprEqn, lhs, rhs, /):
     """The product of an equation for other operands, in their own dtype."""
     params = {**eqn.params, "preferred_element_type": None}
     return eqn.primitive.bind(lhs, rhs, **params)
+
+
+@contextlib.contextmanager
+def float64(wide: bool, /):
+    """Float64 in this thread, if ``wide``; constants of NumPy's keep their digits.
+
+    JAX makes a constant of each NumPy array that a function closes over, and remembers
+    it by the array alone: with float64 it gives the float32 one that it made without,
+    and the program of the function does not compile. So it is remembered here.
+    """
+    _remember_constants()
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        yield
+
+
+@functools.cache
+def _remember_constants() -> None:
+    known: dict[tuple, tuple] = {}
+
+    def constant(x):
+        key = id(x), dtypes.canonicalize_dtype(x.dtype)
+        array, made = known.get(key, (None, None))
+        if array is not None and array() is x and (found := made()) is not None:
+            return found
+        found = literals.TypedNdArray(np.asarray(x, key[1]))
+        forget = functools.partial(lambda key, _: known.pop(key, None), key)
+        known[key] = weakref.ref(x, forget), weakref.ref(found)
+        return found
+
+    dtypes.register_canonicalize_value_handler(np.ndarray, constant)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstab import _tree
+from gradstab import _compat, _tree
 from gradstab.network import Network, find_layers
 from gradstab.network.adapters import Target
 
@@ -96,7 +96,7 @@ def find_subject(
 def arithmetic(wide):
     """The arithmetic of an analysis: full matrix products, and float64 if ``wide``."""
     # The user's own arithmetic may be in float64 as well: that is left as it is.
-    in_float64 = jax.enable_x64(True) if wide else contextlib.nullcontext()
+    in_float64 = _compat.float64(wide)
     with in_float64, jax.default_matmul_precision("highest"):
         yield
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from gradstab import _compat
+
 # A check evaluates f where it may not be defined, mixes dtypes that the user did not
 # write, and calls f again with the same key: what raises at that in a user's session
 # is no finding. Compiled, as always: other arithmetic could be another verdict.
@@ -44,8 +46,8 @@ def settings(*, wide: bool, everywhere: bool = False):
     with contextlib.ExitStack() as stack:
         for setting, value in _UNDISTURBED:
             stack.enter_context(setting(value))
+        stack.enter_context(_compat.float64(wide))
         if wide:
-            stack.enter_context(jax.enable_x64(True))
             if everywhere:
                 stack.enter_context(_wide_everywhere())
         else:
