@@ -148,10 +148,11 @@ def device_sets(eqn: JaxprEqn, /) -> set[frozenset]:
     """The sets of devices that an equation names, at any depth."""
     found = set()
     for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_program):
-        if isinstance(value, jax.sharding.Sharding):
-            found.add(frozenset(value.device_set))
-        elif isinstance(value, jax.sharding.Mesh):
-            found.add(frozenset(value.devices.flat))
+        mesh = getattr(value, "mesh", value)  # an abstract one has no devices
+        if isinstance(mesh, jax.sharding.Mesh):
+            found.add(frozenset(mesh.devices.flat))
+        elif isinstance(mesh, jax.sharding.Sharding):
+            found.add(frozenset(mesh.device_set))
         elif isinstance(value, jax.Device):
             found.add(frozenset({value}))
     for body in inner_programs(eqn):
@@ -374,9 +375,8 @@ def product(eqn: JaxprEqn, lhs, rhs, /):
 def float64(wide: bool, /):
     """Float64 in this thread, if ``wide``; constants of NumPy's keep their digits.
 
-    JAX makes a constant of each NumPy array that a function closes over, and remembers
-    it by the array alone: with float64 it gives the float32 one that it made without,
-    and the program of the function does not compile. So it is remembered here.
+    JAX remembers the constant that it makes of an array by the array alone: with
+    float64 it gives that of float32, which does not compile. So it is remembered here.
     """
     _remember_constants()
     with jax.enable_x64(True) if wide else contextlib.nullcontext():

@@ -159,7 +159,7 @@ def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Loo
     accused = [g for g in look.findings if _by_differences(g) and g.state == DIFFERS]
     if not accused:
         return look
-    limit = seen.limit = seen.limit or Limit(seen)
+    limit = limit_of(seen)
     if not limit.exists:
         return look
     settled = {g: g for g in accused}
@@ -174,6 +174,12 @@ def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Loo
         limit.accepted = modes[0] if modes else ""
     found = tuple(settled.get(g, g) for g in look.findings)
     return dataclasses.replace(look, findings=found)
+
+
+def limit_of(seen: Examination, /) -> Limit:
+    """The function with its iterations continued; made when it is first asked for."""
+    seen.limit = seen.limit or Limit(seen)
+    return seen.limit
 
 
 def truth(seen: Examination, /) -> Problem:

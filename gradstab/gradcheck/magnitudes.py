@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.gradcheck.convergence import limit_of
 from gradstab.gradcheck.differences.draws import draw
 from gradstab.gradcheck.differences.probes import Probes
 from gradstab.gradcheck.differences.tables import num_rules, vector
@@ -51,9 +52,11 @@ def at_magnitudes(seen: Examination, /) -> Story:
     """
     task = seen.problem
     own = task.own or task
-    if task.iterates or own.engine == LOOP:
+    if task.iterates or task.waits or own.engine == LOOP:
         return Story()
-    return _Magnitudes(seen, own).story()
+    story = _Magnitudes(seen, own).story()
+    # A rule for the limit of an iteration holds only where that is near.
+    return Story() if story.wrong and limit_of(seen).exists else story
 
 
 class _Magnitudes:

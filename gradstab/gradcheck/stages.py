@@ -175,7 +175,10 @@ def of_second_order(seen: Examination, /, *, locate: bool = False) -> Story:
 
 def _derivative(seen, name, g, args, locate) -> Story:
     given = seen.problem.as_given
-    precision = "float64" if given.wide else None if seen.problem.widened else "own"
+    precision = None if given.wide or seen.problem.widened else "own"
+    # A constant output of another dtype stays what it is, and so does its cotangent.
+    if given.wide and all(y.dtype == np.float64 for y in given.outputs):
+        precision = "float64"
     mode = name.split()[0]
     task = problem(g, args, modes=(mode,), precision=precision, own=False)
     inner = Examination(

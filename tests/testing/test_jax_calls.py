@@ -164,3 +164,36 @@ def test_rules_given_as_functions_have_tolerances():
         return jnp.sin(*p), 1.01 * jnp.cos(p[0]) * t[0]
 
     check_jvp(jnp.sin, f_jvp, (X,), 0.0, {np.float32: 0.05}, 1e-3, **QUICK)
+
+
+# Of the functions that the tests of JAX check, in small.
+FUNCTIONS_OF_JAX = {
+    "derivative inside": (lambda x: jax.jacobian(jnp.sin)(x), X, 1),
+    "conversion": (lambda x: jnp.sin(x.astype(jnp.float32)), np.float16([1, 2]), 2),
+    "flat": (jax.nn.relu, -1.0, 3),
+    "constant of another dtype": (
+        lambda z: jnp.arange(5, dtype=jnp.complex64),
+        (X + 1j).astype(np.complex64),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_JAX)
+def test_what_jax_tests_of_its_own_is_accepted(name):
+    f, x, order = FUNCTIONS_OF_JAX[name]
+    check_grads(f, (x,), order, rtol=0.02, **QUICK)
+
+
+@pytest.mark.slow
+def test_a_sparse_solver_that_calls_the_host_is_accepted():
+    from jax.experimental import sparse
+
+    dense = 3 * np.eye(6, dtype=np.float32) + np.diag(np.ones(5, np.float32), 1)
+    matrix = sparse.BCSR.fromdense(dense)
+
+    def solve(data, b):
+        return sparse.linalg.spsolve(data, matrix.indices, matrix.indptr, b, tol=1e-8)
+
+    args = np.asarray(matrix.data), np.ones(6, np.float32)
+    check_grads(solve, args, 1, rtol=0.05, atol=0.05, **QUICK)

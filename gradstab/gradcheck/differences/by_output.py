@@ -45,5 +45,6 @@ def sizes_of_outputs(seen, i, rungs, scale, eps, /) -> dict:
             sizes[n] = np.median(slopes[moved, n])
     watched = list(seen["watched"])
     full, still = np.full(seen["outputs"], np.inf), np.zeros(seen["outputs"], bool)
-    full[watched], still[watched] = sizes, ~np.any(moves, axis=0)
+    # What is zero is not rounded: it does not move by however little.
+    full[watched], still[watched] = sizes, ~np.any(moves, axis=0) & (value > 0)
     return {"sizes": full, "still": still}

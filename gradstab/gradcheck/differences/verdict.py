@@ -223,7 +223,7 @@ def _of_small_outputs(probes, floor) -> float:
     if not small:
         return 0.0
     least = float(probes.sizes[small[-1]])
-    return floor / least if least > 0 else np.inf
+    return floor / least if least > 0 else np.inf if floor else 0.0
 
 
 def _moves_nowhere(probes) -> bool:

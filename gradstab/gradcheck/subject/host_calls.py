@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from gradstab import _compat
 
-_CALLS = frozenset({"pure_callback", "io_callback", "ffi_call"})
+# The last is JAX's sparse solver, for which SciPy is called on a CPU.
+_CALLS = frozenset({"pure_callback", "io_callback", "ffi_call", "spsolve"})
 
 
 def calls_host(program, /) -> bool:

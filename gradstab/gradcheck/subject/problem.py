@@ -75,6 +75,7 @@ class Problem:
         footprint: bytes that one evaluation of f takes, roughly.
         limit: how many iterations of a loop that may not end elsewhere count as
             endless; zero if f holds none.
+        waits: whether f holds a loop of which only running it tells how long it takes.
         has_rules: whether f holds custom rules of differentiation.
         users_rules: whether one of them is not JAX's own.
         quick: whether its programs are better compiled fast than well.
@@ -96,6 +97,7 @@ class Problem:
     engine: str = VMAP
     footprint: int = 0
     limit: int = 0
+    waits: bool = False
     has_rules: bool = False
     users_rules: bool = False
     quick: bool = False
@@ -232,6 +234,7 @@ def _widened(own: Problem, reason: str) -> Problem | None:
         own=own,
         widened=True,
         limit=own.limit,
+        waits=own.waits,
         has_rules=own.has_rules,
         users_rules=own.users_rules,
     )
@@ -322,6 +325,7 @@ def _trace(f, args, modes, dtype) -> Problem:
         engine=engine,
         footprint=footprint,
         limit=0 if closed is None else iterations.limit(closed, point),
+        waits=closed is not None and traits.waits(closed),
         has_rules=has_rules,
         users_rules=closed is not None and traits.has_rules_of_users(closed),
         hosted=bool(calls),

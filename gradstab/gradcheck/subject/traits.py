@@ -102,6 +102,11 @@ def loops(jaxpr, /) -> bool:
     return any(eqn.primitive.name in LOOPS for eqn in equations(jaxpr))
 
 
+def waits(jaxpr, /) -> bool:
+    """Whether the program holds a loop of which only running it tells how long."""
+    return any(_compat.while_parts(eqn) is not None for eqn in equations(jaxpr))
+
+
 def samples(jaxpr, /) -> bool:
     """Whether the program draws from a gamma distribution, or one made of it.
 
