@@ -1,5 +1,6 @@
 """Which differences at a moved point accuse a rule."""
 
+import jax
 import numpy as np
 
 from gradstab.gradcheck.differences import points
@@ -7,8 +8,9 @@ from gradstab.gradcheck.differences.structure import lost
 from gradstab.gradcheck.differences.verdict import DIFFERS, differences, kink
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
-from gradstab.gradcheck.subject import bodies
-from gradstab.gradcheck.subject.abilities import REFUSALS
+from gradstab.gradcheck.subject import bodies, traits
+from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
+from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # A gap between one-sided slopes that is so small beside f's value over its argument is
@@ -41,7 +43,12 @@ def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Findin
         where: its name.
     """
     wrong = [g for g in look.findings if g.state == DIFFERS]
-    wrong = [g for g in wrong if np.isfinite(g.error) or _is_smooth(seen, look, g)]
+    wrong = [
+        g
+        for g in wrong
+        if np.isfinite(g.error)
+        or (_is_smooth(seen, look, g) and not rule_waits(seen.problem, g.mode))
+    ]
     # What is expected on purpose is expected at kinks too.
     if EXPECTED in seen.others or not wrong or where not in points.DEGENERATE:
         return wrong
@@ -58,6 +65,22 @@ def _is_smooth(seen, look, finding) -> bool:
     probes = look.seen.leaves[_position(seen, finding)]
     typical = (probes.value or 1.0) / probes.scale
     return kink(probes) <= _SMOOTH * typical
+
+
+def rule_waits(task: Problem, mode: str, /) -> bool:
+    """Whether a rule holds a loop that may have been ended, which leaves no number."""
+
+    def vjp(point, w):
+        return jax.vjp(task.f, point)[1](w)
+
+    def jvp(point, v):
+        return jax.jvp(task.f, (point,), (v,))[1]
+
+    rule, other = (jvp, task.leaves) if mode == "forward" else (vjp, task.outputs)
+    if task.engine == LOOP:
+        return False
+    with task.context():
+        return traits.waits(jax.make_jaxpr(rule)(task.leaves, other))
 
 
 class _Around:

@@ -32,6 +32,9 @@ from gradstab.gradcheck.subject.problem import MODES
 from gradstab.gradcheck.subject.programs import Programs
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
+# An error is clearly seen if the differences' own is so much smaller.
+_CLEAR = 0.25
+
 _ROUNDS = 3  # an accusation is confirmed along two more sets of directions
 
 
@@ -46,9 +49,13 @@ def duels(seen: Examination, plain, found, /) -> list[Finding]:
     Returns:
         At most one finding for each mode.
     """
-    # What differs by less than was asked for does so along every direction.
+    # What differs by less than was asked for, and was clearly seen to, does so along
+    # every direction.
     known = {
-        (g.leaf, g.mode) for g in found if g.proves and g.state in (AGREES, SLIGHT)
+        (g.leaf, g.mode)
+        for g in found
+        if g.proves
+        and (g.state == AGREES or (g.state == SLIGHT and g.bar < _CLEAR * g.error))
     }
     doubtful = [
         g

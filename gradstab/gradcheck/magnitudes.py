@@ -10,6 +10,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.gradcheck.accusations import rule_waits
 from gradstab.gradcheck.convergence import limit_of
 from gradstab.gradcheck.differences.draws import draw
 from gradstab.gradcheck.differences.probes import Probes
@@ -56,7 +57,8 @@ def at_magnitudes(seen: Examination, /) -> Story:
         return Story()
     story = _Magnitudes(seen, own).story()
     # A rule for the limit of an iteration holds only where that is near.
-    return Story() if story.wrong and limit_of(seen).exists else story
+    loops = any(rule_waits(own, g.mode) for g in story.wrong)
+    return Story() if story.wrong and (loops or limit_of(seen).exists) else story
 
 
 class _Magnitudes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradstab.gradcheck import Verdict, check
-from gradstab.gradcheck.stages import INTEGERS
+from gradstab.gradcheck.elsewhere import INTEGERS
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
 
 X = np.random.default_rng(0).standard_normal(8, np.float32)

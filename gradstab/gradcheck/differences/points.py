@@ -78,9 +78,10 @@ def at_random(leaves, rng, /, *, share: float = _SHARE) -> tuple:
     """
     points = []
     for x in _filled(leaves, rng):
-        size = np.where(x == 0, root_mean_square(x), np.abs(x))
+        size = np.where(x == 0, _size(x), np.abs(x))
         sign = rng.choice([-1.0, 1.0], x.shape)
-        points.append(x + share * sign * rng.uniform(0.5, 1.5, x.shape) * size)
+        move = share * sign * rng.uniform(0.5, 1.5, x.shape)
+        points.append(x + move * np.where(np.isfinite(x), size, 0.0))
     return _like(leaves, _in_order(leaves, points))
 
 
@@ -96,7 +97,7 @@ def beside(
         like: leaves whose order is to be that of the point, if any.
     """
     moves = [directions(rng, [x], num=1)[0][0] for x in leaves]
-    sizes = [share * (root_mean_square(x) or 1.0) for x in leaves]
+    sizes = [share * (_size(x) or 1.0) for x in leaves]
     points = map(np.asarray, leaves)
     away = [x + s * v for x, s, v in zip(points, sizes, moves, strict=True)]
     return _like(leaves, _in_order(like, away))
@@ -105,6 +106,12 @@ def beside(
 def _filled(leaves, rng):
     wide = [np.asarray(x, np.float64) for x in leaves]
     return [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in wide]
+
+
+def _size(x) -> float:
+    """The root mean square of the finite entries; zero without any."""
+    finite = np.isfinite(x)
+    return root_mean_square(np.asarray(x)[finite]) if finite.any() else 0.0
 
 
 def _tied(leaves):
@@ -118,7 +125,7 @@ def _tied(leaves):
     tied = []
     for n, x in enumerate(leaves):
         place = np.arange(x.size).reshape(x.shape) % 4
-        level = shared.setdefault(x.shape, x.flat[0] or root_mean_square(x))
+        level = shared.setdefault(x.shape, x.flat[0] or _size(x))
         zero = (place == 0) & (x.size > 1 or (single and n == 0))
         tied.append(np.where(zero, 0.0, np.where(place == 2, level, x)))
     return tied
