@@ -209,7 +209,12 @@ def rule_name(eqn: JaxprEqn, /) -> str:
 
 
 def rule_source(eqn: JaxprEqn, /) -> str:
-    """Where the rule is defined, as ``file:line``; empty if that is unknown."""
+    """Where the rule is defined, as ``file:line``; empty if that is unknown.
+
+    Of a `custom_linear_solve` that is where its solver is.
+    """
+    if eqn.primitive.name == "custom_linear_solve":
+        return _source(eqn.params["jaxprs"].solve.jaxpr.debug_info)
     if (primitive := _hijax(eqn)) is not None:
         source = _line(_user_function(_single(primitive)))
     else:

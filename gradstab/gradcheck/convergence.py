@@ -22,7 +22,6 @@ from gradstab.gradcheck.differences.verdict import (
 )
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
-from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.iterations import CONVERGED, ENDLESS, further
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -63,9 +62,8 @@ class Limit:
         run = self._continued(self._task.f, self._task.leaves)
         self.exists = run is not None
         if run is not None:
-            options = quick_options() if self._task.quick else None
             self._value = lambda point: run(point)[0]
-            self._drift = jax.jit(lambda x: run(x)[1], compiler_options=options)
+            self._drift = self._task.compiled(lambda x: run(x)[1])
             # Where the rule agrees with f not more may be missing.
             enough = min(_MISSING * seen.rtol, CONVERGED)
             self._converges = self._drift_at(self._task.leaves) <= enough

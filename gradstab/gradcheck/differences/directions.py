@@ -16,6 +16,10 @@ NUM_COTANGENTS = 12
 # or output only brings it nearer to 1).
 SIGHT = 0.1
 
+# From so many numbers on what is done to each of them costs more than all else.
+LARGE = 2**14
+_SPLITS = 1e280
+
 
 def directions(rng: np.random.Generator, like, /, *, num: int) -> tuple:
     r"""Random vectors of Euclidean norm :math:`\sqrt{n}`, for ``n`` entries in all.
@@ -34,13 +38,20 @@ def directions(rng: np.random.Generator, like, /, *, num: int) -> tuple:
     >>> np.sum(v**2, axis=1).round(12)
     array([3., 3.])
     """
-    normals = [rng.standard_normal((num, *leaf.shape)) for leaf in like]
-    squares = sum(np.sum(z.reshape(num, -1) ** 2, axis=1) for z in normals)
+    normals = [_normals(rng, (num, *leaf.shape)) for leaf in like]
+    flat = [z.reshape(num, -1) for z in normals]
+    squares = sum(np.einsum("ki,ki->k", z, z, dtype=np.float64) for z in flat)
     radius = np.sqrt(sum(leaf.size for leaf in like) / squares)
     return tuple(
-        (z * radius.reshape(num, *[1] * (z.ndim - 1))).astype(leaf.dtype)
+        (z * radius.reshape(num, *[1] * (z.ndim - 1))).astype(leaf.dtype, copy=False)
         for z, leaf in zip(normals, like, strict=True)
     )
+
+
+def _normals(rng, shape):
+    """Of many numbers few digits are enough: their directions are as random."""
+    size = np.prod(shape)
+    return rng.standard_normal(shape, np.float32 if size > LARGE else np.float64)
 
 
 def few_digits(a, digits: int, /) -> np.ndarray:
@@ -49,5 +60,18 @@ def few_digits(a, digits: int, /) -> np.ndarray:
     >>> few_digits(np.array([0.3, 5.0]), 2)
     array([0.25, 4.  ])
     """
+    if np.size(a) > LARGE and max(float(np.max(a)), -float(np.min(a))) < _SPLITS:
+        return _split(np.asarray(a), digits)
     mantissa, exponent = np.frexp(np.asarray(a, np.float64))
     return np.ldexp(np.round(mantissa * 2.0**digits), exponent - digits)
+
+
+def _split(a, digits):
+    """The same by sums (Dekker), a part that fits a cache at a time."""
+    rounded = np.empty(a.shape)
+    given, result = a.ravel(), rounded.ravel()
+    for start in range(0, a.size, LARGE):
+        part = given[start : start + LARGE].astype(np.float64)
+        above = part * (2.0 ** (53 - digits) + 1)
+        np.subtract(above, above - part, out=result[start : start + LARGE])
+    return rounded

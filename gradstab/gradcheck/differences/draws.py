@@ -92,7 +92,6 @@ def draw(
 ) -> Draw:
     """Fresh directions for a problem at a point; for the options see `Prober`."""
     held = held_entries(point) if held is None else held
-    free = [np.where(h, 0.0, np.asarray(x)) for x, h in zip(point, held, strict=True)]
     sizes = [size(x, h) for x, h in zip(point, held, strict=True)]
     if reach is not None:
         sizes = [s * r for s, r in zip(sizes, reach, strict=True)]
@@ -107,11 +106,14 @@ def draw(
         for v, x in zip(tangents, own.leaves, strict=True)
     ]
     if proportional:
+        pairs = zip(point, held, strict=True)
+        free = [np.where(h, 0.0, np.asarray(x)) for x, h in pairs]
         chosen = [
             (v * shares(x)).astype(v.dtype) for v, x in zip(chosen, free, strict=True)
         ]
     chosen = [
-        np.where(h, v.dtype.type(0), v) for v, h in zip(chosen, held, strict=True)
+        np.where(h, v.dtype.type(0), v) if h.any() else v
+        for v, h in zip(chosen, held, strict=True)
     ]
     return Draw(
         tuple(chosen),

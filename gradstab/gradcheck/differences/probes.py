@@ -7,12 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.differences.by_output import (
-    by_output,
     columns_of,
     sizes_of_outputs,
 )
-from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, NUM_TANGENTS
+from gradstab.gradcheck.differences.directions import (
+    LARGE,
+    NUM_COTANGENTS,
+    NUM_TANGENTS,
+)
 from gradstab.gradcheck.differences.draws import Draw, draw, steps
+from gradstab.gradcheck.differences.shown import shown
 from gradstab.gradcheck.differences.steps import ladder, replicates
 from gradstab.gradcheck.differences.tables import (
     norm,
@@ -34,9 +38,6 @@ _NEAR = 2.0**-3
 
 # Rounding of a derivative whose terms cancel, in units of f's value over the argument.
 CANCELLED = 100
-
-# With so many entries the correction for rounding them doubles the cost of a probe.
-_LARGE = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +230,7 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
     columns = columns_of(outputs, draw.outputs)
     value = tables["value"][columns]
     size = unit(value)
+    middle = value / size
     cotangents = vectors(draw.cotangents)[:, columns] * size
     ends = np.cumsum([outputs[n].size for n in watched])[:-1]
     probes = []
@@ -236,20 +238,19 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
     known = None if _rounds_little(point) else anchor
     turns = programs.ends(point, draw, known, i, k, moved)
     for where, there, here, nudge in turns:
-        there, here = (vectors(y)[:, columns] / size for y in (there, here))
-        change = there - here
-        bend = change - 2 * (value / size - here)
+        there, here = (vectors(y)[:, columns] for y in (there, here))
+        seen = shown(there, here, middle, cotangents, size, ends)
         expected = 2 * h[where, None] * slopes[i[where], k[where]]
-        residual = change @ cotangents.T - expected + nudge.reshape(len(change), -1)
+        residual = seen["products"] - expected + nudge.reshape(len(there), -1)
         probes.append(
             {
                 "residual": residual / (2 * h[where, None]),
-                "norm": size * norm(there),
-                "moved": size * norm(change),
-                "bend": size * norm(bend) / (2 * h[where]),
-                "jump": _least(change),
-                "norms": size * by_output(there, ends),
-                "slopes_of": size * by_output(change, ends) / (2 * h[where, None]),
+                "norm": size * seen["norm"],
+                "moved": size * seen["moved"],
+                "bend": size * seen["bend"] / (2 * h[where]),
+                "jump": seen["jump"],
+                "norms": size * seen["norms"],
+                "slopes_of": size * seen["changes"] / (2 * h[where, None]),
             }
         )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
@@ -265,7 +266,8 @@ def _differences(programs, point, draw, tables, steps, moves) -> dict:
 def _rounds_little(point) -> bool:
     """Whether rounding x + h v, at 1e-16 of x, is not worth the price of correcting."""
     size = sum(x.size for x in point)
-    return size > _LARGE and all(x.dtype == np.float64 for x in point)
+    # With so many entries the correction doubles the cost of a probe.
+    return size > LARGE and all(x.dtype == np.float64 for x in point)
 
 
 def _narrow(h, point):
@@ -277,6 +279,8 @@ def _anchor(tables, draw):
     """The finite part of the gradients, and its entries; zero without gradients."""
     if "gradients" not in tables:
         return None, np.zeros((len(draw.weights), NUM_TANGENTS, NUM_COTANGENTS))
+    if all(np.all(np.isfinite(g)) for g in tables["gradients"]):
+        return tables["gradients"], tables["reverse"]
     finite = tuple(
         np.where(np.isfinite(g), g, g.dtype.type(0)) for g in tables["gradients"]
     )
@@ -355,8 +359,3 @@ def _extended(near: Probes, far: Probes) -> Probes:
     if len(near.sizes):
         both["sizes"] = np.where(near.still & (far.sizes == 0), 0.0, near.sizes)
     return dataclasses.replace(near, jump=min(near.jump, far.jump), **both)
-
-
-def _least(change):
-    """The smallest magnitude that is not zero; infinite if there is none."""
-    return np.min(np.where(change == 0, np.inf, np.abs(change)), axis=-1)

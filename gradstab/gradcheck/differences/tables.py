@@ -7,6 +7,9 @@ from gradstab.gradcheck.differences.draws import Draw
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.programs import Programs
 
+# The squares of numbers between this and its inverse are numbers.
+_AVERAGE = 1e120
+
 
 def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
     """What the rules of a function say along the directions.
@@ -47,7 +50,10 @@ def paired(draw: Draw, gradients, /) -> np.ndarray:
     # What is not moved may have a slope of any kind: 0 * inf is not a number.
     triples = zip(draw.tangents, gradients, draw.held, strict=True)
     tables = np.stack(
-        [vectors([v]) @ vectors([np.where(h, 0.0, g)]).T for v, g, h in triples]
+        [
+            vectors([v]) @ vectors([np.where(h, 0.0, g) if h.any() else g]).T
+            for v, g, h in triples
+        ]
     )
     alone = len(draw.tangents)
     together = [np.tensordot(row, tables, 1) for row in draw.weights[alone:]]
@@ -78,6 +84,10 @@ def norm(rows, /) -> np.ndarray:
     >>> norm(np.array([[3e300, 4e300], [3e-9, 4e-9]]))
     array([5.e+300, 5.e-009])
     """
+    with np.errstate(all="ignore"):
+        plain = np.sqrt(np.einsum("...i,...i->...", rows, rows))
+    if np.all((plain > 1 / _AVERAGE) & (plain < _AVERAGE)):
+        return plain
     size = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
     size = np.where((size > 0) & np.isfinite(size), size, 1.0)
     return size[..., 0] * np.sqrt(np.sum(np.square(rows / size), axis=-1))

@@ -16,6 +16,7 @@ import numpy as np
 from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
+from gradstab.gradcheck.subject.compiling import run_few_times
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.time_limit import still_in_time
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -28,9 +29,6 @@ _MARGIN = 8.0
 # The product of an error with two random vectors is by chance as much larger than the
 # error itself, or more, once in 400.
 LUCK = 3.0
-
-# The programs are run a few times only: most of the cost is compiling them.
-_QUICK = {"xla_backend_optimization_level": 0}
 
 # What goes wrong when code is traced, or run, in another way than its own.
 UNTRIED = (
@@ -152,7 +150,8 @@ def judge(
     """
     closed, shape = jax.make_jaxpr(program, return_shape=True)(*inputs[0])
     tree = jax.tree.structure(shape)
-    compiled = jax.jit(_compat.closed_function(closed), compiler_options=_QUICK)
+    options = run_few_times(quick=problem.quick)
+    compiled = jax.jit(_compat.closed_function(closed), compiler_options=options)
 
     def run(*arrays):
         still_in_time()
@@ -167,7 +166,7 @@ def judge(
         return tuple(map(_identity, found, floors))
     if rounding.iterates(closed):
         return tuple(map(_converged, found, floors))
-    draws = _draws(closed, tree, inputs, [n for n, _ in others], rng)
+    draws = _draws(closed, tree, inputs, [n for n, _ in others], rng, options)
     try:
         spreads = _spreads(found, [laws(draw) for draw in draws])
     except UNTRIED as error:
@@ -186,9 +185,9 @@ def not_tried(name: str, reason, /) -> Identity:
     return Identity(0.0, np.inf, name, "", True, f"not tried: {reason}")
 
 
-def _draws(closed, tree, inputs, numbers, rng):
+def _draws(closed, tree, inputs, numbers, rng, options):
     """The results that `laws` takes, as often as asked, with redrawn rounding."""
-    run = jax.jit(rounding.redrawn(closed), compiler_options=_QUICK)
+    run = jax.jit(rounding.redrawn(closed), compiler_options=options)
 
     def once(seed, arrays):
         return _host(tree, run(np.uint32(seed), *jax.tree.leaves(arrays)))

@@ -1,16 +1,14 @@
 """Laws of a rule that may keep something between its calls: tracing it shows them."""
 
-import re
-
 import jax
 import numpy as np
 
-from gradstab import _compat, _tree
+from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws.dependence import read_by
 from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
-from gradstab.gradcheck.laws.rounding import equations
 from gradstab.gradcheck.subject.problem import Problem
+from gradstab.gradcheck.subject.sameness import same
 
 _AGAIN = "traced again"
 _BETWEEN = "calls that overlap"
@@ -20,7 +18,7 @@ def program_of(f, point, /):
     """The program of a function of leaves; None if it changes when traced again."""
     # A new function each time: JAX remembers those that it has traced.
     first, second = (jax.make_jaxpr(lambda p: f(p))(point) for _ in range(2))
-    return first if _same(first, second) else None
+    return first if same(first, second) else None
 
 
 def retraced(
@@ -49,7 +47,7 @@ def retraced(
     if "reverse" not in problem.modes:
         return ()
     first, second = (_traced(problem.f, given) for _ in range(2))
-    if _same(first, second):
+    if same(first, second):
         found = (_held(_AGAIN, "tracing the VJP again makes the same program"),)
     else:
         found = _compared(problem, given, first, second, rng, rtol)
@@ -62,32 +60,6 @@ def _traced(f, given):
         return [*value, *pullback(w)[0]]
 
     return jax.make_jaxpr(values_and_gradients)(*given)
-
-
-def _same(one, other) -> bool:
-    """Whether two programs are the same text with the same numbers."""
-    if _text(one) != _text(other):
-        return False
-    pairs = zip(_numbers(one), _numbers(other), strict=True)
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
-
-
-def _text(closed):
-    return re.sub(r"0x[0-9a-f]+", "", str(closed))  # addresses of functions
-
-
-def _numbers(closed):
-    """All literals and constants."""
-    literals = [
-        atom.val
-        for eqn in equations(closed)
-        for atom in eqn.invars
-        if isinstance(atom, _compat.Literal)
-    ]
-    values = [*literals, *(value for _, value in _compat.constants(closed))]
-    arrays = [np.asarray(a) for a in values if not _tree.is_key(a)]
-    # The derivative of an integer has nothing to compare.
-    return [a for a in arrays if a.dtype != jax.dtypes.float0]
 
 
 def _compared(problem, given, first, second, rng, rtol):

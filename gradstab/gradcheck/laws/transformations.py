@@ -19,24 +19,13 @@ from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
 from gradstab.gradcheck.laws.retracing import program_of
 from gradstab.gradcheck.laws.rounding import equations
+from gradstab.gradcheck.subject import traits
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import exact_combinations
 
 _ALL = "transformations"
 _PARTLY = "vmap over some arguments"
-
-# What differentiates, or is mapped, as its author says. All else is JAX's own.
-_FOREIGN = {
-    "custom_vmap_call",
-    "custom_linear_solve",
-    "custom_transpose_call",
-    "linear_call",
-    "pure_callback",
-    "io_callback",
-    "ffi_call",
-    "pallas_call",
-}
 
 # Run eagerly, every kind of operation is compiled by itself; so many are worth it.
 _MAX_EAGER = 16
@@ -81,10 +70,8 @@ def transformations(
         program = program_of(problem.f, point)
         if program is None:
             return (not_tried(_ALL, "f is traced to another program each time"),)
-        if not _has_rules(program):
-            return (
-                not_tried(_ALL, "f has no rule or kernel of its own to be dropped"),
-            )
+        if reason := _nothing_to_try(program):
+            return (not_tried(_ALL, reason),)
         return _tried(problem, point, rng, rtol)
 
 
@@ -135,11 +122,15 @@ class _Form:
         return jax.tree.unflatten(self.tree, flat)
 
 
-def _has_rules(closed) -> bool:
-    return any(
-        _compat.is_rule(eqn) or eqn.primitive.name in _FOREIGN
-        for eqn in equations(closed)
-    )
+def _nothing_to_try(closed) -> str:
+    """Why no rule or kernel of a program is worth its price; empty if one is."""
+    special = [eqn for eqn in equations(closed) if not traits.is_plain(eqn)]
+    if not special:
+        return "f has no rule or kernel of its own to be dropped"
+    size = sum(1 for _ in equations(closed))
+    if size > traits.LARGE and not any(map(traits.is_of_users, special)):
+        return "f is large, and its rules are JAX's own"
+    return ""
 
 
 def _plain_derivative(problem) -> Callable:

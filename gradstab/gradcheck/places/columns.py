@@ -64,10 +64,10 @@ class Columns:
         self._spent = 0
         static = problem.f, leaf, self.lanes
         moving = truth or problem.f, leaf, self.lanes
-        self._differences = jax.jit(functools.partial(_differences, *moving))
-        self._tangents = jax.jit(functools.partial(_tangents, *static))
+        self._differences = problem.compiled(functools.partial(_differences, *moving))
+        self._tangents = problem.compiled(functools.partial(_tangents, *static))
         static = problem.f, leaf, self.row_lanes, problem.outputs
-        self._gradients = jax.jit(functools.partial(_gradients, *static))
+        self._gradients = problem.compiled(functools.partial(_gradients, *static))
 
     @property
     def evaluations(self) -> int:

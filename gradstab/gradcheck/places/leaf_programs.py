@@ -46,7 +46,8 @@ class LeafPrograms:
         footprint = max(problem.footprint, x.nbytes + 8 * self.num_outputs)
         lanes = int(max(1, min(LANES, max_bytes // footprint)))
         turns = functools.partial(TURNS[problem.engine], lanes=lanes)
-        compiled = jax.jit if problem.engine != LOOP else (lambda program: program)
+        traced = problem.engine != LOOP
+        compiled = problem.compiled if traced else (lambda program: program)
         f = problem.f
         self._f = compiled(functools.partial(_values, truth or f, leaf, turns))
         self._vjp = compiled(functools.partial(_pull, f, self.alike, turns))

@@ -18,8 +18,10 @@ from gradstab.gradcheck.subject.abilities import (
     program,
 )
 from gradstab.gradcheck.subject.arguments import floating_part
+from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.dependence import moved_results
 from gradstab.gradcheck.subject.host_calls import hosted, trouble
+from gradstab.gradcheck.subject.sameness import same
 from gradstab.gradcheck.subject.settings import settings
 from gradstab.gradcheck.subject.unrounded import unrounded
 
@@ -79,6 +81,8 @@ class Problem:
         has_rules: whether f holds custom rules of differentiation.
         users_rules: whether one of them is not JAX's own.
         quick: whether its programs are better compiled fast than well.
+        once: whether f is large, JAX's own all through and traced into the same program
+            again: then it is not compiled again to see whether it repeats.
         output_names: of the outputs, such as ``output['loss']``.
         hosted: whether f or its rules call functions of the host.
     """
@@ -102,6 +106,7 @@ class Problem:
     users_rules: bool = False
     quick: bool = False
     hosted: bool = False
+    once: bool = False
     output_names: tuple[str, ...] = ()
 
     @property
@@ -134,6 +139,11 @@ class Problem:
     def context(self):
         """The JAX settings under which f is called."""
         return settings(wide=self.wide, everywhere=self.hosted)
+
+    def compiled(self, program: Callable, /):
+        """A program of f's, to be compiled when it is first called."""
+        options = quick_options() if self.quick else None
+        return jax.jit(program, compiler_options=options)
 
     def like_f(self, g: Callable, /) -> Callable:
         """Another function of f's arguments, of the leaves and in the precision of `f`.
@@ -274,14 +284,14 @@ def _own(f, args, lifted) -> Problem | None:
     """The problem in the precision of the arguments; None if that is float64."""
     with settings(wide=False):
         try:
-            own = _trace(f, args, lifted.modes, None)
+            own = _trace(f, args, lifted.modes, None, like=lifted)
         except REFUSALS:
             return None
     alike = [y.shape for y in own.outputs] == [y.shape for y in lifted.outputs]
     return own if alike and own.dtype != jnp.float64 else None
 
 
-def _trace(f, args, modes, dtype) -> Problem:
+def _trace(f, args, modes, dtype, *, like: Problem | None = None) -> Problem:
     of_leaves, point, names = floating_part(args, dtype)
     output_names: list[str] = []
     lone = of_leaves(f, output_names)
@@ -291,9 +301,13 @@ def _trace(f, args, modes, dtype) -> Problem:
     if not outputs:
         raise ValueError("nothing to check: f returns no floating array.")
     compiles = closed is None or not _is_scattered(lone, point, closed)
-    modes, engine, notes = abilities(
-        lone, point, outputs, modes, closed if compiles else None
-    )
+    once = closed is not None and _repeats(lone, point, closed)
+    if like is not None and like.once and once:
+        modes, engine, notes = like.modes, like.engine, like.notes
+    else:
+        modes, engine, notes = abilities(
+            lone, point, outputs, modes, closed if compiles else None
+        )
     if not compiles:  # not for the reason that this note gives
         notes = (*notes[:-1], _SCATTERED)
     has_rules = closed is None or traits.has_rules(closed)
@@ -333,7 +347,17 @@ def _trace(f, args, modes, dtype) -> Problem:
         and footprint <= _SMALL
         and not traits.convolves(closed),
         output_names=tuple(output_names),
+        once=once,
     )
+
+
+def _repeats(f, point, closed) -> bool:
+    """Whether f is large, JAX's own, and traced into the same program again."""
+    if not traits.is_large_and_plain(closed):
+        return False
+    # A new function: JAX remembers those that it has traced.
+    again = program(lambda leaves: f(leaves), point)
+    return again is not None and same(closed, again)
 
 
 def _is_scattered(f, point, closed) -> bool:

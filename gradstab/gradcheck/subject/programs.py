@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.subject.abilities import LOOP, MAP
-from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.iterations import limit, limited
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.time_limit import still_in_time
@@ -29,7 +28,7 @@ class Programs:
         f = problem.f if f is None else f
         turns = functools.partial(_TURNS.get(problem.engine, _mapped), lanes=lanes)
         programs = (
-            functools.partial(_rules, f, problem.modes, turns),
+            functools.partial(_rules, f, problem, turns),
             functools.partial(_ends, f, turns),
         )
         if problem.limit:
@@ -38,18 +37,14 @@ class Programs:
         unseen = problem.has_rules and not problem.limit and problem.engine != LOOP
         self._unseen = programs[0] if unseen else None
         if problem.engine != LOOP:
-            programs = map(self._compiled, programs)
+            programs = map(problem.compiled, programs)
         self._rules, self._ends = programs
-
-    def _compiled(self, program):
-        options = quick_options() if self.problem.quick else None
-        return jax.jit(program, compiler_options=options)
 
     def _end_loops(self, rules, given):
         compiled: Any = self._rules
         most = limit(compiled.trace(*given).jaxpr, given)
         if most:
-            self._rules = self._compiled(limited(rules, most))
+            self._rules = self.problem.compiled(limited(rules, most))
 
     def rules(self, point, draw) -> dict:
         """The value of f and the rows of its Jacobian that the rules give.
@@ -98,16 +93,23 @@ class Programs:
             # The last turn is filled up: a program of another shape costs more.
             probes = [np.resize(a[where], lanes) for a in (i, k, h)]
             with self.problem.context():
-                out = jax.device_get(self._ends(*fixed, *probes))
+                both, nudge = jax.device_get(self._ends(*fixed, *probes))
             count = where.stop - start
-            yield where, *jax.tree.map(lambda a, n=count: a[:n], out)
+            there, here = (
+                tuple(y[first : first + count] for y in both) for first in (0, lanes)
+            )
+            yield where, there, here, nudge[:count]
 
 
-def _rules(f, modes, turns, point, tangents, weights, cotangents):
-    # Traced again and kept apart by the barrier: the same value, unless f is random.
-    found = {"value": f(point), "again": f(jax.lax.optimization_barrier(point))}
-    pair = jax.tree.map(lambda x: jnp.stack([x, x + x * 2.0**-7]), tuple(point))
-    found["mapped"] = tuple(y[0] for y in turns(f, pair))
+def _rules(f, problem, turns, point, tangents, weights, cotangents):
+    value = f(point)
+    found = {"value": value, "again": value, "mapped": value}
+    if not problem.once:
+        # Traced again and kept apart by the barrier: the same value, unless random.
+        found["again"] = f(jax.lax.optimization_barrier(point))
+        pair = jax.tree.map(lambda x: jnp.stack([x, x + x * 2.0**-7]), tuple(point))
+        found["mapped"] = tuple(y[0] for y in turns(f, pair))
+    modes = problem.modes
     if "reverse" in modes:
         _, pullback = jax.vjp(f, point)
         (found["reverse"],) = turns(pullback, cotangents)
@@ -137,10 +139,8 @@ def _ends(f, turns, point, tangents, weights, anchor, i, k, h):
         return there, here, nudge
 
     there, here, nudge = jax.vmap(probe)(i, k, h)
-    both = jax.tree.map(lambda a, b: jnp.stack([a, b], axis=1), there, here)
-    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), both)
-    out = turns(f, flat, lanes=2 * len(i))
-    return (*(tuple(y[side::2] for y in out) for side in (0, 1)), nudge)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), there, here)
+    return turns(f, both, lanes=2 * len(i)), nudge
 
 
 def _move(tangents, weights, i, k, h):

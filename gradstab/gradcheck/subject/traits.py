@@ -32,6 +32,26 @@ _MOVES = frozenset(
     }
 )
 
+# What differentiates, or is mapped, as its author says. All else is JAX's own.
+_FOREIGN = frozenset(
+    {
+        "custom_vmap_call",
+        "custom_transpose_call",
+        "linear_call",
+        "pure_callback",
+        "io_callback",
+        "ffi_call",
+        "pallas_call",
+    }
+)
+
+# Other numbers when mapped, whatever their arguments.
+_RANDOM = frozenset({"rng_bit_generator", "rng_uniform"})
+
+# A program of more equations takes seconds to compile with all that is asked of it. A
+# sampler is one equation and some hundred operations.
+LARGE = 64
+
 _JAX = str(pathlib.Path(jax.__file__).parent)
 
 
@@ -58,8 +78,33 @@ def has_rules(jaxpr, /) -> bool:
 
 def has_rules_of_users(jaxpr, /) -> bool:
     """Whether one of the rules is not JAX's own."""
-    rules = filter(_compat.is_rule, equations(jaxpr))
-    return any(not _compat.rule_source(eqn).startswith(_JAX) for eqn in rules)
+    return any(map(is_of_users, filter(_compat.is_rule, equations(jaxpr))))
+
+
+def is_plain(eqn, /) -> bool:
+    """Whether JAX itself says how to differentiate and map the equation."""
+    if eqn.primitive.name in _FOREIGN or _compat.is_rule(eqn):
+        return False
+    solves = eqn.primitive.name == "custom_linear_solve"
+    return not solves or _compat.rule_source(eqn).startswith(_JAX)
+
+
+def is_large_and_plain(jaxpr, /) -> bool:
+    """Whether a program costs much to compile, and is JAX's own all through.
+
+    Then it has no two values for the same arguments, mapped or not, and the laws of
+    its derivatives are JAX's own.
+    """
+    eqns = list(equations(jaxpr))
+    plain = all(is_plain(eqn) and eqn.primitive.name not in _RANDOM for eqn in eqns)
+    large = len(eqns) > LARGE or samples(jaxpr)
+    return large and plain and not jaxpr.effects
+
+
+def is_of_users(eqn, /) -> bool:
+    """Whether someone else than JAX says it: its rule is not in JAX's own files."""
+    rule = _compat.is_rule(eqn) and _compat.rule_source(eqn).startswith(_JAX)
+    return not rule and not is_plain(eqn)
 
 
 def is_nothing_but_rules(f, point, /) -> bool:
