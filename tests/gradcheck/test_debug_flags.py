@@ -36,7 +36,7 @@ def wrong(x):
 
 CASES = {
     "ends at zero": (jnp.log, (X,), Verdict.PASS),
-    "minus infinity": (jax.nn.softplus, (-np.inf,), Verdict.PASS),
+    "minus infinity": (jax.nn.softplus, (-np.inf,), Verdict.INCONCLUSIVE),
     "a pole": (lambda x: 1 / x, (X,), Verdict.PASS),
     "overflows beside": (lambda x: jnp.exp(40 * x), (X,), Verdict.PASS),
     "mixes dtypes": (lambda x: np.arange(3) * x * np.float32(2), (X,), Verdict.PASS),

@@ -33,7 +33,7 @@ def judged(f):
 
 
 def test_a_rule_that_its_body_contradicts_is_accused_where_both_differ_most():
-    result = judged(mean_square(-1))
+    result = judged(mean_square(0.5))
     assert result.verdict is Verdict.FAIL
     assert "wrong reverse derivative" in result.reason
 

@@ -59,7 +59,7 @@ def ladder(dtype, /) -> np.ndarray:
     a difference is mostly rounding.
 
     >>> ladder(jnp.float32)[:4]
-    array([0.5    , 0.25   , 0.125  , 0.0625 ])
+    array([0.5   , 0.25  , 0.125 , 0.0625])
     """
     exponents = np.array([*range(1, 6), *range(7, 13, 2), *range(14, 60, 3)])
     finest = max(0.7 * jnp.finfo(dtype).nmant, 4)
