@@ -217,6 +217,8 @@ def rule_source(eqn: JaxprEqn, /) -> str:
         return _source(eqn.params["jaxprs"].solve.jaxpr.debug_info)
     if (primitive := _hijax(eqn)) is not None:
         source = _line(_user_function(_single(primitive)))
+        if _own_class(_single(primitive)) not in _HI_RULES:
+            return source
     else:
         rule = eqn.params.get("bwd") or eqn.params.get("jvp_jaxpr_fun")
         source = _source(getattr(rule, "debug_info", None))

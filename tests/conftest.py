@@ -26,8 +26,16 @@ def pytest_addoption(parser):
     parser.addoption("--part", default="1/1", metavar="K/N", help="the K-th of N parts")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Keep the tests of the part that is wanted; all parts together are all tests."""
+    """Keep the tests of the part that is wanted; all parts together are all tests.
+
+    Of many cases of one kind a fifth is quick, and the others are slow.
+    """
+    for item in items:
+        many = item.get_closest_marker("cases") is not None
+        if many and zlib.crc32(item.name.encode()) % 5:
+            item.add_marker(pytest.mark.slow)
     part, num_parts = map(int, config.getoption("--part").split("/"))
     chosen = {True: [], False: []}
     for item in items:

@@ -12,7 +12,7 @@ X = jnp.linspace(0.5, 2.0, 5)
 ONE = np.eye(5)[2]
 SCATTERED = np.random.default_rng(0).choice([-1.0, 1.0], 5)
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 
 def check(f, *args, **options):

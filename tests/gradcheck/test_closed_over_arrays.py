@@ -9,6 +9,8 @@ import gradstab as gs
 from gradstab.gradcheck import check
 from gradstab.gradcheck.findings import Verdict
 
+pytestmark = pytest.mark.cases
+
 SCALE = np.array([0.5, 1.0, 2.0])
 PLACES = np.array([2, 0, 1])
 

@@ -7,7 +7,7 @@ import pytest
 
 from gradstab.gradcheck import Verdict, check
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 X = np.linspace(-1, 1, 6, dtype=np.float32)
 MATRIX = np.float32([[3, 1, 0], [1, 4, 2], [0.5, 0, 5]])

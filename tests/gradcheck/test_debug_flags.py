@@ -10,7 +10,7 @@ import pytest
 from gradstab.gradcheck import Verdict, audit, check
 from gradstab.testing import check_grads
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 FLAGS = {
     "debug_nans": lambda: jax.debug_nans(True),

@@ -10,6 +10,8 @@ from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.differences.probes import Prober
 from gradstab.gradcheck.subject.problem import problem
 
+pytestmark = pytest.mark.cases
+
 X = np.float32([0.5, 0.8])
 
 

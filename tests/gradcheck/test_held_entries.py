@@ -11,6 +11,8 @@ from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.held import held
 from gradstab.gradcheck.subject.problem import problem
 
+pytestmark = pytest.mark.cases
+
 INF = np.inf
 LOGITS = np.float32([-INF, 0.3, -0.2, 0.8])
 SCORES = normal(0, 4, 4)

@@ -8,6 +8,8 @@ from hijax_primitives import Plain, WithBoth, WithJVP, WithVJP, of
 
 import gradstab as gs
 
+pytestmark = pytest.mark.cases
+
 X = np.float32([0.3, -0.7, 1.1])
 QUICK = {"transformations": False, "locate": False, "at": "given"}
 

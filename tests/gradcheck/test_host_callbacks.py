@@ -11,7 +11,7 @@ from jax.experimental import io_callback
 from gradstab.gradcheck import Verdict, audit, check
 from gradstab.testing import check_grads
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 OPTIONS = {"transformations": False, "locate": False, "at": "given"}
 

@@ -12,6 +12,8 @@ from gradstab import Verdict
 from gradstab.gradcheck.subject import traits
 from gradstab.gradcheck.subject.iterations import further, limit, limited
 
+pytestmark = pytest.mark.cases
+
 X = jnp.linspace(0.5, 2, 5, dtype=jnp.float32)
 T = np.float32([0.3, 0.9])
 

@@ -15,6 +15,8 @@ from gradstab.gradcheck.laws.identities import identities
 from gradstab.gradcheck.subject.problem import problem
 from gradstab.testing import assert_grads
 
+pytestmark = pytest.mark.cases
+
 X = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
 QUICK = {"at": "given", "transformations": False, "locate": False}
 

@@ -14,7 +14,7 @@ from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject.problem import problem
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 
 def check(f, *args, **options):

@@ -36,7 +36,9 @@ def called_back(x):
 
 def test_a_large_function_of_jaxs_own_operations_is_compiled_once():
     assert problem(many(jnp.tanh), (X,)).once
-    assert problem(jax.scipy.linalg.expm, (X,)).once
+    matrix_function = problem(jax.scipy.linalg.expm, (X,))
+    # The newest JAX writes a part of it as a primitive with a rule.
+    assert matrix_function.once or matrix_function.has_rules
 
 
 @pytest.mark.parametrize("g", [with_rule, called_back, jax.nn.relu])

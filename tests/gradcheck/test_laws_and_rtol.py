@@ -14,7 +14,7 @@ from gradstab.gradcheck.laws.second_order import hessian_symmetry
 from gradstab.gradcheck.laws.transformations import transformations
 from gradstab.gradcheck.subject.problem import problem
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 X = np.random.default_rng(0).uniform(0.5, 1.5, 12)
 QUICK = {"at": "given", "locate": False}

@@ -9,6 +9,8 @@ import pytest
 import gradstab as gs
 from gradstab import Verdict
 
+pytestmark = pytest.mark.cases
+
 X = jnp.linspace(0.1, 2, 8, dtype=jnp.float32)
 
 quick = functools.partial(gs.check, transformations=False, locate=False)

@@ -7,6 +7,8 @@ import pytest
 
 from gradstab.gradcheck import Verdict, check
 
+pytestmark = pytest.mark.cases
+
 X = np.linspace(-2, 3, 7, dtype=np.float32)
 
 

@@ -9,6 +9,8 @@ from jax.experimental import sparse
 import gradstab as gs
 from gradstab.testing import check_grads
 
+pytestmark = pytest.mark.cases
+
 X = np.float32([0.3, -0.2, 0.8])
 QUICK = {"transformations": False, "locate": False, "at": "given"}
 

@@ -16,6 +16,8 @@ from gradstab.gradcheck.differences.points import (
 )
 from gradstab.gradcheck.differences.structure import lost
 
+pytestmark = pytest.mark.cases
+
 X = np.float32([0.3, -1.0, 2.0, 0.7, 1.1])
 POSITIVE = np.abs(X)
 MATRIX = np.random.default_rng(0).standard_normal((5, 5), np.float32)

@@ -8,6 +8,8 @@ import pytest
 from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.subject.arguments import of_other_shapes
 
+pytestmark = pytest.mark.cases
+
 
 def normal(*shape):
     return np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -9,6 +9,8 @@ from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.elsewhere import INTEGERS
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
 
+pytestmark = pytest.mark.cases
+
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 ALL = np.ones(8, bool)
 EACH = np.arange(8)

@@ -13,7 +13,7 @@ X = jnp.array([0.3, -0.7, 1.2, 0.5])
 BATCH = np.random.default_rng(0).standard_normal((64, 3), np.float32)
 PARAMS = {"w": jnp.full((3, 2), 0.3), "b": jnp.array([1.0, 2.0])}
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 
 def check(f, *args, **options):

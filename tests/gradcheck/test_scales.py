@@ -10,6 +10,8 @@ import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.differences.ladders import Ladder, levels
 
+pytestmark = pytest.mark.cases
+
 
 def check(f, *args, **options):
     options = {"at": "given", "transformations": False, "locate": False} | options

@@ -9,6 +9,8 @@ from located import with_vjp
 import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 
+pytestmark = pytest.mark.cases
+
 
 def check(f, *args, **options):
     options = {"at": "given", "transformations": False, "locate": False} | options

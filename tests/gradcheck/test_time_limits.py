@@ -16,6 +16,8 @@ from gradstab.gradcheck.subject.time_limit import (
     time_limit,
 )
 
+pytestmark = pytest.mark.cases
+
 quick = functools.partial(gs.check, transformations=False, locate=False)
 
 

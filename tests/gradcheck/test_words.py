@@ -9,7 +9,7 @@ import gradstab as gs
 from gradstab.gradcheck.places.hints.factors import named_factor
 from gradstab.gradcheck.subject.problem import problem
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 X = np.linspace(0.5, 2, 5)
 Z = np.array([0.3 + 0.7j, 1 - 0.2j])

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 import gradstab as gs
 from gradstab.network import find_layers
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 FLAGS = ("jax_custom_vjp3", "jax_custom_jvp3", "jax_remat3")
 CHOICES = [(flag,) for flag in FLAGS] + [FLAGS]

@@ -12,7 +12,7 @@ import pytest
 from gradstab import testing
 from gradstab.testing import check_grads, check_jvp, check_vjp
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 X = np.linspace(-1, 1, 5, dtype=np.float32)
 QUICK = {"at": "given", "transformations": False, "locate": False}

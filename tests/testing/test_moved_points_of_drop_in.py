@@ -7,7 +7,7 @@ import pytest
 
 from gradstab.testing import check_grads, contract
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 QUICK = {"transformations": False, "locate": False}
 LOW, X, HIGH = (np.float32(x) for x in ([-1] * 3, [-2, 0.5, 3], [1] * 3))

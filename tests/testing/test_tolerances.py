@@ -9,7 +9,7 @@ from jax.custom_derivatives import linear_call
 from gradstab.testing import check_grads
 from gradstab.testing.tolerances import tolerances
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 X = np.linspace(-1, 1, 5, dtype=np.float32)
 QUICK = {"at": "given", "transformations": False, "locate": False}
