@@ -6,7 +6,7 @@ import numpy as np
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.structure import lost
 from gradstab.gradcheck.differences.verdict import DIFFERS, differences, kink
-from gradstab.gradcheck.examination import TOGETHER, Examination, Look
+from gradstab.gradcheck.examination import TOGETHER, Examination, Look, has_ties
 from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
 from gradstab.gradcheck.subject import bodies, traits
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
@@ -50,7 +50,9 @@ def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Findin
         or (_is_smooth(seen, look, g) and not rule_waits(seen.problem, g.mode))
     ]
     # What is expected on purpose is expected at kinks too.
-    if EXPECTED in seen.others or not wrong or where not in points.DEGENERATE:
+    if EXPECTED in seen.others or not wrong:
+        return wrong
+    if where not in points.DEGENERATE and not has_ties(point):
         return wrong
     around = _Around(seen, point)
     alone = {_key(g) for g in wrong if around.is_no_choice(g)}

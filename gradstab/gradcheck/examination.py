@@ -254,7 +254,7 @@ class Examination:
 
     def _along_ties(self, look, point, where, way) -> Look:
         """The kinks that are errors where ties are kept, if two looks say so."""
-        if all(g.state != KINK for g in look.findings) or not _has_ties(point):
+        if all(g.state != KINK for g in look.findings) or not has_ties(point):
             return look
         fixed = {"held": way["held"]} if "held" in way else {}
         tied = [self.look(point, where=where, tied=True, **fixed) for _ in range(2)]
@@ -377,7 +377,8 @@ def _merged(look, other) -> Look:
     return Look("", tuple(one.finding for one in found.values()), other.seen, found)
 
 
-def _has_ties(point) -> bool:
+def has_ties(point, /) -> bool:
+    """Whether two entries of the leaves are equal."""
     values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
     return len(np.unique(values)) < len(values)
 

@@ -75,9 +75,10 @@ class Acceptance:
 
     def _atol(self, leaf) -> float:
         size = self._sizes.get(leaf)
+        atol = self.tolerances.absolute(lifted=self._task.wide)
         if self.tolerances.by_user or self._task.iterates or size is None:
-            return self.tolerances.atol
-        return self.tolerances.atol * min(1.0, size.typical)
+            return atol
+        return atol * min(1.0, size.typical)
 
     @functools.cached_property
     def _task(self) -> Problem:

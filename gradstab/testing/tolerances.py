@@ -56,6 +56,10 @@ class Tolerances:
         """The relative part for a function that was, or was not, lifted to float64."""
         return min(self.rtol, _LIFTED) if lifted and self.default else self.rtol
 
+    def absolute(self, *, lifted: bool) -> float:
+        """The absolute part, likewise."""
+        return min(self.atol, _LIFTED) if lifted and not self.by_user else self.atol
+
 
 def tolerances(args, rtol, atol, /) -> Tolerances:
     """What tolerances mean at these arguments.

@@ -129,7 +129,9 @@ def test_every_fiftieth_right_function_is_not_accused(part):
     for task in compare.tasks(config):
         rows += compare.judge_task(task, CONFIG)
     assert not [row.name for row in rows if not row.wrong and row.verdict == "FAIL"]
-    assert not [row.name for row in rows if row.wrong and row.verdict == "PASS"]
+    # One per cent of a derivative of zero is zero.
+    wrong = [row for row in rows if row.wrong and row.size > 0]
+    assert not [row.name for row in wrong if row.verdict == "PASS"]
     unsure = [row.name for row in rows if row.verdict == "INCONCLUSIVE"]
     assert len(unsure) <= 1, unsure
 

@@ -80,10 +80,9 @@ def declared_symmetric(a, b):
 
 
 @pytest.mark.slow
-def test_a_function_of_symmetric_matrices_is_right_on_them(caplog):
+def test_a_function_of_symmetric_matrices_is_right_on_them():
     b = np.ones(3)
     check_grads(declared_symmetric, (SYMMETRIC, b), 2, at="given", **QUICK)
-    assert contract.SYMMETRIC in caplog.text
 
 
 def test_a_rule_that_is_wrong_on_symmetric_matrices_fails():
