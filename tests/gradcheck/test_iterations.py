@@ -10,7 +10,8 @@ import pytest
 import gradstab as gs
 from gradstab import Verdict
 from gradstab.gradcheck.subject import traits
-from gradstab.gradcheck.subject.iterations import further, limit, limited
+from gradstab.gradcheck.subject.iterations import ENDLESS, further, limit, limited
+from gradstab.gradcheck.subject.settings import settings
 
 pytestmark = pytest.mark.cases
 
@@ -279,11 +280,36 @@ def test_the_limit_counts_the_longest_loop():
 def test_only_what_converges_is_continued():
     def f(point):
         (x,) = point
-        total = jax.lax.fori_loop(0, 4, lambda i, c: c + x[i], jnp.float32(0))
+        total = jax.lax.fori_loop(0, 4, lambda i, c: c + x[0], jnp.float32(0))
         return (newton(x, length=3), total)
 
     (root, total), drift = further(f, (X,), most=9)((X,))
     np.testing.assert_allclose(root, np.sqrt(X), rtol=1e-6)
-    np.testing.assert_allclose(total, jnp.sum(X[:4]), rtol=1e-6)
+    np.testing.assert_allclose(total, 4 * X[0], rtol=1e-6)
     assert np.min(drift) < 1e-2 < np.max(drift)
     assert further(lambda p: (jnp.sin(p[0]),), (X,), most=9) is None
+
+
+def test_a_loop_that_walks_through_blocks_is_no_iteration():
+    """The sum of exponentials, block by block beside its running maximum."""
+    x = np.linspace(0, 1, 8)
+
+    def in_blocks(point):
+        (x,) = point
+
+        def step(i, carry):
+            block = jax.lax.dynamic_slice_in_dim(x, 4 * i, 4)
+            most = jnp.maximum(carry[0], block.max())
+            rest = carry[1] * jnp.exp(carry[0] - most)
+            return most, rest + jnp.exp(block - most).sum()
+
+        start = 0 * x[0] - 1e9, 0 * x[0]
+        most, total = jax.lax.fori_loop(0, 2, step, start)
+        return (most + jnp.log(total),)
+
+    def halved(point):
+        return (jax.lax.fori_loop(0, 60, lambda i, y: y / 2 + point[0], point[0]),)
+
+    with settings(wide=True):
+        assert further(in_blocks, (x,), most=ENDLESS) is None
+        assert further(halved, (x,), most=ENDLESS) is not None

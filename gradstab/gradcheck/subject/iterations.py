@@ -105,6 +105,12 @@ def further(f: Callable, point: tuple, /, *, most: int) -> Callable | None:
     return continued
 
 
+# What takes a piece of an array, or changes one.
+_PIECES = frozenset(
+    {"dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add"}
+)
+
+
 class _Loops:
     """Runs a program, its loops in a way of one's own.
 
@@ -322,9 +328,30 @@ def _is_iteration(eqn) -> bool:
     if (parts := _compat.scan_parts(eqn)) is not None:
         data = eqn.invars[parts.num_consts + parts.num_carry :]
         carry = eqn.outvars[: parts.num_carry]
-        return not any(map(_is_floating, data)) and any(map(_is_floating, carry))
-    if _compat.while_parts(eqn) is not None:
-        return any(map(_is_floating, eqn.outvars))
+        reads_data = any(map(_is_floating, data))
+        reads_data |= _walks(parts.body, parts.num_consts)
+        return not reads_data and any(map(_is_floating, carry))
+    if (parts := _compat.while_parts(eqn)) is not None:
+        return any(map(_is_floating, eqn.outvars)) and not _walks(
+            parts.body, parts.num_body_consts
+        )
+    return False
+
+
+def _walks(body, num_consts) -> bool:
+    """Whether a step takes a piece of an array, at a place that changes by steps.
+
+    It goes through data then, and has no more to go through once it has ended.
+    """
+    changing = body.jaxpr.invars[num_consts:]
+    reached = {v for v in changing if not _is_floating(v)}
+    for eqn in body.jaxpr.eqns:
+        inputs = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
+        if reached.isdisjoint(inputs):
+            continue
+        if _compat.contains(eqn, _PIECES):
+            return True
+        reached.update(v for v in eqn.outvars if not _is_floating(v))
     return False
 
 
