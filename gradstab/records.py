@@ -11,6 +11,9 @@ import typing
 import jax
 import numpy as np
 
+# Half of the central 95 % of a normal variable, in standard deviations.
+NORMAL_95 = 1.959964
+
 
 def static(**options):
     """A field of a record that is not an array."""
@@ -167,7 +170,7 @@ class Growth:
     ``power``               a l^rate                  per unit of ln l
     ``exp-sqrt``            a exp(rate sqrt l)        per sqrt(layer)
     ``exponential``         a exp(rate l)             per layer
-    ``unknown``             fewer than three layers   NaN
+    ``unknown``             one of several            drift per layer
     ======================  ========================  ===========================
 
     Layers are counted from the input in both directions, so a gradient that shrinks on
@@ -178,15 +181,19 @@ class Growth:
     ``-offset``: ``a (l + offset)^rate``.
 
     Attributes:
-        rate: scalar, natural logarithm of a norm.
-        error: scalar, its standard error; of a constant that of the rate per layer.
-        change: scalar, the factor by which the fitted norm changes from the first layer
-            of the fit to the last.
+        rate: scalar, natural logarithm of a norm. Of an unknown law the mean drift per
+            layer, NaN with fewer than three layers.
+        error: scalar, its standard error: half of the 95 % interval over 1.96, with
+            few layers too. Of a constant the drift per layer that is excluded at 95 %,
+            over 1.96.
+        change: scalar, the factor by which the measured norm changes from the first
+            layer to the last.
         offset: scalar, layers.
         settling: scalar, layers; 0 without a transient.
         law: which law.
         layers: the layers that were fitted, in depth order.
         depth: how many they are.
+        compatible: the laws that are not excluded.
     """
 
     rate: float
@@ -197,6 +204,7 @@ class Growth:
     law: str = static(kw_only=True)
     layers: tuple[str, ...] = static(default=())
     depth: int = static(default=0)
+    compatible: tuple[str, ...] = static(default=())
 
     @property
     def factor(self) -> float:
@@ -209,6 +217,17 @@ class Growth:
         if self.law != "exponential" or self.rate == 0:
             return math.inf
         return 1 / abs(self.rate)
+
+    @property
+    def bound(self) -> float:
+        """The factor per layer within which the norm drifts, up or down, at 95 %.
+
+        Of a constant the bound that was asked for; of an exponential or an unknown law
+        the farther end of the interval of its rate. NaN for other laws.
+        """
+        if self.law in ("power", "exp-sqrt"):
+            return math.nan
+        return math.exp(abs(self.rate) + NORMAL_95 * self.error)
 
 
 @record

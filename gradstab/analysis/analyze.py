@@ -19,7 +19,7 @@ from gradstab.analysis.layers import measure_layers, nothing_known, with_cosines
 from gradstab.analysis.progress import progress_bar
 from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import arithmetic, find_subject
-from gradstab.analysis.trunk import find_trunk, trunk_growth
+from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
 from gradstab.records import Signals
@@ -174,8 +174,13 @@ def analyze(
             )
             exponents, note = product.exponents, product.note
         prediction = predict(network, flow, key=keys[3]) if theory else None
+    trunk = find_trunk(network)
     verdict, reasons = judge(
-        measured.layers, found.growth, measured.recurrences, dtypes=subject.own_dtypes
+        measured.layers,
+        found.growth,
+        measured.recurrences,
+        dtypes=subject.own_dtypes,
+        expected=expected_growth(prediction, trunk),
     )
     seconds = time.monotonic() - began
     return Report(
@@ -191,7 +196,7 @@ def analyze(
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.change,
-        notes=_notes(found, note),
+        notes=(*trunk.notes, *_notes(found, note)),
     )
 
 

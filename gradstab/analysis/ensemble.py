@@ -17,9 +17,9 @@ from scipy import special
 from gradstab import _tree
 from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.network import Context, compiled, propagate
-from gradstab.records import Growth, Signals
+from gradstab.records import NORMAL_95, Growth, Signals
 from gradstab.report import Ensemble, GrowthPair, OverSeeds
-from gradstab.spectra import fit_growth
+from gradstab.spectra import MOST_OF_CONSTANT, fit_growth
 
 # Arrays alive at once per number of parameters and of activations: the parameters, the
 # copy that a scan slices and their gradient; the data that enter and leave a layer,
@@ -88,7 +88,7 @@ def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
 
     Args:
         found: from `ensemble_signals`.
-        trunk: positions of the layers along which growth is measured.
+        trunk: the layers along which growth is measured, from `find_trunk`.
 
     Returns:
         ``(signals, ensemble, growth)``. The signals are those of a typical
@@ -97,7 +97,7 @@ def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
         mean and standard error over the initialisations.
     """
     signals = jax.tree.map(np.asarray, found.signals)
-    names, trunk = signals.names, list(trunk)
+    names, trunk = signals.names, list(trunk.layers)
     rms = OverSeeds(signals.forward_rms, logarithmic=True)
     norms = OverSeeds(_geometric(signals.gradient_norms), logarithmic=True)
     own = OverSeeds(signals.param_gradient_norm, logarithmic=True)
@@ -142,10 +142,12 @@ def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
 
     Returns:
         The growth, with rate and error over the initialisations, and the rates
-        ``(seeds,)``: per layer if the law is 'constant'. Initialisations with a norm
-        that is zero or not finite have the rate NaN and are left out of both. The law
-        is 'constant' if the rate is within three standard errors of zero (in small
-        ensembles as many as Student's distribution asks for).
+        ``(seeds,)``: per layer if the law is 'constant' or 'unknown'. Initialisations
+        with a norm that is zero or not finite have the rate NaN and are left out of
+        both. A law is 'unknown' if its rate is within three standard errors of zero (in
+        small ensembles as many as Student's distribution asks for); and it is
+        'constant' if the drift over all initialisations changes the norm less than
+        e-fold over the network, at 95 %.
     """
     norms = np.asarray(norms, np.float64)
     usable = np.all(np.isfinite(norms) & (norms > 0), axis=1)
@@ -155,17 +157,44 @@ def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
 
     def rates(growth):
         found = np.full(len(norms), np.nan)
-        if usable.any() and growth.law != "unknown":
+        if usable.any() and growth.depth > 2:
             found[usable] = _rates(growth, levels)
         return OverSeeds(found)
 
-    if growth.law not in ("constant", "unknown") and not _certain(rates(growth)):
-        growth = dataclasses.replace(growth, law="constant", change=1.0, offset=0.0)
     found = rates(growth)
-    if growth.law == "unknown" or found.count < 2:
+    if found.count < 2:
         return growth, found
-    rate = 0.0 if growth.law == "constant" else float(found.mean)
-    return dataclasses.replace(growth, rate=rate, error=float(found.error)), found
+    if growth.law not in ("constant", "unknown") and not _certain(found):
+        laws = (growth.law, "constant")
+        growth = dataclasses.replace(growth, law="unknown", compatible=laws, offset=0.0)
+        found = rates(growth)
+    return _over_seeds(growth, found), found
+
+
+def _over_seeds(growth, rates):
+    """The growth with rate and error over the initialisations."""
+    quantile = -float(special.stdtrit(rates.count - 1, 0.025))
+    error = float(rates.error) * quantile / NORMAL_95
+    bound = abs(float(rates.mean)) + NORMAL_95 * error
+    if growth.law in ("constant", "unknown"):
+        bounded = bound * (growth.depth - 1) <= MOST_OF_CONSTANT
+        if bounded and "constant" in growth.compatible:
+            return dataclasses.replace(
+                growth,
+                rate=0.0,
+                error=bound / NORMAL_95,
+                law="constant",
+                compatible=("constant",),
+            )
+        laws = (
+            growth.compatible
+            if growth.law == "unknown"
+            else (*growth.compatible, "exponential")
+        )
+        growth = dataclasses.replace(
+            growth, law="unknown", compatible=laws, settling=0.0
+        )
+    return dataclasses.replace(growth, rate=float(rates.mean), error=error)
 
 
 def typical(signals, /) -> Signals:

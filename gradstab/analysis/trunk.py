@@ -1,9 +1,56 @@
-"""The part of a network along which growth is measured."""
+"""The layers that vote on the law of growth, and what theory expects of them."""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
-from gradstab.report import GrowthPair
+from gradstab.report import Expected, GrowthPair
 from gradstab.spectra import fit_growth
+from gradstab.theory import ends_in_norm
+
+
+class Trunk(NamedTuple):
+    """The layers along which growth is measured.
+
+    Attributes:
+        layers: their positions.
+        notes: which layers at the ends were left out, and why.
+    """
+
+    layers: range
+    notes: tuple[str, ...]
+
+
+def find_trunk(network, /) -> Trunk:
+    """All layers but a head and lone normalisations at the ends.
+
+    Under fan-in scaling the root mean square entry of the data and the norm of the
+    gradient are comparable over layers of any shape, so stages of several widths are
+    fitted as one network. Two things at an end are no layers of it: a head, which is a
+    last layer of another shape than the one before; and a layer that ends in a
+    normalisation while most others do not, as the last block of a pre-norm transformer
+    does: its data have the size that the normalisation gives them, not the network.
+
+    Args:
+        network: from `find_layers`.
+    """
+    places = network.layers
+    shapes = [place.out_shape[1:] for place in places]
+    normed = [ends_in_norm(network.blocks[place.block]) for place in places]
+    start, end, notes = 0, len(places), []
+    if end > 1 and shapes[-1] != shapes[-2]:
+        notes.append(f"{places[-1].name} (taken for the head)")
+        end -= 1
+    lone = 2 * sum(normed) < end
+    if end - start > 2 and lone and normed[end - 1]:
+        end -= 1
+        notes.append(f"{places[end].name} (it ends in a normalisation)")
+    if end - start > 2 and lone and normed[start]:
+        notes.append(f"{places[start].name} (it ends in a normalisation)")
+        start += 1
+    said = (f"the law of growth is that of all layers but {' and '.join(notes)}",)
+    return Trunk(range(start, end), said if notes else ())
 
 
 def trunk_growth(signals, trunk, /) -> GrowthPair:
@@ -11,35 +58,35 @@ def trunk_growth(signals, trunk, /) -> GrowthPair:
 
     Args:
         signals: of all layers.
-        trunk: positions of the layers, from `find_trunk`.
+        trunk: from `find_trunk`.
     """
-    names = [signals.names[i] for i in trunk]
-    rows = list(trunk)
+    names = [signals.names[i] for i in trunk.layers]
+    rows = list(trunk.layers)
     return GrowthPair(
         forward=fit_growth(np.asarray(signals.forward_rms)[rows], names),
         backward=fit_growth(np.asarray(signals.gradient_norms)[rows], names),
     )
 
 
-def find_trunk(network, /) -> range:
-    """The longest run of layers with one output shape.
-
-    A stem or a head of another shape would bend the law of the layers between. In a
-    network that narrows from layer to layer no run is long; then all layers are taken,
-    if they have one kind of shape: fan-in scaling keeps norms comparable over widths.
+def expected_growth(prediction, trunk, /):
+    """What theory expects of both signals from the first to the last layer of a trunk.
 
     Args:
-        network: from `find_layers`.
+        prediction: from `predict`; None if there is no theory.
+        trunk: from `find_trunk`.
 
     Returns:
-        Positions of the layers.
+        Two `Expected`, forward and backward, or None in place of either.
     """
-    shapes = [place.out_shape[1:] for place in network.layers]
-    runs, start = [], 0
-    for end in range(1, len(shapes) + 1):
-        if end == len(shapes) or shapes[end] != shapes[start]:
-            runs.append(range(start, end))
-            start = end
-    longest = max(runs, key=len)
-    same_rank = len(set(map(len, shapes))) == 1
-    return range(len(shapes)) if len(longest) < 3 and same_rank else longest
+    if prediction is None or len(trunk.layers) < 2:
+        return None, None
+    ends = [trunk.layers[0], trunk.layers[-1]]
+    rms = np.asarray(prediction.forward_rms)[ends]
+    error = np.asarray(prediction.forward_error)[ends] / rms
+    between = slice(ends[0] + 1, ends[1] + 1)
+    factors = np.log(np.asarray(prediction.gradient_factor)[between])
+    errors = np.asarray(prediction.gradient_error)[between]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        forward = Expected(float(np.log(rms[1] / rms[0])), float(np.hypot(*error)))
+    backward = Expected(-float(factors.sum()), float(np.sqrt(np.sum(errors**2))))
+    return tuple(e if all(map(math.isfinite, e)) else None for e in (forward, backward))

@@ -3,10 +3,11 @@
 from gradstab.report.ensembles import Ensemble, OverSeeds
 from gradstab.report.ranges import ranges, ranges_along_time
 from gradstab.report.report import GrowthPair, Report, load
-from gradstab.report.verdict import judge
+from gradstab.report.verdict import Expected, judge
 
 __all__ = [
     "Ensemble",
+    "Expected",
     "GrowthPair",
     "OverSeeds",
     "Report",

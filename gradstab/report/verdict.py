@@ -1,14 +1,39 @@
 """The verdict: from the laws of growth to one word, with the numbers behind it."""
 
 import math
+from typing import NamedTuple
 
+from gradstab.records import NORMAL_95
 from gradstab.report.ranges import ranges, ranges_along_time
+from gradstab.report.sentences import sentence
 
-# From the worst to the best.
-VERDICTS = ("broken", "exploding", "vanishing", "critical", "stable", "unknown")
+# From the worst to the best: what is unknown may be bad.
+VERDICTS = ("broken", "exploding", "vanishing", "unknown", "critical", "stable")
+
+# A law with a bend changes a norm by less than a factor 100 in networks in which it is
+# not told from an exponential: a root of the depth, or exp(0.7 sqrt(depth)).
+_BEYOND_BENT = math.log(100.0)
+
+# Measurement and theory agree within so many standard errors of it, or this factor.
+_ERRORS, _LIKE = 2.5, 1.25
 
 
-def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str, ...]]:
+class Expected(NamedTuple):
+    """What mean-field theory expects of a signal over the layers of its growth.
+
+    Attributes:
+        log_change: scalar, natural logarithm of the factor from the first layer to the
+            last.
+        error: scalar, its standard deviation over networks of the same widths.
+    """
+
+    log_change: float
+    error: float
+
+
+def judge(
+    layers, growth, recurrences, /, *, dtypes=(), expected=(None, None)
+) -> tuple[str, tuple[str, ...]]:
     r"""One word for the whole network.
 
     The law decides, and how deep the network is. With an exponential law a signal
@@ -20,12 +45,17 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
     critical, as is one whose signal follows a power or an exponential of the root. One
     whose signals keep their size, after a transient if there is one, is stable.
 
+    If the law is unknown the word is that of all laws that are compatible, where they
+    have one in common. Else measurement and theory are taken together, as few layers
+    have few steps: if theory expects the factor that was measured over the network, the
+    word is that of the expected factor. Else it is unknown.
+
     A signal that does not keep its size and leaves the range of the model's dtype
     inside the network is vanishing or exploding whatever its law.
 
     Recurrent layers are judged along time by the same rules, except that a state that
     settles from its start at zero follows a power for a while: it is stable. The worst
-    word is the verdict.
+    word is the verdict; what is unknown is worse than critical.
 
     Args:
         layers: records of the layers, in depth order.
@@ -33,6 +63,8 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
         recurrences: records of the recurrent layers.
         dtypes: names of the dtypes in which the model itself computes, which need not
             be those of its analysis.
+        expected: the `Expected` forward and backward change, None where theory has
+            nothing to say.
 
     Returns:
         The verdict and the reasons for it, the deciding ones first.
@@ -42,21 +74,19 @@ def judge(layers, growth, recurrences, /, *, dtypes=()) -> tuple[str, tuple[str,
         Schoenholz (2017), Mean field residual networks: on the edge of chaos.
     """
     findings = _broken(layers)
-    findings += _judge_pair(growth.forward, growth.backward, "layer", "")
+    findings += _judge_pair(growth.forward, growth.backward, "layer", "", expected)
     if layers:
         findings += _out_of_range(ranges(layers, growth, dtypes=dtypes), growth, "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
         pair = recurrence.forward, recurrence.backward
-        backward, forward = _judge_pair(*pair, "time step", where)
+        backward, forward = _judge_pair(*pair, "time step", where, (None, None))
         mild = recurrence.forward.law in ("power", "exp-sqrt")
         findings += [backward, ("stable", forward[1]) if mild else forward]
         found = ranges_along_time(recurrence, dtypes=dtypes)
         findings += _out_of_range(found, recurrence, f"{where}step ")
     findings.sort(key=lambda finding: VERDICTS.index(finding[0]))
-    known = [finding for finding in findings if finding[0] != "unknown"]
-    verdict = known[0][0] if known else "unknown"
-    return verdict, tuple(sentence for _, sentence in findings)
+    return findings[0][0], tuple(said for _, said in findings)
 
 
 def _broken(layers):
@@ -117,58 +147,66 @@ def _out_of_range(found, growth, where):
     ]
 
 
-def _judge_pair(forward, backward, unit, where):
+def _judge_pair(forward, backward, unit, where, expected):
     back = "the gradient", "on its way back", -1
     on = "the signal", "on its way forward", 1
     return [
-        (_word(backward, -1), where + _sentence(backward, unit, *back)),
-        (_word(forward, 1), where + _sentence(forward, unit, *on)),
+        _judge(backward, unit, where, back, expected[1]),
+        _judge(forward, unit, where, on, expected[0]),
     ]
 
 
-def _word(growth, sign):
-    if growth.law == "exponential" and growth.depth_scale <= growth.depth:
-        return "exploding" if sign * growth.rate > 0 else "vanishing"
-    return {"constant": "stable", "unknown": "unknown"}.get(growth.law, "critical")
-
-
-def _sentence(growth, unit, signal, way, sign):
-    if growth.law == "unknown":
-        return f"{signal}: too few comparable {unit}s to tell a law"
-    span = f"over {_span(growth, unit)}"
-    after = f" besides a transient of {growth.settling:.2g} {unit}s" * bool(
-        growth.settling
-    )
-    if growth.law == "constant":
-        return f"{signal} keeps its size {span}{after}"
-    change = _power(growth.change, sign if growth.law == "exponential" else 1)
-    if growth.law != "exponential":
-        return (
-            f"{signal} follows the law '{growth.law}' along the {unit}s "
-            f"({_rate(growth, unit)}), a factor {change:.3g} {span}"
+def _judge(growth, unit, where, names, expected):
+    word, sign = _word(growth, names[-1]), names[-1]
+    said = where + sentence(growth, unit, *names)
+    if word == "unknown" and expected and _agrees(growth, expected):
+        word = _word_of_change(expected.log_change, growth.depth, sign)
+        said += (
+            f", and theory says {math.exp(sign * expected.log_change):.3g} "
+            f"± {100 * expected.error:.2g} %"
         )
-    verb = "grows" if sign * growth.rate > 0 else "shrinks"
-    shallow = growth.depth_scale > growth.depth
-    but = f", e-fold in {growth.depth_scale:.3g} {unit}s" * shallow
-    return (
-        f"{signal} {verb} by a factor {math.exp(sign * growth.rate):.4g} per {unit} "
-        f"{way} ({_rate(growth, unit)}){after}{but}, a factor {change:.3g} {span}"
-    )
+    return word, said
 
 
-def _power(change, sign):
-    if sign > 0:
-        return change
-    return 1 / change if change else math.inf
+def _word(growth, sign):
+    """The word that all laws have in common that are compatible."""
+    words = {
+        _word_of_law(law, growth, sign) for law in growth.compatible or (growth.law,)
+    }
+    return words.pop() if len(words) == 1 else "unknown"
 
 
-def _rate(growth, unit):
-    per = {"exponential": unit, "power": f"unit of ln({unit})"}
-    unit = per.get(growth.law, f"sqrt({unit})")
-    return f"rate {growth.rate:+.4g} ± {growth.error:.2g} per {unit}"
+def _word_of_law(law, growth, sign):
+    if law == "constant":
+        return "stable"
+    if law not in ("exponential", "power", "exp-sqrt"):
+        return "unknown"
+    moves = "exploding" if sign * growth.rate > 0 else "vanishing"
+    if growth.law == "exponential":
+        return moves if growth.depth_scale <= growth.depth else "critical"
+    if growth.law != "unknown":
+        return "critical"
+    # The rate is the mean drift.
+    if law != "exponential":
+        return moves if abs(math.log(growth.change)) > _BEYOND_BENT else "critical"
+    error = NORMAL_95 * growth.error
+    scales = [growth.depth * (abs(growth.rate) + side * error) for side in (-1, 1)]
+    if scales[0] >= 1:
+        return moves
+    return "critical" if scales[1] < 1 else "unknown"
 
 
-def _span(growth, unit):
-    if growth.layers:
-        return f"{growth.layers[0]} .. {growth.layers[-1]}"
-    return f"all {unit}s"
+def _agrees(growth, expected):
+    """Whether the measured change is the one that theory expects."""
+    if not growth.change > 0:
+        return False
+    off = abs(math.log(growth.change) - expected.log_change)
+    return off <= max(_ERRORS * expected.error, math.log(_LIKE))
+
+
+def _word_of_change(log_change, depth, sign):
+    if abs(log_change) <= math.log(_LIKE):
+        return "stable"
+    if abs(log_change) / (depth - 1) * depth < 1:
+        return "critical"
+    return "exploding" if sign * log_change > 0 else "vanishing"

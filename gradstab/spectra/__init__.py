@@ -8,7 +8,7 @@ from gradstab.spectra.coupling import (
     mixes_examples,
 )
 from gradstab.spectra.dense import dense_jacobian, dense_spectrum
-from gradstab.spectra.growth import fit_growth
+from gradstab.spectra.growth import MOST_OF_CONSTANT, fit_growth
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
 from gradstab.spectra.of_layers import (
     LayerSpectrum,
@@ -20,6 +20,7 @@ from gradstab.spectra.products import ProductExponents, product_exponents
 from gradstab.spectra.workers import num_workers, one_blas_thread
 
 __all__ = [
+    "MOST_OF_CONSTANT",
     "ExampleFunctions",
     "LayerSpectrum",
     "Leading",

@@ -26,6 +26,7 @@ from gradstab.theory.mean_field import MeanField, mean_field
 from gradstab.theory.of_network import predict
 from gradstab.theory.residual import Residual, residual
 from gradstab.theory.spectral_density import SingularValues, singular_values
+from gradstab.theory.structure import ends_in_norm
 
 __all__ = [
     "CriticalPoint",
@@ -38,6 +39,7 @@ __all__ = [
     "batch_norm_square",
     "critical_sigma_w",
     "depth_scale",
+    "ends_in_norm",
     "half_stable_point",
     "jacobian_moments",
     "mean_field",

@@ -96,6 +96,14 @@ def steps_of(block, /) -> tuple[Step, ...]:
     return block.__dict__["_steps"]
 
 
+def ends_in_norm(block, /) -> bool:
+    """Whether what leaves a block is normalised, but for a scale and a shift."""
+    for step in reversed(steps_of(block)):
+        if not isinstance(step, Affine | Reshape):
+            return isinstance(step, Norm)
+    return False
+
+
 def every_step(steps, /):
     """The steps, those of branches among them."""
     for step in steps:

@@ -148,11 +148,22 @@ def test_a_result_is_a_pytree_of_its_numbers():
     assert doubled.verdict is Verdict.PASS
 
 
-def test_a_small_function_is_checked_within_a_second_when_warm():
+def test_a_small_function_is_checked_in_the_time_of_thirty_compilations_when_warm():
+    """As a ratio within one process, the least of three: the machine may be shared."""
+
+    def seconds(function):
+        start = time.process_time()
+        function()
+        return time.process_time() - start
+
+    def compiled():
+        jax.jit(lambda x: jax.vjp(jnp.tanh, x)[1](x)).lower(X).compile()
+
     check(jnp.tanh, X)
-    start = time.process_time()  # of this process: the machine may be shared
-    check(jnp.tanh, X)
-    assert time.process_time() - start < 1
+    compiled()
+    pairs = [(seconds(lambda: check(jnp.tanh, X)), seconds(compiled)) for _ in range(3)]
+    warm, one = map(min, zip(*pairs, strict=True))
+    assert warm < 30 * one
 
 
 def test_bad_input_is_refused_with_a_reason():

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradstab.records import NORMAL_95
 from gradstab.spectra import fit_growth
 from gradstab.theory import residual
 
@@ -57,6 +58,7 @@ def test_what_comes_before_the_law_is_recovered_with_it(law):
 
 
 # Of two bent laws through noise, one is now and then the likelier by chance.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "least"), [("power", 0.85), ("exp-sqrt", 0.78), ("exponential", 0.93)]
 )
@@ -93,23 +95,26 @@ def _reached(found):
     return sum(growth.depth_scale <= growth.depth for growth in found)
 
 
-@pytest.mark.parametrize("depth", [30, 60])
-def test_an_exponential_is_told_behind_the_transient_that_bends_it(depth):
+def test_an_exponential_is_told_behind_the_transient_that_bends_it():
     """Below criticality tanh is exponential in the end: ln 0.9 a layer at 0.9."""
-    assert _reached(_found(0.9, depth)) >= 18
+    assert _reached(_found(0.9, 60)) >= 18
+    found = _found(0.9, 30)
+    assert _reached(found) >= 12
+    assert all("exponential" in growth.compatible for growth in found)
 
 
 @pytest.mark.parametrize("depth", [20, 40, 100])
 def test_at_criticality_no_exponential_reaches_its_depth_scale(depth):
     found = _found(1.0, depth)
     assert _reached(found) <= 2
-    assert depth == 20 or sum(growth.law == "power" for growth in found) >= 17
+    assert depth == 20 or sum(growth.law == "power" for growth in found) >= 16
+    assert all("power" in growth.compatible for growth in found)
 
 
 def test_laws_without_a_transient_take_an_exponential_for_a_bent_law(monkeypatch):
     """The mistake: what a transient bends is called critical in most networks."""
-    monkeypatch.setattr("gradstab.spectra.growth._BENT_STEPS", 1000)
-    assert _reached(_found(0.9, 30)) <= 10
+    monkeypatch.setattr("gradstab.spectra.growth_laws._BENT_STEPS", 1000)
+    assert _reached(_found(0.9, 30)) <= 3
 
 
 def test_a_layer_that_adds_one_part_in_l_scatters_less_the_deeper_it_is():
@@ -177,20 +182,21 @@ def _of_levels(norms):
 
 
 def _calibrated(fit):
-    """Whether rate and error agree: z scores have variance 1 within sampling error.
+    """Whether 95 % intervals cover, within the sampling error of 300 walks.
 
-    A drift of 2 a layer leaves no doubt about the law. The z scores have Student's
-    distribution with 28 degrees of freedom, of variance 28/26; over 300 walks the
-    standard error of the variance is 0.09.
+    A drift of 2 a layer leaves no doubt about the law.
     """
     rate, error = _rates(fit, drift=2.0).T
-    return 0.8 < np.var((rate - 2.0) / error) < 1.35
+    covered = np.mean(np.abs(rate - 2.0) < NORMAL_95 * error)
+    return abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / len(rate))
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_calibrated():
     assert _calibrated(_of_steps)
 
 
+@pytest.mark.slow
 def test_the_standard_error_knows_of_the_transient():
     """The z scores of the rate behind a transient of four layers."""
     rng, scores = np.random.default_rng(5), []
@@ -210,13 +216,63 @@ def test_an_error_from_a_fit_to_the_levels_is_rejected():
     assert not _calibrated(_of_levels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [4, 6, 12, 50])
-def test_a_random_walk_without_drift_is_constant(depth):
+def test_a_random_walk_without_drift_gets_no_law_of_growth(depth):
     rng, num = np.random.default_rng(2), 150
     steps = rng.normal(0, 0.3, (num, depth - 1))
     walks = np.concatenate([np.zeros((num, 1)), np.cumsum(steps, axis=1)], axis=1)
-    constant = sum(fit_growth(np.exp(walk)).law == "constant" for walk in walks)
-    assert constant >= 0.95 * num
+    found = [fit_growth(np.exp(walk)) for walk in walks]
+    assert sum(growth.law in ("constant", "unknown") for growth in found) >= 0.98 * num
+    assert all(g.law != "constant" or g.bound ** (depth - 1) <= np.e for g in found)
+
+
+@pytest.mark.parametrize("depth", [4, 6, 12, 50])
+def test_a_quiet_walk_without_drift_is_constant(depth):
+    rng = np.random.default_rng(2)
+    walks = np.cumsum(rng.normal(0, 0.01, (50, depth)), axis=1)
+    assert sum(fit_growth(np.exp(w)).law == "constant" for w in walks) >= 48
+
+
+# Of the issue: three sigmoid layers; relu with the scale of LeCun, 5 x 30; tanh of
+# width 8, 12 layers, in which the signal falls six- to twelvefold.
+SHORT = {
+    "three layers": [0.059, 0.242, 1.0],
+    "five layers": 0.707 ** np.arange(5) * np.exp([0.1, -0.1, 0.05, 0.1, -0.12]),
+    "twelve narrow layers": np.exp(-0.2 * np.arange(12))
+    * np.exp(0.3 * np.sin([1, 5, 2, 8, 3, 9, 4, 7, 6, 0, 2, 5])),
+    "a time axis of eight": 10.0 ** -(np.arange(8) / 7) * np.exp([0, 0.2, 0, -0.2] * 2),
+    "four layers that grow": [1.0, 2.5, 2.2, 4.0],
+    "two layers": [1.0, 7.0],
+}
+
+
+@pytest.mark.parametrize("norms", SHORT.values(), ids=SHORT.keys())
+def test_what_the_fit_cannot_reject_is_not_asserted(norms):
+    found = fit_growth(norms)
+    assert found.law != "constant"
+    assert found.change == pytest.approx(norms[-1] / norms[0], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("factor", "depth"), [(1.05127, 8), (1.05127, 9), (1.0305, 12), (0.96, 10)]
+)
+def test_a_law_is_chosen_before_it_is_asked_whether_it_matters(factor, depth):
+    found = fit_growth(factor ** np.arange(depth))
+    assert found.law == "constant"
+    assert found.change == pytest.approx(factor ** (depth - 1))
+    assert np.log(found.bound) == pytest.approx(abs(np.log(factor)), rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_levels_that_scatter_leave_the_trend_through_them_its_small_error(seed):
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.3, 64)
+    found = fit_growth(np.exp(0.2 * np.arange(64) + noise))
+    assert found.law == "exponential"
+    # Of least squares: sigma sqrt(12 / L^3) = 0.002; of a walk 0.3 / 8 = 0.04.
+    assert 0.001 < found.error < 0.004
+    assert abs(found.rate - 0.2) < 4 * found.error
 
 
 def test_a_change_below_a_factor_of_one_and_a_half_is_constant():
@@ -242,19 +298,19 @@ def test_layers_whose_norm_underflowed_are_left_out():
 
 def test_a_step_over_missing_layers_counts_as_that_many(monkeypatch):
     """Under equal scatter the likeliest drift is the whole change over all layers."""
-    monkeypatch.setattr("gradstab.spectra.growth._SCATTERS", (0.0,))
+    monkeypatch.setattr("gradstab.spectra.growth_noise._SCATTERS", (0.0,))
     norms = np.exp([0.0, 1.1, 2.2, 0, 0, 0, 0, 8.0, 9.1])
     norms[3:7] = 0
     assert fit_growth(norms).rate == pytest.approx(9.1 / 8, rel=1e-12)
 
 
 def test_a_constant_tells_how_large_a_drift_may_be():
-    steps = np.random.default_rng(6).normal(0, 0.1, 40)
+    steps = np.random.default_rng(6).normal(0, 0.05, 40)
     found = fit_growth(np.exp(np.cumsum(steps)))
     assert found.law == "constant"
-    # The relative standard error of a scatter from 39 steps is 0.11; a transient
-    # in the fit may widen it.
-    assert 0.75 < found.error / (0.1 / np.sqrt(39)) < 2
+    # The mean of 39 steps and 1.96 of its errors; a transient in the fit widens both.
+    bound = abs(np.mean(steps[1:])) + 1.96 * 0.05 / np.sqrt(39)
+    assert bound < np.log(found.bound) < 2 * bound
 
 
 def test_an_example_without_a_gradient_does_not_hide_the_others():
