@@ -77,8 +77,9 @@ def analyze(
         apply_kwargs: keyword arguments of the model.
         batched: False if the model takes one example.
         boundaries: regular expressions over parameter paths and names given by
-            `jax.ad_checkpoint.checkpoint_name`: where to cut a model whose layers
-            cannot be told apart; see `gradstab.network.find_layers`.
+            `jax.ad_checkpoint.checkpoint_name`: where to cut a model whose layers skips
+            or streams tie together. By default such places are found; an empty tuple
+            leaves those layers whole. See `gradstab.network.find_layers`.
         ensemble: whether parameters and state have a leading axis over initialisations,
             as `gradstab.initializations` makes them. Signals and growth are then those
             of all of them, and theory is compared with these; Jacobians are those of
@@ -196,7 +197,7 @@ def analyze(
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.change,
-        notes=(*trunk.notes, *_notes(found, note)),
+        notes=(*network.notes, *trunk.notes, *_notes(found, note)),
     )
 
 

@@ -45,6 +45,9 @@ class Block:
         contracted: parameter leaves that it multiplies the data with.
         owned: all parameter leaves that it uses.
         sliced: those of them of which each layer of a scan owns one slice.
+        stack: the leaves of which the layers of its scan own slices.
+        start: the first slice that its layers own; in a scan without slices the first
+            iteration that they are. None outside of a scan.
     """
 
     eqns: tuple
@@ -57,6 +60,8 @@ class Block:
     contracted: frozenset
     owned: frozenset
     sliced: frozenset
+    stack: frozenset = frozenset()
+    start: int | None = None
 
     def __call__(self, context: Context, *data):
         """The data that leave, for this context and these data that enter."""
@@ -121,8 +126,7 @@ class Outline:
         flow: from `trace_flow`.
         length, reverse: of the scan whose body it is; 1 and False for a program.
         shared: variables that are the same in every iteration of the scan.
-        slices: parameter leaves of which every iteration gets one slice, by the
-            variable that holds it.
+        slices: by variable what it is made of, from `find_slices`.
     """
 
     eqns: tuple
@@ -144,6 +148,7 @@ class Outline:
         used = dict.fromkeys(v for eqn in inside for v in _variables(eqn))
         context = [v for v in used if v not in made]
         owned = frozenset().union(*(self.flow.params_of(v) for v in context))
+        slices = [part for v in context for part in self.slices.get(v, ())]
         return Block(
             eqns=tuple(inside),
             varying_vars=tuple(v for v in context if v not in self.shared),
@@ -154,7 +159,9 @@ class Outline:
             reverse=self.reverse,
             contracted=self.contracts(atom),
             owned=owned,
-            sliced=owned & frozenset(self.slices.values()),
+            sliced=frozenset(p.leaf for p in slices if p.leaf is not None),
+            stack=frozenset().union(*(part.stack for part in slices)),
+            start=min((part.start for part in slices), default=None),
         )
 
     def _local_equations(self, atom):

@@ -20,7 +20,9 @@ from gradstab import _compat, _tree
 from gradstab.network import flow as flows
 from gradstab.network.program import evaluate
 
-_MARK = "gradstab boundary"
+_OURS = "gradstab "
+_MARK = f"{_OURS}boundary"
+_PACKED = f"{_OURS}boundary of several arrays"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,12 @@ def as_boundaries(boundaries, program, /) -> Boundaries:
 
 def is_boundary(eqn, /) -> bool:
     """Whether a layer must end where this equation ends."""
-    return _compat.given_name(eqn) == _MARK
+    return _compat.given_name(eqn) in (_MARK, _PACKED)
+
+
+def packs_several(eqn, /) -> bool:
+    """Whether the equation makes one array of several, at a boundary."""
+    return _compat.given_name(eqn) == _PACKED
 
 
 def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
@@ -95,10 +102,25 @@ def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
         A flat program of the same inputs and outputs. Cost: a trace.
     """
     eqns = flows.needed_equations(closed.jaxpr.eqns, out_var, flow)
-    live = _live_after(eqns, flow, out_var)
+    live = live_after(eqns, flow, out_var)
     ends = _named_ends(eqns, boundaries) | _group_ends(eqns, flow, boundaries, live)
     # Behind the last equation nothing is left to be cut off.
-    packs = {id(eqns[i]): live[i] for i in ends if i < len(eqns) - 1 and live[i]}
+    ends = [i for i in ends if i < len(eqns) - 1 and live[i]]
+    return cut_behind(closed, {id(eqns[i]): live[i] for i in ends}, num_examples)
+
+
+def cut_behind(closed, packs, num_examples, /):
+    """The program with these variables packed into one behind these equations.
+
+    Args:
+        closed: a flat program, or a flat body of a scan.
+        packs: by the id of an equation the variables, all that are live there.
+        num_examples: length of the example axis.
+
+    Returns:
+        A flat program of the same inputs and outputs. Cost: a trace, if there is
+        something to pack.
+    """
     if not packs:
         return closed
 
@@ -109,8 +131,9 @@ def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
             results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
             env.update(zip(eqn.outvars, results, strict=True))
             held = packs.get(id(eqn), ())
-            passed = _packed([env[v] for v in held], num_examples)
-            env.update(zip(held, passed, strict=True))
+            if held:
+                passed = _passed([env[v] for v in held], num_examples)
+                env.update(zip(held, passed, strict=True))
         return [_read(env, atom) for atom in closed.jaxpr.outvars]
 
     shapes = [
@@ -120,24 +143,64 @@ def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
     return jax.make_jaxpr(run)(*shapes)
 
 
-def _packed(arrays, num_examples):
-    """The arrays, by way of one array that holds them all."""
+def packed(arrays, num_examples, /):
+    """One array that holds several, example by example; the array itself if it is one.
+
+    Args:
+        arrays: the arrays, of any floating dtypes.
+        num_examples: length of the example axis.
+
+    Returns:
+        Shape ``(num_examples, entries of one example)``; one row for all where an array
+        does not have the examples in front.
+    """
     if len(arrays) < 2:
-        return [checkpoint_name(array, _MARK) for array in arrays]
-    apart = all(array.shape[:1] == (num_examples,) for array in arrays)
+        return checkpoint_name(arrays[0], _MARK)
+    apart = _are_apart(arrays, num_examples)
     rows = [array.reshape(num_examples if apart else 1, -1) for array in arrays]
     wide = _tree.widest(*(array.dtype for array in arrays))
-    packed = jnp.concatenate([row.astype(wide) for row in rows], axis=1)
-    packed = checkpoint_name(packed, _MARK)
-    unpacked, start = [], 0
-    for array, row in zip(arrays, rows, strict=True):
-        part = packed[:, start : start + row.shape[1]]
-        unpacked.append(part.reshape(array.shape).astype(array.dtype))
-        start += row.shape[1]
-    return unpacked
+    whole = jnp.concatenate([row.astype(wide) for row in rows], axis=1)
+    return checkpoint_name(whole, _PACKED)
 
 
-def _live_after(eqns, flow, out_var):
+def unpacked(whole, shapes, num_examples, /) -> list:
+    """The arrays that `packed` put together.
+
+    Args:
+        whole: from `packed`.
+        shapes: their shapes and dtypes.
+        num_examples: length of the example axis.
+    """
+    if len(shapes) < 2:
+        return [whole]
+    rows = num_examples if _are_apart(shapes, num_examples) else 1
+    found, start = [], 0
+    for like in shapes:
+        size = math.prod(like.shape) // rows
+        part = whole[:, start : start + size].reshape(like.shape)
+        real = not jnp.issubdtype(like.dtype, jnp.complexfloating)
+        part = part.real if real and jnp.iscomplexobj(part) else part
+        found.append(part.astype(like.dtype))
+        start += size
+    return found
+
+
+def lead_with_examples(variable, num_examples, /) -> bool:
+    """Whether the leading axis of a variable is that of the examples."""
+    return _compat.shape_of(variable)[:1] == (num_examples,)
+
+
+def _are_apart(arrays, num_examples):
+    return all(array.shape[:1] == (num_examples,) for array in arrays)
+
+
+def _passed(arrays, num_examples):
+    """The arrays, by way of one array that holds them all."""
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
+    return unpacked(packed(arrays, num_examples), shapes, num_examples)
+
+
+def live_after(eqns, flow, out_var, /) -> list[tuple]:
     """For each equation the data that a later one needs, in order of their making."""
     live, needed = [], {out_var: None}
     for eqn in reversed(eqns):
@@ -186,7 +249,7 @@ def _names(eqns):
     """
     for eqn in eqns:
         name = _compat.given_name(eqn)
-        if name is not None:
+        if name is not None and not name.startswith(_OURS):
             yield name
         if _compat.inlined_body(eqn) is not None or _compat.scan_parts(eqn) is not None:
             for body in _compat.inner_programs(eqn):

@@ -7,28 +7,56 @@ iteration of its body is a layer, or several, and all of them share one function
 """
 
 import dataclasses
+from typing import Any
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Block, Outline, Stack
-from gradstab.network.boundaries import as_boundaries, divide
+from gradstab.network.boundaries import as_boundaries, cut_behind, divide
+from gradstab.network.carries import carries_needed, gather
 from gradstab.network.merging import merge
 from gradstab.network.program import flatten_body
+from gradstab.network.separators import separators
+from gradstab.network.slices import Slices, find_slices
 
 
-def find_plan(program, num_examples, /) -> list:
+def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
     """Blocks and stacks of a program, in depth order.
 
     Args:
         program: from `trace_program`.
+        boundaries: regular expressions, see `find_layers`; None for those that are
+            found.
         num_examples: length of the example axis.
 
     Returns:
-        A list of `Block` and `Stack`; together they tile the way from input to output.
+        ``(plan, program)``: a list of `Block` and `Stack`, which together tile the way
+        from input to output; the program with the boundaries.
 
     Raises:
+        TypeError, ValueError: see `as_boundaries`.
         ValueError: if no data flow from the inputs to the output.
     """
+    program = gather(program, _flow(program), num_examples)
+    if boundaries is not None:
+        program = _cut_at(boundaries, program, num_examples)
+        return _plan(program, *_items(program, num_examples)), program
+    items, outline = _items(program, num_examples)
+    packs = _separators(items, outline, program.param_names, num_examples)
+    if packs:
+        closed = cut_behind(program.closed, packs, num_examples)
+        program = dataclasses.replace(program, closed=closed)
+        program = gather(program, _flow(program), num_examples)
+        items, outline = _items(program, num_examples)
+    return _plan(program, items, outline), program
+
+
+def _plan(program, items, outline):
+    return [item if isinstance(item, Stack) else outline.block(item) for item in items]
+
+
+def _items(program, num_examples):
+    """The layers of a program as atoms and stacks, and its outline."""
     flow = _flow(program)
     floating = [v for v in program.input_vars if _compat.is_floating(v)]
     atoms = flows.atoms(program.eqns, flow, floating, program.out_var)
@@ -37,26 +65,33 @@ def find_plan(program, num_examples, /) -> list:
             "the output does not depend on the inputs by a differentiable path: "
             "nothing to analyse"
         )
-    outline = Outline(tuple(program.eqns), flow)
-    limits = num_examples, program.boundaries
-    items = [_as_stack(atom, flow, program, limits) or atom for atom in atoms]
-    items = merge(items, outline, *limits)
-    return [item if isinstance(item, Stack) else outline.block(item) for item in items]
+    slices = find_slices(program.eqns, flow)
+    outline = Outline(tuple(program.eqns), flow, slices=slices)
+    # A scan slices a parameter leaf where it takes the leaf itself, or slices of it.
+    whole = {
+        v: frozenset({Slices(i, 0, frozenset())})
+        for i, v in enumerate(program.param_vars)
+    }
+    known = whole | slices
+    items = [
+        _as_stack(atom, flow, known, program, num_examples) or atom for atom in atoms
+    ]
+    return merge(items, outline, num_examples, program.boundaries), outline
 
 
-def cut_at(boundaries, program, num_examples, /):
-    """The program with the boundaries that a user draws.
+def _separators(items, outline, paths, num_examples):
+    """Where to cut those of the layers that hold many."""
+    parts = [
+        (frozenset().union(*(block.contracted for block in item.blocks)), None)
+        if isinstance(item, Stack)
+        else (outline.contracts(item), item)
+        for item in items
+    ]
+    return separators(parts, outline, paths, num_examples)
 
-    Args:
-        boundaries: regular expressions, see `find_layers`; None draws none.
-        program: from `trace_program`.
-        num_examples: length of the example axis.
 
-    Raises:
-        TypeError, ValueError: see `as_boundaries`.
-    """
-    if boundaries is None:
-        return program
+def _cut_at(boundaries, program, num_examples):
+    """The program with the boundaries that a user draws."""
     drawn = as_boundaries(boundaries, program)
     closed = divide(
         program.closed, _flow(program), program.out_var, drawn, num_examples
@@ -80,7 +115,7 @@ def _flow(program):
     )
 
 
-def _as_stack(atom, flow, program, limits):
+def _as_stack(atom, flow, slices, program, num_examples):
     """The atom as a scan over layers, or None if it is not one."""
     if len(atom.eqns) != 1 or len(atom.in_vars) != 1:
         return None
@@ -88,32 +123,55 @@ def _as_stack(atom, flow, program, limits):
     parts = _compat.scan_parts(eqn)
     if parts is None or parts.length == 0:
         return None
-    first, last = parts.num_consts, parts.num_consts + parts.num_carry
-    carried = [i for i in range(first, last) if eqn.invars[i] is atom.in_vars[0]]
-    outside = [v for i, v in enumerate(eqn.invars) if not first <= i < last]
-    if len(carried) != 1 or any(map(flow.is_data, outside)):
+    position = _position(eqn, parts, atom, flow)
+    if position is None:
         return None
-    position = carried[0] - first
-    if eqn.outvars[position] is not atom.out_var:
-        return None
+    first = parts.num_consts
     body = flatten_body(parts.body)
+    needed = carries_needed(body, parts, [position])
     inside = _flow_inside(eqn, parts, body, position, flow)
     carries = body.jaxpr.outvars[: parts.num_carry]
-    others = [v for i, v in enumerate(carries) if i != position]
-    if any(inside.is_data(v) or inside.is_dependent(v) for v in others):
+    others = [i for i in needed if i != position]
+    entering = [eqn.invars[first + i] for i in others]
+    leaving = [carries[i] for i in others]
+    if any(map(flow.is_data, entering)) or any(map(inside.is_data, leaving)):
         return None
-    num_examples, boundaries = limits
-    if boundaries is not None:
-        body = divide(body, inside, carries[position], boundaries, num_examples)
+    if any(map(inside.is_dependent, leaving)):
+        return None
+
+    def groups(body, inside):
+        outline = _outline(eqn, parts, body, inside, slices)
+        data, out = body.jaxpr.invars[first + position], body.jaxpr.outvars[position]
+        atoms = flows.atoms(outline.eqns, inside, [data], out)
+        return merge(atoms, outline, num_examples, program.boundaries), outline
+
+    if program.boundaries is not None:
+        out = body.jaxpr.outvars[position]
+        body = divide(body, inside, out, program.boundaries, num_examples)
         inside = _flow_inside(eqn, parts, body, position, flow)
-    # A parameter leaf is sliced only where the scan takes the leaf itself.
-    leaf_of = {v: i for i, v in enumerate(program.param_vars)}
-    outline = _outline(eqn, parts, body, inside, leaf_of)
-    data, out = body.jaxpr.invars[first + position], body.jaxpr.outvars[position]
-    groups = merge(flows.atoms(outline.eqns, inside, [data], out), outline, *limits)
-    if not any(map(outline.contracts, groups)):
+    found, outline = groups(body, inside)
+    if not any(map(outline.contracts, found)):
         return None
-    return Stack(eqn, parts, body, tuple(map(outline.block, groups)))
+    if program.boundaries is None:
+        packs = _separators(found, outline, program.param_names, num_examples)
+        if packs:
+            body = cut_behind(body, packs, num_examples)
+            inside = _flow_inside(eqn, parts, body, position, flow)
+            found, outline = groups(body, inside)
+    return Stack(eqn, parts, body, tuple(map(outline.block, found)))
+
+
+def _position(eqn, parts, atom, flow):
+    """Where in the carry the data are, if nothing else enters; else None."""
+    first, last = parts.num_consts, parts.num_consts + parts.num_carry
+    outside = [v for i, v in enumerate(eqn.invars) if not first <= i < last]
+    if any(map(flow.is_data, outside)) or atom.out_var not in eqn.outvars:
+        return None
+    position = eqn.outvars.index(atom.out_var)
+    if position >= parts.num_carry:
+        return None
+    entering = eqn.invars[first + position]
+    return position if entering is atom.in_vars[0] else None
 
 
 def _flow_inside(eqn, parts, body, position, flow):
@@ -128,19 +186,24 @@ def _flow_inside(eqn, parts, body, position, flow):
     )
 
 
-def _outline(eqn, parts, body, flow, leaf_of):
+def _outline(eqn, parts, body, flow, slices):
     inner, fixed = body.jaxpr.invars, parts.num_consts + parts.num_carry
     constants = [variable for variable, _ in _compat.constants(body)]
     outer = [None if isinstance(v, _compat.Literal) else v for v in eqn.invars]
+    given = {
+        v: frozenset(p for p in slices.get(o, ()) if i >= fixed or p.leaf is None)
+        for i, (v, o) in enumerate(zip(inner, outer, strict=True))
+    }
+    parts_of = frozenset().union(*given.values())
+    stack = frozenset(p.leaf for p in parts_of if p.leaf is not None)
+    given = {
+        v: frozenset(p._replace(stack=stack) for p in held) for v, held in given.items()
+    }
     return Outline(
         eqns=tuple(body.jaxpr.eqns),
         flow=flow,
         length=parts.length,
         reverse=parts.reverse,
         shared=frozenset([*inner[: parts.num_consts], *constants]),
-        slices={
-            inner[i]: leaf_of[outer[i]]
-            for i in range(fixed, len(inner))
-            if outer[i] in leaf_of
-        },
+        slices=find_slices(body.jaxpr.eqns, flow, given),
     )

@@ -60,7 +60,7 @@ def layer_name(base, step, stack_paths, /) -> str:
     """
     if step is None:
         return base
-    stack = _module(stack_paths)
+    stack = shared_module(stack_paths)
     if stack not in _prefixes(base):
         return f"{base}.{step}"
     rest = base.removeprefix(stack).lstrip("./~")
@@ -80,6 +80,33 @@ def distinct(names, /) -> list[str]:
     return result
 
 
+def summary(names, /) -> str:
+    """Many names in few words: the modules that hold them, and how many each holds.
+
+    >>> summary(["down.0", "down.1", "mid", "up.0"])
+    'down (2), mid, up.0'
+    >>> summary(["net.a", "net.b.x", "net.b.y", "net.b.z"])
+    'net.a, net.b (3)'
+    >>> summary([f"net.{i}.w" for i in range(9)])
+    'net (9)'
+    """
+    shared = shared_module(names)
+    groups = collections.defaultdict(list)
+    for name in names:
+        inside = [p for p in _prefixes(name) if len(p) > len(shared)]
+        groups[inside[0]].append(name)
+    if len(groups) > 4:
+        if shared:
+            return f"{shared} ({len(names)})"
+        groups, more = dict(list(groups.items())[:3]), len(groups) - 3
+    else:
+        more = 0
+    found = [k if len(v) > 1 else v[0] for k, v in groups.items()]
+    counts = [f" ({len(v)})" if len(v) > 1 else "" for v in groups.values()]
+    listed = ", ".join(f"{n}{c}" for n, c in zip(found, counts, strict=True))
+    return f"{listed} and {more} more" if more else listed
+
+
 def _unnamed(home):
     """What to call a block whose parameters have no module: a bare array, or none."""
     return "params" if home else "(no parameters)"
@@ -90,7 +117,7 @@ def _joined(home, holders):
     parts = list(dict.fromkeys(_outermost(path, holders) for path in home))
     if len(parts) < 2:
         return "".join(parts)
-    shared = _module(parts)
+    shared = shared_module(parts)
     parts = [part.removeprefix(shared).lstrip("./~") for part in parts]
     if len(parts) > 3:
         parts = [*parts[:2], f"{len(parts) - 2} more"]
@@ -112,7 +139,7 @@ def _prefixes(path):
     return [*(path[:end] for end in ends), path]
 
 
-def _module(paths):
+def shared_module(paths, /) -> str:
     """The longest path of modules that all parameters share."""
     chains = [_prefixes(path)[:-1] for path in paths]
     shared = ""

@@ -51,9 +51,10 @@ def find_places(plan, program, /) -> tuple[Place, ...]:
     base_of = dict(zip(found, bases, strict=True))
     rows = []
     for own, block, index, slices in sites:
-        part = _slice(own, index) if slices is not None else None
+        part = None if slices is None else _slice(own, index or 0)
         stack = _paths(slices or (), program)
-        step = None if slices is None else part if stack else index
+        iteration = (index or 0) + (own.start or 0)
+        step = None if slices is None else part if stack else iteration
         name = naming.layer_name(base_of[own], step, stack)
         row = _place(name, own, number_of[block], index, part, program)
         note = why_joined(name, own, row.contraction_params, alone=len(sites) == 1)
@@ -72,21 +73,27 @@ def _sites(item):
     is, and in a scan the parameter leaves of which the scan's blocks own slices.
     """
     if isinstance(item, Block):
-        return [(item, item, None, None)]
+        return [(item, item, None, _stack(item))]
     if isinstance(item, Roll):
         period = len(item.blocks)
         return [
-            (own, item.blocks[number % period], number // period, None)
+            (own, item.blocks[number % period], number // period, _stack(own))
             for number, own in enumerate(item.members)
         ]
-    slices = frozenset().union(*(block.sliced for block in item.blocks))
+    slices = frozenset().union(*(block.stack for block in item.blocks))
     steps = range(item.blocks[0].length)
     return [(block, block, step, slices) for step in steps for block in item.blocks]
 
 
+def _stack(block):
+    """The parameter leaves of its scan, if a block was an iteration of one."""
+    return None if block.start is None else block.stack
+
+
 def _slice(block, index):
     """The slice of a scan's parameters that its ``index``-th layer owns."""
-    return block.length - 1 - index if block.reverse else index
+    number = block.length - 1 - index if block.reverse else index
+    return number + (block.start or 0)
 
 
 def _place(name, block, number, index, part, program):

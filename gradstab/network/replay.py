@@ -10,8 +10,10 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context, Roll, Stack
+from gradstab.network.boundaries import packs_several
 from gradstab.network.contexts import held_positions
-from gradstab.network.layers import all_blocks, cut_at, find_plan
+from gradstab.network.layers import all_blocks, find_plan
+from gradstab.network.naming import summary
 from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
 from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
@@ -50,6 +52,7 @@ class Network:
             `held_positions`.
         recurrences: for each block its recurrent scans.
         num_examples: length of the example axis.
+        notes: where several arrays pass from layer to layer.
     """
 
     layers: tuple[Place, ...]
@@ -60,6 +63,7 @@ class Network:
     held: tuple[Context, ...]
     recurrences: tuple[tuple[RecurrentScan, ...], ...]
     num_examples: int
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,11 +215,13 @@ def find_layers(
     function = with_state if state is None else apply
     held = () if state is None else state
     program = trace_program(function, params, held, inputs, output=output)
-    program = cut_at(boundaries, program, num_examples)
-    plan, steps = roll_up(find_plan(program, num_examples), program)
+    plan, program = find_plan(program, boundaries, num_examples)
+    plan, steps = roll_up(plan, program)
     blocks = tuple(all_blocks(plan))
+    places = find_places(plan, program)
+    several = [place.name for place in places if _packs(blocks[place.block])]
     return Network(
-        layers=find_places(plan, program),
+        layers=places,
         blocks=blocks,
         program=program,
         plan=tuple(plan),
@@ -223,6 +229,19 @@ def find_layers(
         held=held_positions(plan, program),
         recurrences=tuple(find_recurrent_scans(b, num_examples) for b in blocks),
         num_examples=num_examples,
+        notes=(_several(several),) if several else (),
+    )
+
+
+def _packs(block):
+    return any(packs_several(e) and block.out_var in e.outvars for e in block.eqns)
+
+
+def _several(names):
+    return (
+        f"several arrays (skips, streams, sums) leave {summary(names)} together: their "
+        "Jacobians are of all of them, one row for each example; boundaries=() "
+        "parts no layer beside such arrays"
     )
 
 

@@ -258,7 +258,7 @@ def two_inputs():
     return _plain(apply, params, ("a", "b"), (_normal(3, 2, 3), _normal(4, 2, 2)))
 
 
-def two_carries_are_opaque():
+def two_carries():
     def apply(params, x):
         def body(carry, w):
             a, b = carry
@@ -268,7 +268,7 @@ def two_carries_are_opaque():
         return (a + b) @ params["head"]
 
     params = {"w": jnp.stack(_weights(2)), "head": _normal(1, 3, 2)}
-    return _plain(apply, params, ("w", "head"))
+    return _plain(apply, params, ("w.0", "w.1", "head"))
 
 
 def cond_is_opaque():
@@ -411,7 +411,7 @@ NETWORKS = {
         branches_and_long_skips,
         reshaped_and_normalised_weights,
         two_inputs,
-        two_carries_are_opaque,
+        two_carries,
         cond_is_opaque,
         counter_in_the_carry,
         mlp,

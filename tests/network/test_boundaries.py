@@ -252,10 +252,14 @@ def _long_skips(ws, x):
 
 def test_a_network_of_long_skips_says_why_it_is_one_layer():
     params = {n: [_x(3, 3, seed=i) for i in range(2)] for n in ("down", "up")}
-    note = _joined(_long_skips, params)
+    note = _joined(_long_skips, params, boundaries=())
     assert note.startswith("one layer: skips or branches")
-    assert "down.0, down.1, up.0, up.1; boundaries= parts them" in note
-    assert _joined(_long_skips, params, boundaries=r"(down|up)\.\d") is None
+    assert r'down (2), up (2); boundaries=r"down\.\d+|up\.\d+" parts them' in note
+    for boundaries in (None, r"down\.\d+|up\.\d+"):
+        network = find_layers(_long_skips, params, (_x(2, 3),), boundaries=boundaries)
+        assert network.names == ("down.0", "down.1", "up.0", "up.1")
+        assert not any(place.note for place in network.layers)
+        assert "leave down (2), up.0 together" in network.notes[0]
 
 
 def test_a_list_of_blocks_in_one_layer_says_why():
@@ -266,7 +270,9 @@ def test_a_list_of_blocks_in_one_layer_says_why():
         return sum(found) @ ws["head"]
 
     params = {"list": [_x(3, 3, seed=i) for i in range(3)], "head": _x(3, 2)}
-    assert "list.0, list.1, list.2" in _joined(dense, params)
+    assert "list.0, list.1, list.2" in _joined(dense, params, boundaries=())
+    network = find_layers(dense, params, (_x(2, 3),))
+    assert network.names == ("list.0", "list.1", "list.2", "head")
 
 
 def test_products_inside_a_branch_say_that_it_is_not_entered():

@@ -82,6 +82,11 @@ def _u_net(**options):
 
 
 @holds("stem", "down+mid+up.0", "up.1", "head")
+def u_net_left_whole():
+    return _u_net(boundaries=())
+
+
+@holds("stem", "down.0", "down.1", "mid", "up.0", "up.1", "head")
 def u_net():
     return _u_net()
 
@@ -104,7 +109,7 @@ def densely_connected_one_after_the_other():
     return handed(apply, params, normal(7, 3, 4))
 
 
-@holds("stem", "growth", "head")
+@holds("stem", "growth.0", "growth.1", "growth.2", "head")
 def densely_connected_all_at_once():
     def apply(params, x):
         features = [_dense(params["stem"], x)]
@@ -393,6 +398,11 @@ def _siamese_towers(**options):
 
 
 @holds("tower", "head")
+def siamese_towers_left_whole():
+    return _siamese_towers(boundaries=())
+
+
+@holds(*(f"tower.{i}" for i in range(3)), *(f"tower.{i}@2" for i in range(3)), "head")
 def siamese_towers():
     return _siamese_towers()
 
