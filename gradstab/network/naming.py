@@ -80,6 +80,15 @@ def distinct(names, /) -> list[str]:
     return result
 
 
+def part_of(module, path, /) -> str:
+    """The part of a module that a path within it lies in.
+
+    >>> part_of("net.blocks", "net.blocks.0.attention.query")
+    'net.blocks.0'
+    """
+    return next((p for p in _prefixes(path) if len(p) > len(module)), path)
+
+
 def summary(names, /) -> str:
     """Many names in few words: the modules that hold them, and how many each holds.
 

@@ -7,12 +7,14 @@ are what articulation points are for a chain. It is cut at all of them, and what
 between is cut again, until it is a layer to its reader: an attention, a residual block.
 """
 
+import collections
+import functools
 import itertools
 
 from gradstab.network import flow as flows
 from gradstab.network import naming
 from gradstab.network.boundaries import lead_with_examples, live_after
-from gradstab.network.reasons import is_list, module, seems_many
+from gradstab.network.reasons import is_list, module
 
 
 def separators(parts, outline, paths, num_examples, /) -> dict:
@@ -30,14 +32,12 @@ def separators(parts, outline, paths, num_examples, /) -> dict:
         By the id of an equation the variables that are live behind it.
     """
     homes = [[paths[i] for i in sorted(leaves)] for leaves, _ in parts]
-    names = naming.base_names(homes, homes)
     found = {}
     for i, (_, atom) in enumerate(parts):
-        if atom is not None and seems_many(names[i], homes[i], alone=len(parts) == 1):
+        if atom is not None:
             run = _Run(atom, outline.flow, paths, num_examples)
-            others = homes[:i] + homes[i + 1 :]
-            if not run.is_residual() or "+" in names[i] or len(parts) == 1:
-                found.update(run.cuts(others))
+            whole = len(parts) == 1 and outline.length == 1
+            found.update(run.cuts(homes[:i] + homes[i + 1 :], whole=whole))
     return found
 
 
@@ -53,30 +53,32 @@ class _Run:
             if (leaves := flows.contracts_parameter(eqn, flow))
         ]
         self._num_examples = num_examples
-        self._depths = self._chain()
 
-    def cuts(self, others):
-        """By the id of an equation what is live behind it, where this run is cut."""
-        found, pieces = {}, [self.products]
+    def cuts(self, others, *, whole):
+        """By the id of an equation what is live behind it, where this run is cut.
+
+        Args:
+            others: paths of the parameters of all other layers.
+            whole: whether it is a whole network.
+        """
+        found, pieces = {}, [self.products] if len(self.products) > 1 else []
         while pieces:
             homes = [self._paths(piece) for piece in pieces]
             names = naming.base_names([*homes, *others], [*homes, *others])
             following = []
             for piece, name in zip(pieces, names, strict=False):
-                if not self._is_many(piece, name):
-                    others = [*others, self._paths(piece)]
-                    continue
-                parted = self._parted(piece)
+                many = self._is_many(piece, name, whole=whole)
+                parted = self._parted(piece) if many else []
                 if len(parted) < 2:
                     others = [*others, self._paths(piece)]
                     continue
                 for end, _ in parted[1:]:
                     found[id(self.eqns[end])] = self.live[end]
                 following += [products for _, products in parted]
-            pieces = following
+            pieces, whole = following, False
         return found
 
-    def is_residual(self):
+    def _is_residual(self):
         """Whether nothing but what enters passes around a chain of products."""
         cuts = [
             min((self.live[i] for i in range(a, b)), key=len)
@@ -85,55 +87,83 @@ class _Run:
         passing = set(self.in_vars)
         return len(passing) == 1 and all(len(set(c) - passing) < 2 for c in cuts)
 
-    def _is_many(self, piece, name):
+    def _is_many(self, piece, name, *, whole):
         """Whether a reader would take the products for several layers, in a row."""
-        paths = self._paths(piece)
-        modules = list(dict.fromkeys(map(module, paths)))
-        first, *_ = piece
-        depth = max(self._depths[i] for i, _ in piece) - self._depths[first[0]] + 1
-        if len(modules) > 2:
-            return depth > 2 and (is_list(name, modules) or "+" in name)
-        siblings = len({m.rpartition(".")[0] for m in modules}) < 2
-        numbered = all(m.rpartition(".")[2].isdigit() for m in modules)
-        return len(modules) == 2 and depth > 1 and (numbered or not siblings)
+        modules = list(dict.fromkeys(map(module, self._paths(piece))))
+        depth = self._depth(piece, module)
+        if "+" in name or whole:
+            if len(modules) > 2:
+                return depth > 2
+            siblings = len({m.rpartition(".")[0] for m in modules}) < 2
+            numbered = all(m.rpartition(".")[2].isdigit() for m in modules)
+            return len(modules) == 2 and depth > 1 and (numbered or not siblings)
+        if depth < 3 or self._is_residual():
+            return False
+        part = functools.partial(naming.part_of, name)
+        sizes = collections.Counter(map(part, modules))
+        several = sum(size > 1 for size in sizes.values()) > 1
+        in_a_row = self._depth(piece, lambda path: part(module(path))) > 1
+        return is_list(name, modules) or (several and in_a_row)
 
     def _parted(self, piece):
         """``(end of the part before, products)`` where fewest arrays are live."""
-        pairs = list(itertools.pairwise(piece))
+        pairs = [
+            (before, after)
+            for before, after in itertools.pairwise(piece)
+            if set(map(module, before[1])) != set(map(module, after[1]))
+        ]
         sizes = {
             i: len(self.live[i])
             for (a, _), (b, _) in pairs
             for i in range(a, b)
             if self._may_end(i)
         }
-        if not sizes:
-            return [(-1, piece)]
-        least, parts = min(sizes.values()), [(-1, [piece[0]])]
-        for (a, _), (b, following) in pairs:
-            ends = [i for i in range(a, b) if sizes.get(i) == least]
+        least = min(sizes.values(), default=0)
+        parts = [(-1, [piece[0]])]
+        for before, after in itertools.pairwise(piece):
+            ends = [i for i in range(before[0], after[0]) if sizes.get(i) == least]
             if ends:
                 parts.append((ends[-1], []))
-            parts[-1][1].append((b, following))
-        return parts
+            parts[-1][1].append(after)
+        return self._rejoined(parts)
+
+    def _rejoined(self, parts):
+        """The parts, with one for those that make one small module together."""
+        found = parts[:1]
+        for end, products in parts[1:]:
+            together = [*found[-1][1], *products]
+            modules = set(map(module, self._paths(together)))
+            parents = {m.rpartition(".")[0] for m in modules}
+            numbered = any(m.rpartition(".")[2].isdigit() for m in modules)
+            if (
+                len(modules) > 2
+                and len(parents) == 1
+                and parents != {""}
+                and not numbered
+            ):
+                found[-1] = found[-1][0], together
+            else:
+                found.append((end, products))
+        return found
 
     def _may_end(self, i):
         return all(lead_with_examples(v, self._num_examples) for v in self.live[i])
 
-    def _chain(self):
-        """For each product how many products, of other modules, precede it in a row."""
-        depth, last, found = {}, {}, {}
-        products = dict(self.products)
-        for i, eqn in enumerate(self.eqns):
+    def _depth(self, piece, group):
+        """How many of these products, of one group after another, are in a row."""
+        depth, last, longest = {}, {}, 0
+        products, (start, _), (end, _) = dict(piece), piece[0], piece[-1]
+        for i, eqn in enumerate(self.eqns[start : end + 1], start):
             moving = [v for v in eqn.invars if self.flow.is_data(v)]
             before = max(moving, key=lambda v: depth.get(v, 0), default=None)
-            length, modules = depth.get(before, 0), last.get(before)
+            length, groups = depth.get(before, 0), last.get(before)
             if i in products:
-                own = frozenset(map(module, products[i]))
-                length, modules = length + (own != modules), own
-                found[i] = length
+                own = frozenset(map(group, products[i]))
+                length, groups = length + (own != groups), own
+                longest = max(longest, length)
             for v in eqn.outvars:
-                depth[v], last[v] = length, modules
-        return found
+                depth[v], last[v] = length, groups
+        return longest
 
     @staticmethod
     def _paths(piece):
