@@ -22,6 +22,7 @@ from gradstab.analysis.subject import arithmetic, find_subject
 from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
+from gradstab.network.trained import trained_only
 from gradstab.records import Signals
 from gradstab.report import (
     Ensemble,
@@ -67,7 +68,9 @@ def analyze(
 
     Args:
         model: an `nnx.Module`; a pair (linen module, variables); a callable pytree; or
-            a function ``apply(params, *inputs) -> output``.
+            a function ``apply(params, *inputs) -> output``. Of what it holds,
+            floating arrays count as parameters, but for running statistics (see
+            `gradstab.network.trained`).
         *args: the inputs, examples on the leading axis; for a function its parameters
             first.
         loss: ``loss(output) -> scalar``, on the whole output as the model returns it.
@@ -128,6 +131,7 @@ def analyze(
     began = time.monotonic()
     limits = checked_limits(examples, top_k, max_dense, max_bytes)
     target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
+    target, not_trained = trained_only(target, model)
     every = (target.params, target.state)
     if ensemble:
         ensemble_size(*every)
@@ -197,7 +201,12 @@ def analyze(
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.change,
-        notes=(*network.notes, *trunk.notes, *_notes(found, note)),
+        notes=(
+            *not_trained,
+            *network.notes,
+            *trunk.notes,
+            *_notes(found, note),
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from gradstab.network.merging import merge
 from gradstab.network.program import flatten_body
 from gradstab.network.separators import separators
 from gradstab.network.slices import Slices, find_slices
+from gradstab.network.stages import part_stages
 
 
 def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
@@ -26,7 +27,7 @@ def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
     Args:
         program: from `trace_program`.
         boundaries: regular expressions, see `find_layers`; None for those that are
-            found.
+            found, an empty tuple for none.
         num_examples: length of the example axis.
 
     Returns:
@@ -37,7 +38,9 @@ def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
         TypeError, ValueError: see `as_boundaries`.
         ValueError: if no data flow from the inputs to the output.
     """
-    program = gather(program, _flow(program), num_examples)
+    if boundaries is None or len(boundaries):
+        program = part_stages(program, _flow(program), num_examples)
+        program = gather(program, _flow(program), num_examples)
     if boundaries is not None:
         program = _cut_at(boundaries, program, num_examples)
         return _plan(program, *_items(program, num_examples)), program

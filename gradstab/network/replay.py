@@ -241,7 +241,7 @@ def _several(names):
     return (
         f"several arrays (skips, streams, sums) leave {summary(names)} together: their "
         "Jacobians are of all of them, one row for each example; boundaries=() "
-        "parts no layer beside such arrays"
+        "leaves the layers whole that such arrays tie together"
     )
 
 
