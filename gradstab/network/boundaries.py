@@ -22,7 +22,7 @@ from gradstab.network.program import evaluate
 
 _OURS = "gradstab "
 _MARK = f"{_OURS}boundary"
-_PACKED = f"{_OURS}boundary of several arrays"
+_PACKED = f"{_OURS}boundary of several arrays "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,18 @@ def as_boundaries(boundaries, program, /) -> Boundaries:
 
 def is_boundary(eqn, /) -> bool:
     """Whether a layer must end where this equation ends."""
-    return _compat.given_name(eqn) in (_MARK, _PACKED)
+    return (_compat.given_name(eqn) or "").startswith(_MARK)
 
 
 def packs_several(eqn, /) -> bool:
     """Whether the equation makes one array of several, at a boundary."""
-    return _compat.given_name(eqn) == _PACKED
+    return (_compat.given_name(eqn) or "").startswith(_PACKED)
+
+
+def trunk_among(eqn, /) -> int | None:
+    """How many arrays the equation packs, if but one of them is a trunk."""
+    number = (_compat.given_name(eqn) or "").removeprefix(_PACKED)
+    return int(number) if packs_several(eqn) and number else None
 
 
 def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
@@ -143,12 +149,13 @@ def cut_behind(closed, packs, num_examples, /):
     return jax.make_jaxpr(run)(*shapes)
 
 
-def packed(arrays, num_examples, /):
+def packed(arrays, num_examples, /, *, still=0):
     """One array that holds several, example by example; the array itself if it is one.
 
     Args:
         arrays: the arrays, of any floating dtypes.
         num_examples: length of the example axis.
+        still: how many of them pass a whole stack of layers unchanged.
 
     Returns:
         Shape ``(num_examples, entries of one example)``; one row for all where an array
@@ -160,7 +167,8 @@ def packed(arrays, num_examples, /):
     rows = [array.reshape(num_examples if apart else 1, -1) for array in arrays]
     wide = _tree.widest(*(array.dtype for array in arrays))
     whole = jnp.concatenate([row.astype(wide) for row in rows], axis=1)
-    return checkpoint_name(whole, _PACKED)
+    trunk = still and still == len(arrays) - 1
+    return checkpoint_name(whole, f"{_PACKED}{len(arrays)}" if trunk else _PACKED)
 
 
 def unpacked(whole, shapes, num_examples, /) -> list:

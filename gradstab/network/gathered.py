@@ -157,7 +157,8 @@ class _Packing(NamedTuple):
     num_examples: int
 
     def closed(self, state):
-        return packed([*state.still, *state.moving], self.num_examples), state.rest
+        arrays = [*state.still, *state.moving]
+        return packed(arrays, self.num_examples, still=self.num_still), state.rest
 
     def opened(self, whole, rest):
         arrays = unpacked(whole, self.shapes, self.num_examples)

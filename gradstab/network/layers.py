@@ -12,7 +12,7 @@ from typing import Any
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Block, Outline, Stack
-from gradstab.network.boundaries import as_boundaries, cut_behind, divide
+from gradstab.network.boundaries import as_boundaries, cut_behind, divide, trunk_among
 from gradstab.network.carries import carries_needed, gather
 from gradstab.network.merging import merge
 from gradstab.network.program import flatten_body
@@ -90,7 +90,18 @@ def _separators(items, outline, paths, num_examples):
         else (outline.contracts(item), item)
         for item in items
     ]
-    return separators(parts, outline, paths, num_examples)
+    trunks = {id(atom): _trunk(atom, outline) for _, atom in parts if atom is not None}
+    return separators(parts, outline, paths, num_examples, trunks)
+
+
+def _trunk(atom, outline):
+    """See `separators`: known where the arrays of a scan over layers are packed."""
+    ends = [eqn for eqn in outline.eqns if atom.out_var in eqn.outvars]
+    for eqn in outline.eqns:
+        if any(v in eqn.outvars for v in atom.in_vars):
+            parts = _compat.scan_parts(eqn)
+            ends += parts.body.jaxpr.eqns if parts is not None else [eqn]
+    return next(filter(None, map(trunk_among, ends)), None)
 
 
 def _cut_at(boundaries, program, num_examples):

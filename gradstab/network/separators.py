@@ -17,7 +17,7 @@ from gradstab.network.boundaries import lead_with_examples, live_after
 from gradstab.network.reasons import is_list, module
 
 
-def separators(parts, outline, paths, num_examples, /) -> dict:
+def separators(parts, outline, paths, num_examples, trunks, /) -> dict:
     """Where to cut layers that hold many.
 
     Args:
@@ -27,6 +27,9 @@ def separators(parts, outline, paths, num_examples, /) -> dict:
         paths: dotted path of every parameter leaf.
         num_examples: length of the example axis. Only points at which the examples lead
             in all live arrays are taken.
+        trunks: by the id of an atom how many arrays are packed where it ends or begins,
+            if but one of them is a trunk: the others pass a whole stack unchanged.
+            Between its layers there are as many.
 
     Returns:
         By the id of an equation the variables that are live behind it.
@@ -36,8 +39,9 @@ def separators(parts, outline, paths, num_examples, /) -> dict:
     for i, (_, atom) in enumerate(parts):
         if atom is not None:
             run = _Run(atom, outline.flow, paths, num_examples)
+            others = homes[:i] + homes[i + 1 :]
             whole = len(parts) == 1 and outline.length == 1
-            found.update(run.cuts(homes[:i] + homes[i + 1 :], whole=whole))
+            found.update(run.cuts(others, whole=whole, trunk=trunks.get(id(atom))))
     return found
 
 
@@ -54,12 +58,14 @@ class _Run:
         ]
         self._num_examples = num_examples
 
-    def cuts(self, others, *, whole):
+    def cuts(self, others, *, whole, trunk=None):
         """By the id of an equation what is live behind it, where this run is cut.
 
         Args:
             others: paths of the parameters of all other layers.
             whole: whether it is a whole network.
+            trunk: how many arrays are live where it ends or begins, if but one of them
+                changes.
         """
         found, pieces = {}, [self.products] if len(self.products) > 1 else []
         while pieces:
@@ -68,14 +74,16 @@ class _Run:
             following = []
             for piece, name in zip(pieces, names, strict=False):
                 many = self._is_many(piece, name, whole=whole)
-                parted = self._parted(piece) if many else []
+                parted = self._parted(piece) if many or trunk else []
+                if trunk and {len(self.live[end]) for end, _ in parted[1:]} != {trunk}:
+                    parted = self._parted(piece) if many else []
                 if len(parted) < 2:
                     others = [*others, self._paths(piece)]
                     continue
                 for end, _ in parted[1:]:
                     found[id(self.eqns[end])] = self.live[end]
                 following += [products for _, products in parted]
-            pieces, whole = following, False
+            pieces, whole, trunk = following, False, None
         return found
 
     def _is_residual(self):
@@ -92,15 +100,16 @@ class _Run:
         modules = list(dict.fromkeys(map(module, self._paths(piece))))
         depth = self._depth(piece, module)
         if "+" in name or whole:
-            if len(modules) > 2:
-                return depth > 2
             siblings = len({m.rpartition(".")[0] for m in modules}) < 2
             numbered = all(m.rpartition(".")[2].isdigit() for m in modules)
-            return len(modules) == 2 and depth > 1 and (numbered or not siblings)
+            if len(modules) > 2 and depth > 2:
+                return True
+            apart = not siblings or (numbered and len(modules) == 2)
+            return len(modules) > 1 and depth > 1 and apart
         if depth < 3 or self._is_residual():
             return False
         part = functools.partial(naming.part_of, name)
-        sizes = collections.Counter(map(part, modules))
+        sizes = collections.Counter(map(part, self._paths(piece)))
         several = sum(size > 1 for size in sizes.values()) > 1
         in_a_row = self._depth(piece, lambda path: part(module(path))) > 1
         return is_list(name, modules) or (several and in_a_row)

@@ -12,12 +12,13 @@ from functions import FUNCTIONS
 from haiku_models import HAIKU
 from linen_models import LINEN
 from nnx_models import NNX
+from public_models import PUBLIC
 
 from gradstab import _tree
 from gradstab.network import find_layers, layer_slice
 from gradstab.network.adapters import as_target
 
-ZOO = (*NNX, *LINEN, *HAIKU, *EQUINOX, *FUNCTIONS)
+ZOO = (*NNX, *LINEN, *HAIKU, *EQUINOX, *FUNCTIONS, *PUBLIC)
 
 
 class Apart(NamedTuple):
@@ -72,6 +73,8 @@ def _as_type(target, dtype):
     fields = {name: getattr(target, name) for name in ("params", "state", "inputs")}
 
     def convert(leaf):
+        if jnp.iscomplexobj(leaf):
+            return jnp.asarray(leaf, jnp.result_type(dtype, jnp.complex64))
         return jnp.asarray(leaf, dtype) if _tree.is_floating(leaf) else leaf
 
     return jax.tree.map(convert, fields)

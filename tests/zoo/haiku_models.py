@@ -80,7 +80,7 @@ def two_recurrent_layers():
     return _function(forward, normal(1, 3, 4, 2))
 
 
-@holds("gru+gru_1", "linear")
+@holds("gru", "gru_1", "linear")
 def deep_recurrent_core():
     def forward(x):
         core = hk.DeepRNN([hk.GRU(3), hk.GRU(3)])

@@ -12,7 +12,7 @@ from cut_by_hand import BY_HAND
 import gradstab as gs
 
 # Bare functions have every structure that modules have. They run each time.
-QUICK = {"functions"}
+QUICK = {"functions", "public"}
 ENTRIES = [
     pytest.param(
         entry,
@@ -82,6 +82,8 @@ def test_the_product_is_that_of_the_model_in_float32(entry):
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ZOO, ids=[entry.name for entry in ZOO])
 def test_every_model_is_analysed_without_edits(entry):
+    if entry.waits:
+        pytest.skip(f"waits for {entry.waits}")
     with arithmetic(entry):
         model, args, options = entry.make()
         if entry.forward:
@@ -94,10 +96,10 @@ def test_every_model_is_analysed_without_edits(entry):
         assert layer.jacobian is not None or layer.in_shape is None
 
 
-def test_the_zoo_holds_forty_models_of_five_frameworks():
+def test_the_zoo_holds_a_hundred_models_of_five_frameworks():
     counts = collections.Counter(entry.framework for entry in ZOO)
-    assert set(counts) == {"nnx", "linen", "haiku", "equinox", "functions"}
-    assert sum(counts.values()) >= 40
+    assert set(counts) == {"nnx", "linen", "haiku", "equinox", "functions", "public"}
+    assert sum(counts.values()) >= 100
     assert min(counts.values()) >= 8
 
 
