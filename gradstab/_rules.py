@@ -71,6 +71,20 @@ def called_name(eqn: JaxprEqn, /) -> str:
     return str(eqn.params.get("name", "")) if inlined_body(eqn) is not None else ""
 
 
+def scope_of(eqn, /) -> str:
+    """The names of `jax.named_scope` around an equation, parted by dots; or none.
+
+    The names of transformations, such as ``jvp(...)``, are left out.
+    """
+    parts = str(eqn.source_info.name_stack).split("/")
+    return ".".join(part for part in parts if part and "(" not in part)
+
+
+def scope(name, /):
+    """The context of a `jax.named_scope` of that name, parted by dots; or of none."""
+    return jax.named_scope(name.replace(".", "/")) if name else contextlib.nullcontext()
+
+
 def given_name(eqn: JaxprEqn, /) -> str | None:
     """The name that `jax.ad_checkpoint.checkpoint_name` gave; None without one."""
     if (primitive := _hijax(eqn)) is not None:

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from gradstab.report.names import short_names
+
 
 class Limits(NamedTuple):
     """How much of the Jacobians is computed; see `analyze`."""
@@ -36,7 +38,8 @@ def select_layers(names, which, /) -> list[bool]:
     Args:
         names: of all layers.
         which: None for all; a regular expression, matched as a whole; or a sequence of
-            names and of positions from the input.
+            names and of positions from the input. Names may be without the modules that
+            all of them share, as the table of a report shows them.
 
     Raises:
         KeyError: for a name or a position that there is not.
@@ -47,16 +50,22 @@ def select_layers(names, which, /) -> list[bool]:
         [False, True, True]
         >>> select_layers(["stem", "blocks.0", "blocks.1"], ["stem", -1])
         [True, False, True]
+        >>> select_layers(["net.stem", "net.head"], ["stem"])
+        [True, False]
     """
     if which is None:
         return [True] * len(names)
     listed = f"this network has: {', '.join(names)}"
     if isinstance(which, str):
-        found = [re.fullmatch(which, name) is not None for name in names]
+        found = [
+            any(re.fullmatch(which, spelling) is not None for spelling in spellings)
+            for spellings in zip(names, short_names(names), strict=True)
+        ]
         if not any(found):
             raise ValueError(f"layers={which!r} matches no layer; {listed}")
         return found
     positions: dict = {i: i % len(names) for i in range(-len(names), len(names))}
+    positions |= dict(zip(short_names(names), range(len(names)), strict=True))
     positions |= dict(zip(names, range(len(names)), strict=True))
     for item in which:
         if item not in positions:

@@ -39,8 +39,8 @@ def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
         ValueError: if no data flow from the inputs to the output.
     """
     if boundaries is None or len(boundaries):
-        program = part_stages(program, _flow(program), num_examples)
-        program = gather(program, _flow(program), num_examples)
+        program = part_stages(program, flow_of(program), num_examples)
+        program = gather(program, flow_of(program), num_examples)
     if boundaries is not None:
         program = _cut_at(boundaries, program, num_examples)
         return _plan(program, *_items(program, num_examples)), program
@@ -49,7 +49,7 @@ def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
     if packs:
         closed = cut_behind(program.closed, packs, num_examples)
         program = dataclasses.replace(program, closed=closed)
-        program = gather(program, _flow(program), num_examples)
+        program = gather(program, flow_of(program), num_examples)
         items, outline = _items(program, num_examples)
     return _plan(program, items, outline), program
 
@@ -60,7 +60,7 @@ def _plan(program, items, outline):
 
 def _items(program, num_examples):
     """The layers of a program as atoms and stacks, and its outline."""
-    flow = _flow(program)
+    flow = flow_of(program)
     floating = [v for v in program.input_vars if _compat.is_floating(v)]
     atoms = flows.atoms(program.eqns, flow, floating, program.out_var)
     if not atoms:
@@ -108,7 +108,7 @@ def _cut_at(boundaries, program, num_examples):
     """The program with the boundaries that a user draws."""
     drawn = as_boundaries(boundaries, program)
     closed = divide(
-        program.closed, _flow(program), program.out_var, drawn, num_examples
+        program.closed, flow_of(program), program.out_var, drawn, num_examples
     )
     return dataclasses.replace(program, closed=closed, boundaries=drawn)
 
@@ -119,7 +119,8 @@ def all_blocks(plan, /) -> list[Block]:
     return [block for blocks in lists for block in blocks]
 
 
-def _flow(program):
+def flow_of(program, /) -> flows.Flow:
+    """The part that each variable of a program plays."""
     inputs = program.input_vars
     return flows.trace_flow(
         program.eqns,

@@ -7,6 +7,7 @@ from gradstab.network import naming
 from gradstab.network.blocks import Block, Roll
 from gradstab.network.layers import all_blocks
 from gradstab.network.reasons import why_joined
+from gradstab.network.scopes import naming_paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +39,16 @@ class Place:
     note: str = ""
 
 
-def find_places(plan, program, /) -> tuple[Place, ...]:
+def find_places(plan, program, flow, /) -> tuple[Place, ...]:
     """Every layer of the plan, in depth order, named by the parameters it owns."""
     number_of = {block: number for number, block in enumerate(all_blocks(plan))}
     sites = [site for item in plan for site in _sites(item)]
     # The copies in a roll share a block, and have parameters of their own.
     found = list(dict.fromkeys(own for own, *_ in sites))
+    paths = naming_paths(program, flow)
     bases = naming.base_names(
-        [_paths(block.contracted, program) for block in found],
-        [_paths(block.owned, program) for block in found],
+        [_of(block.contracted, paths) for block in found],
+        [_of(block.owned, paths) for block in found],
     )
     base_of = dict(zip(found, bases, strict=True))
     rows = []
@@ -111,4 +113,8 @@ def _place(name, block, number, index, part, program):
 
 
 def _paths(leaves, program):
-    return tuple(program.param_names[i] for i in sorted(leaves))
+    return _of(leaves, program.param_names)
+
+
+def _of(leaves, paths):
+    return tuple(paths[i] for i in sorted(leaves))

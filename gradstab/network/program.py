@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gradstab import _compat, _tree
+from gradstab import _compat, _rules, _tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +160,9 @@ def _evaluate_inlined(closed, values):
         operands = [read(atom) for atom in eqn.invars]
         body = _compat.inlined_body(eqn)
         if body is not None:
-            results = _evaluate_inlined(_closed(body), operands)
+            # The names of scopes inside of a call do not hold those around it.
+            with _rules.scope(_rules.scope_of(eqn)):
+                results = _evaluate_inlined(_closed(body), operands)
         elif (function := _compat.as_custom_vjp(eqn)) is not None:
             results = function(*operands)
         else:

@@ -12,7 +12,7 @@ from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context, Roll, Stack
 from gradstab.network.boundaries import packs_several
 from gradstab.network.contexts import held_positions
-from gradstab.network.layers import all_blocks, find_plan
+from gradstab.network.layers import all_blocks, find_plan, flow_of
 from gradstab.network.naming import summary
 from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
@@ -218,7 +218,7 @@ def find_layers(
     plan, program = find_plan(program, boundaries, num_examples)
     plan, steps = roll_up(plan, program)
     blocks = tuple(all_blocks(plan))
-    places = find_places(plan, program)
+    places = find_places(plan, program, flow_of(program))
     several = [place.name for place in places if _packs(blocks[place.block])]
     return Network(
         layers=places,

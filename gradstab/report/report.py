@@ -8,6 +8,7 @@ import numpy as np
 from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
+from gradstab.report.names import short_names
 
 
 class GrowthPair(NamedTuple):
@@ -60,12 +61,14 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def layer(self, name, /) -> Layer:
-        """The layer of that name.
+        """The layer of that name, with or without the modules that all of them share.
 
         Raises:
             KeyError: if there is none; the message lists the names.
         """
         found = {layer.name: layer for layer in self.layers}
+        short = dict(zip(short_names(found), found, strict=True))
+        name = name if name in found else short.get(name, name)
         if name not in found:
             raise KeyError(
                 f"no layer named {name!r}; this network has: {', '.join(found)}. "

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gradstab.report.names import shared_prefix
+
 COLOURS = {
     "stable": "green",
     "critical": "cyan",
@@ -86,23 +88,33 @@ def _layers(report, *, padding):
         box=box.SIMPLE_HEAD,
         padding=padding,
         show_edge=False,
-        title=f"{len(report.layers)} layers, {report.made.get('precision', '')}",
+        title=_title(report),
         caption="sv: singular values of the layer's Jacobian",
     )
     table.add_column("layer", overflow="fold")
     for column in _COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
+    prefix = shared_prefix([layer.name for layer in report.layers])
     for row in _with_gap(report.layers):
         table.add_row(
-            *(["..."] * (1 + len(_COLUMNS)) if row is None else _layer_row(row))
+            *(["..."] * (1 + len(_COLUMNS)) if row is None else _layer_row(row, prefix))
         )
     return table
 
 
-def _layer_row(layer):
+def _title(report):
+    """How many layers, in which precision, and where all of them lie."""
+    names = [layer.name for layer in report.layers]
+    number = f"{len(names)} layers" if len(names) > 1 else "one layer"
+    within = shared_prefix(names).rstrip("./~")
+    place = f" of {within}" if within else ""
+    return f"{number}{place}, {report.made.get('precision', '')}"
+
+
+def _layer_row(layer, prefix):
     jacobian = layer.jacobian
     return (
-        Text(layer.name + (" *" if layer.coupled else "")),
+        Text(layer.name.removeprefix(prefix) + (" *" if layer.coupled else "")),
         _number(layer.forward_rms),
         _percent(layer.saturated_fraction),
         _percent(layer.dead_fraction),

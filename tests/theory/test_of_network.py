@@ -459,3 +459,27 @@ def test_half_precision_is_compared_within_its_rounding():
     found, _ = predicted(chain(jnp.tanh), params, x, redraws=8, dtype=jnp.bfloat16)
     assert np.all(np.abs(found.forward_z) < 5)
     assert np.all(np.abs(found.gradient_z) < 5)
+
+
+@pytest.mark.parametrize("centred", [True, False], ids=["layer", "rms"])
+def test_a_normalisation_behind_a_narrow_trunk_is_known(centred):
+    """It computes in float32, and what enters and leaves has eight bits."""
+
+    def norm(x):
+        wide = x.astype(jnp.float32)
+        if centred:
+            wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        return (wide * jax.lax.rsqrt(square + 1e-6)).astype(jnp.bfloat16)
+
+    def apply(ws, x):
+        for w in ws:
+            x = jax.nn.relu(norm(x) @ w)
+        return x
+
+    ws = [jnp.asarray(normal(i, 96, 96) / 96**0.5, jnp.bfloat16) for i in range(3)]
+    x = jnp.asarray(normal(9, 8, 96), jnp.bfloat16)
+    network = find_layers(apply, ws, (x,))
+    found = predict(network, propagate(network, ws, (), (x,)), key=jax.random.key(0))
+    assert not any("normalisation" in note for note in found.notes)
+    assert np.isfinite(found.gradient_factor[1:]).all()

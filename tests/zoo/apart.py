@@ -1,5 +1,6 @@
 """A model taken apart, and what JAX says of the model itself."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -37,10 +38,13 @@ class Apart(NamedTuple):
     layers: dict
 
 
+@contextlib.contextmanager
 def arithmetic(entry):
-    """Frameworks promote dtypes in their own modules; bare functions need not."""
+    """Frameworks promote dtypes and ranks in their own modules; functions need not."""
     rule = "strict" if entry.framework == "functions" else "standard"
-    return jax.numpy_dtype_promotion(rule)
+    ranks = "allow" if entry.framework == "public" else "raise"
+    with jax.numpy_dtype_promotion(rule), jax.numpy_rank_promotion(ranks):
+        yield
 
 
 def take_apart(entry, dtype) -> Apart:
