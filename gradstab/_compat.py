@@ -129,8 +129,8 @@ def shape_of(variable: Var | Literal, /) -> tuple[int, ...]:
     return variable.aval.shape  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def dtype_of(variable: Var, /):
-    """The dtype of a variable."""
+def dtype_of(variable: Var | Literal, /):
+    """The dtype of a variable or a literal."""
     return variable.aval.dtype  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -1,6 +1,7 @@
 """Norms, products and names of pytrees of arrays."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,46 @@ def num_entries(tree, /) -> int:
 def is_floating(leaf, /) -> bool:
     """Whether the leaf is a real or complex floating array."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def is_complex(leaf, /) -> bool:
+    """Whether the leaf, an array or what has its dtype, is complex."""
+    return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+
+
+def real_dtype(dtype, /):
+    """The dtype of the real and the imaginary part; a real one is its own."""
+    return jnp.finfo(dtype).dtype
+
+
+def real_size(leaf, /) -> int:
+    """How many real numbers an array, or what has its shape and dtype, holds."""
+    return math.prod(leaf.shape) * (2 if is_complex(leaf) else 1)
+
+
+def real_view(array, /) -> jax.Array:
+    """A complex array as real numbers: real and imaginary part on a last axis of two.
+
+    A real array is returned as it is. In the whole package this is what an entry of a
+    complex array means: two real ones.
+
+    >>> real_view(jnp.array([1 + 2j, 3.0])).tolist()
+    [[1.0, 2.0], [3.0, 0.0]]
+    """
+    return jnp.stack([array.real, array.imag], -1) if is_complex(array) else array
+
+
+def from_real(numbers, like, /) -> jax.Array:
+    """The array of which `real_view` makes these numbers, in any shape.
+
+    Args:
+        numbers: a real array of ``real_size(like)`` entries.
+        like: an array, or what has its shape and dtype.
+    """
+    if not is_complex(like):
+        return numbers.reshape(like.shape).astype(like.dtype)
+    pairs = numbers.reshape(*like.shape, 2).astype(real_dtype(like.dtype))
+    return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 
 def is_key(leaf, /) -> bool:
@@ -58,14 +99,16 @@ def safe_norm(tree, /, *, axes=None) -> jax.Array:
 
     Returns:
         A scalar (or an array over the remaining axes). Zero for a tree without
-        floating leaves; NaN if an entry is NaN, infinite if one is infinite.
+        floating entries; NaN if an entry is NaN, infinite if one is infinite.
     """
     leaves = floating_leaves(tree)
     if not leaves:
         return jnp.zeros((), jnp.float32)
-    wide = widest(jnp.float32, *map(_real_dtype, leaves))
+    wide = widest(jnp.float32, *(real_dtype(jnp.result_type(x)) for x in leaves))
     magnitudes = [jnp.abs(leaf).astype(wide) for leaf in leaves]
-    largest = _reduce(jnp.maximum, [jnp.max(m, axis=axes) for m in magnitudes])
+    largest = _reduce(
+        jnp.maximum, [jnp.max(m, axis=axes, initial=0) for m in magnitudes]
+    )
     scale = power_of_two_near(largest)
     over = (lambda s: s) if axes is None else (lambda s: jnp.expand_dims(s, axes))
     total = sum(jnp.sum(jnp.square(m / over(scale)), axis=axes) for m in magnitudes)
@@ -90,10 +133,6 @@ def paths(tree, /, *, is_leaf=None) -> list[str]:
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     return [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in flat]
-
-
-def _real_dtype(leaf):
-    return jnp.finfo(jnp.result_type(leaf)).dtype
 
 
 def _reduce(f, items):

@@ -36,6 +36,8 @@ def record(cls):
 class Signals:
     """What flows forward and backward through every layer, in depth order.
 
+    A complex entry counts as two real ones everywhere: in means, fractions and norms.
+
     Attributes:
         forward_rms: (layers,) root mean square of the data that leave the layer.
         forward_mean: (layers,) their mean.
@@ -116,7 +118,8 @@ class Spectrum:
         errors: (examples, k) a singular value lies within this distance of the value:
             rounding, and the residual where values were found by products.
         frobenius_square: the sum of the squares of all singular values.
-        shape: (outputs, inputs) of the Jacobian.
+        shape: (outputs, inputs) of the Jacobian, in real numbers: a complex entry is
+            two of them, and a singular value of a complex matrix is there twice.
         coupled: whether the layer mixes examples, so that the Jacobian is of the whole
             batch.
         method: how the values were computed: 'svd', 'gram' (eigenvalues of the Gram
@@ -270,7 +273,8 @@ class Recurrence:
             entries, the leading 16 up to 65536, none above.
         exponents_error: (examples, k) by how much the last sweep changed them.
         name: the layer.
-        state_size: entries of one example's state, all parts of it together.
+        state_size: real numbers in one example's state, all parts of it together; a
+            complex one is two.
         jacobian_steps: the steps whose Jacobians were computed.
         note: what is not as usual.
         ranges: where the state and its gradient leave the range of narrower dtypes;
@@ -350,7 +354,8 @@ class Layer:
         in_shape: shape of one example's data that enter; None for integers.
         out_shape: shape of one example's data that leave.
         params: dotted paths of the parameter leaves that it uses.
-        num_params: number of entries of the parameters that it owns.
+        num_params: how many real numbers the parameters are that it owns; a complex
+            entry is two.
         coupled: whether it mixes examples; None in an analysis without Jacobians, which
             does not look.
         disconnected: whether no path leads from it to the loss, see `Signals`.

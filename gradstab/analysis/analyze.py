@@ -65,6 +65,7 @@ def analyze(
     Jacobian one by one for the first examples. Where a layer mixes examples (batch
     normalisation in training mode), its Jacobian is that of the whole batch. Beside the
     measurement stands what mean-field theory predicts for weights of the same variance.
+    Complex numbers count as two real ones; of them theory says nothing.
 
     Args:
         model: an `nnx.Module`; a pair (linen module, variables); a callable pytree; or
@@ -205,7 +206,7 @@ def analyze(
             *not_trained,
             *network.notes,
             *trunk.notes,
-            *_notes(found, note),
+            *_notes(found, note, prediction),
         ),
     )
 
@@ -248,8 +249,10 @@ def _known(prediction, ensemble):
     return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
-def _notes(found, exponents):
+def _notes(found, exponents, prediction):
     notes = [f"growth exponents: {exponents}"] if exponents else []
+    if prediction is not None and not np.isfinite(prediction.chi).any():
+        notes += dict.fromkeys(filter(None, prediction.notes))
     if found.ensemble is not None:
         notes.append(
             f"signals and growth over {found.ensemble.num_seeds} initialisations; "

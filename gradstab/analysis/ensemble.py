@@ -278,13 +278,13 @@ def _of_all(network, loss, params, state, inputs, keys, rows):
 
 def _mean_squares(network, replay, key):
     # All signs are drawn at once: what draws them is the longest part of the program.
-    sizes = [array.size for array in replay.activations]
+    sizes = [_tree.real_size(array) for array in replay.activations]
     signs = jax.random.rademacher(key, (sum(sizes),), jnp.int8)
     signs = jnp.split(signs, np.cumsum(sizes)[:-1])
     columns = []
     for number, block in enumerate(network.blocks):
         out, data = replay.activations[number], replay.entering[number]
-        cotangent = signs[number].astype(out.dtype).reshape(out.shape)
+        cotangent = _tree.from_real(signs[number], out)
         context = replay.contexts[number]
         if network.is_scanned(number):
             axes = (None, Context(varying=0, shared=None), 0, 0)
@@ -297,7 +297,7 @@ def _mean_squares(network, replay, key):
 
 def _mean_square(block, context, data, cotangent):
     if not data:
-        return jnp.full((), jnp.nan, cotangent.dtype)
+        return jnp.full((), jnp.nan, _tree.real_dtype(cotangent.dtype))
     products = jax.vjp(lambda *data: block(context, *data), *data)[1](cotangent)
-    size = sum(array.size for array in data)
+    size = sum(map(_tree.real_size, data))
     return jnp.square(_tree.safe_norm(products)) / size

@@ -5,9 +5,9 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from gradstab import _tree
 from gradstab.network.activations import unread
 from gradstab.network.cosines import gradient_cosines
 from gradstab.records import Layer, Recurrence
@@ -118,7 +118,12 @@ def _rows(signals):
 
 
 def _sizes(subject):
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(subject.target.params)]
+    """For every parameter leaf its shape, that of the real view if it is complex."""
+    views = jax.eval_shape(
+        lambda leaves: [_tree.real_view(leaf) for leaf in leaves],
+        jax.tree.leaves(subject.target.params),
+    )
+    shapes = [view.shape for view in views]
     return dict(zip(subject.network.program.param_names, shapes, strict=True))
 
 

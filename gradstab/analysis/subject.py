@@ -130,7 +130,9 @@ def _cast(tree, wide):
 
 
 def _to_float64(leaf):
-    return jnp.asarray(leaf, jnp.float64 if _tree.is_floating(leaf) else None)
+    if not _tree.is_floating(leaf):
+        return jnp.asarray(leaf)
+    return jnp.asarray(leaf, _tree.widest(jnp.result_type(leaf), jnp.float64))
 
 
 def _first_example(leaf):

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat
-from gradstab.network.program import evaluate
+from gradstab import _compat, _tree
+from gradstab.network.foreign import over_leading
+from gradstab.network.program import evaluate, is_complex
 
 _LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
+# Linear in real and imaginary parts, however many operands move.
+_PARTS = {"real", "imag", "complex", "conj"}
 _TRANSCENDENTAL = {
     *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc"),
     *("erf_inv", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh"),
@@ -30,7 +33,7 @@ _PIECEWISE = {
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
 }
 _RESHAPES = {"reshape", "broadcast_in_dim", "squeeze", "transpose"}
-_ELEMENTWISE = _LINEAR | _TRANSCENDENTAL | _PIECEWISE
+_ELEMENTWISE = _LINEAR | _PARTS | _TRANSCENDENTAL | _PIECEWISE
 
 # Where the greatest slope of an activation is looked for: well past the knee of every
 # activation in use, finer than the width of any of their features.
@@ -68,20 +71,66 @@ class Activation:
         return env[self.result]
 
     def slopes(self, z):
-        """The derivative at every entry of ``z``."""
+        """The derivative at every entry of ``z``.
+
+        A complex result is two units, the real and the imaginary part: they follow each
+        other on the last axis. By a complex number the derivative is the length of the
+        gradient in the plane.
+        """
         # Backward: a user's own function may have a rule for that direction only.
         out, pull = jax.vjp(self, z)
-        return pull(jnp.ones_like(out))[0]
+        ones = jnp.ones_like(out)
+        if not _tree.is_complex(out):
+            return _size(pull(ones)[0])
+        parts = [_size(pull(w)[0]) for w in (ones, 1j * ones)]
+        return jnp.stack(parts, -1).reshape(*out.shape[:-1], -1)
+
+    @property
+    def is_analytic(self):
+        """Whether it is a derivable function of complex numbers, which has no bound.
+
+        Such a function has one derivative in all directions of the plane: multiplying
+        with i commutes with it. By a theorem of Liouville it is linear, or its slope
+        grows beyond any number: at a pole, or far out.
+        """
+        if not (is_complex(self.root) and is_complex(self.result)):
+            return False
+        z = jnp.asarray(_disc(math.prod(shape := _compat.shape_of(self.root))))
+        out, pull = jax.vjp(self, z.reshape(shape).astype(_compat.dtype_of(self.root)))
+        ones = jnp.ones_like(out)
+        along, across = pull(ones)[0], pull(1j * ones)[0]
+        gap = _tree.safe_norm(across - 1j * along)
+        return bool(gap <= 1e-3 * _tree.safe_norm(along))
 
     def slope_bounds(self, *reaches):
-        """The largest absolute derivative within [-reach, reach], on 512 points."""
+        """The largest absolute derivative within [-reach, reach], on 512 points.
+
+        Of a function of complex numbers: within the disc of that radius.
+        """
         shape, dtype = _compat.shape_of(self.root), _compat.dtype_of(self.root)
         calls = -(-_GRID // math.prod(shape))
-        grid = np.linspace(-1, 1, calls * math.prod(shape)).reshape(calls, *shape)
+        count = calls * math.prod(shape)
+        spread = _disc if is_complex(self.root) else _interval
+        grid = spread(count).reshape(calls, *shape)
         every = np.concatenate([reach * grid for reach in reaches])
-        slopes = jax.vmap(self.slopes)(jnp.asarray(every, dtype))
+        slopes = over_leading(self.eqns, self.slopes)(jnp.asarray(every, dtype))
         sizes = np.abs(np.asarray(slopes, np.float64))
         return [float(np.max(part)) for part in np.split(sizes, len(reaches))]
+
+
+def _size(slope):
+    return jnp.abs(slope) if _tree.is_complex(slope) else slope
+
+
+def _interval(count):
+    return np.linspace(-1, 1, count)
+
+
+def _disc(count):
+    """Points of the unit disc, spread evenly along a spiral."""
+    turn = math.pi * (3 - math.sqrt(5))
+    number = np.arange(count)
+    return np.sqrt((number + 0.5) / count) * np.exp(1j * turn * number)
 
 
 class Saturation(NamedTuple):
@@ -113,13 +162,15 @@ def find_activations(block, /) -> tuple[Activation, ...]:
     found = []
     for result in _ends(block, roots):
         eqns = _chain(block, roots[result], result)
-        if roots[result] in statistics:
+        empty = not math.prod(_compat.shape_of(result))
+        if empty or roots[result] in statistics:
             continue
         if any(not _is_linear(eqn, roots) for eqn in eqns):
             chain = Activation(tuple(eqns), roots[result], result)
             with jax.ensure_compile_time_eval():
                 near, far = chain.slope_bounds(_REACH, 2 * _REACH)
-            if far <= 1.5 * near:  # False for NaN, outside of a domain
+                analytic = chain.is_analytic
+            if far <= 1.5 * near and not analytic:  # False for NaN, outside of a domain
                 found.append(dataclasses.replace(chain, greatest_slope=near))
     return tuple(found)
 
@@ -236,6 +287,8 @@ def is_elementwise(eqn, /) -> bool:
 
 
 def _is_linear(eqn, roots):
+    if eqn.primitive.name in _PARTS:
+        return True
     if eqn.primitive.name not in _LINEAR:
         return roots.get(eqn.outvars[0]) is None
     moving = [

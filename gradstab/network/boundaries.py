@@ -163,9 +163,9 @@ def packed(arrays, num_examples, /, *, still=0):
     """
     if len(arrays) < 2:
         return checkpoint_name(arrays[0], _MARK)
-    apart = _are_apart(arrays, num_examples)
-    rows = [array.reshape(num_examples if apart else 1, -1) for array in arrays]
-    wide = _tree.widest(*(array.dtype for array in arrays))
+    num = num_examples if _are_apart(arrays, num_examples) else 1
+    rows = [_tree.real_view(array).reshape(num, -1) for array in arrays]
+    wide = _tree.widest(*(row.dtype for row in rows))
     whole = jnp.concatenate([row.astype(wide) for row in rows], axis=1)
     trunk = still and still == len(arrays) - 1
     return checkpoint_name(whole, f"{_PACKED}{len(arrays)}" if trunk else _PACKED)
@@ -184,11 +184,9 @@ def unpacked(whole, shapes, num_examples, /) -> list:
     rows = num_examples if _are_apart(shapes, num_examples) else 1
     found, start = [], 0
     for like in shapes:
-        size = math.prod(like.shape) // rows
-        part = whole[:, start : start + size].reshape(like.shape)
-        real = not jnp.issubdtype(like.dtype, jnp.complexfloating)
-        part = part.real if real and jnp.iscomplexobj(part) else part
-        found.append(part.astype(like.dtype))
+        parts = 2 if jnp.issubdtype(like.dtype, jnp.complexfloating) else 1
+        size = parts * math.prod(like.shape) // rows
+        found.append(_tree.from_real(whole[:, start : start + size], like))
         start += size
     return found
 

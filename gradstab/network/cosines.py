@@ -10,6 +10,7 @@ compared as gradients of the parameters.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
-from gradstab.network.program import flatten_body
+from gradstab.network.program import flatten_body, is_complex
 from gradstab.network.replay import layer_slice
 
 # What moves entries, or changes their dtype, without making another number of them.
@@ -77,7 +78,8 @@ def gradient_cosines(
         vector-Jacobian product of each layer for each example, of one example with a
         function and of the batch without. Memory: for one layer at a time, its
         parameters once per example; where these do not enter a scan over layers as they
-        are, those of all its layers once more.
+        are, or are changed by a rule for the backward direction, those of all its
+        layers once more, or once more per example.
 
     References:
         Balduzzi et al. (2017), The Shattered Gradients Problem.
@@ -123,14 +125,16 @@ class _Weights:
         num_varying: how many of all entries vary from layer to layer.
         scanned: whether those have a leading axis over layers.
         moved: whether every entry is an entry of a parameter, and no two are the same.
-        function: from all floating parameters and the other arrays to these entries.
-        floating: positions of the floating parameters among all arrays.
+        one_way: whether they are made by a rule for the backward direction only.
+        function: from all arrays to these entries.
+        floating: positions of the floating parameters that they are made from.
     """
 
     entries: tuple[int, ...]
     num_varying: int
     scanned: bool
     moved: bool
+    one_way: bool
     function: Callable
     floating: tuple[int, ...]
 
@@ -185,6 +189,7 @@ def _find_weights(network, params, state, inputs):
             for i, (part, used) in enumerate(parts)
             if any(used[j] for j in floating)
             and _compat.is_floating(part.jaxpr.outvars[0])
+            and math.prod(_compat.shape_of(part.jaxpr.outvars[0]))
         ]
         uses = [j for i in made for j in floating if parts[i][1][j]]
         moved = len(set(uses)) == len(uses) and all(_moves(parts[i][0]) for i in made)
@@ -195,8 +200,9 @@ def _find_weights(network, params, state, inputs):
                 num_varying=len(context.varying),
                 scanned=number in scanned,
                 moved=moved,
+                one_way=any(map(_compat.backward_only, whole.jaxpr.eqns)),
                 function=_with_unused(whole, used),
-                floating=tuple(floating),
+                floating=tuple(j for j in floating if used[j]),
             )
         )
         start += size
@@ -226,7 +232,9 @@ def _moves_entries(eqn):
     grows = eqn.primitive.name == "broadcast_in_dim" and (
         np.prod(shapes[0]) != np.prod(shapes[1])
     )
-    return eqn.primitive.name in _MOVES and not grows
+    # A real number as a complex one has a gradient of one part only.
+    widens = len({is_complex(v) for v in (*eqn.invars, *eqn.outvars)}) > 1
+    return eqn.primitive.name in _MOVES and not grows and not widens
 
 
 def _cosines(block, source, function, context, data, gradient, index, chosen, arrays):
@@ -240,8 +248,12 @@ def _cosines(block, source, function, context, data, gradient, index, chosen, ar
     if not source.moved:
         floating = [arrays[i] for i in source.floating]
         _, pull = jax.vjp(source.of_layer(index, arrays), floating)
-        push = jax.linear_transpose(pull, [entry[0] for entry in found])
-        images = jax.lax.map(lambda one: _there_and_back(pull, push, one), found)
+        if source.one_way:
+            (found,) = jax.lax.map(pull, found)
+            found = images = _scaled(found)
+        else:
+            push = jax.linear_transpose(pull, [entry[0] for entry in found])
+            images = jax.lax.map(lambda one: _there_and_back(pull, push, one), found)
     products = sum(map(_products, found, images))
     lengths = jnp.sqrt(jnp.diagonal(products))
     return jnp.clip(products / (lengths[:, None] * lengths[None]), -1, 1)
@@ -293,12 +305,14 @@ def _shares_weights(function, source):
 
 def _unit(cotangent):
     """Of size one: what is below the range of the dtype when squared is not lost."""
-    return cotangent / _tree.power_of_two_near(jnp.max(jnp.abs(cotangent)))
+    size = _tree.power_of_two_near(jnp.max(jnp.abs(cotangent), initial=0))
+    return cotangent / size.astype(cotangent.dtype)
 
 
 def _scaled(found):
     """Each example's gradient divided by a power of two near its largest entry."""
-    over = [jnp.max(jnp.abs(e).reshape(len(e), -1), axis=1) for e in found]
+    rows = [jnp.abs(entry).reshape(len(entry), -1) for entry in found]
+    over = [jnp.max(row, axis=1, initial=0) for row in rows]
     wide = _tree.widest(jnp.float32, *(o.dtype for o in over))
     largest = jnp.max(jnp.stack([o.astype(wide) for o in over]), axis=0)
     scale = jax.vmap(_tree.power_of_two_near)(largest)
@@ -309,12 +323,21 @@ def _scaled(found):
 
 
 def _there_and_back(pull, push, gradients):
-    """From gradients of the weights to those of the parameters, and forward again."""
-    (images,) = push(pull(gradients))
-    return images
+    """From gradients of the weights to those of the parameters, and forward again.
+
+    JAX writes a gradient of complex numbers as the conjugate of the direction in which
+    the loss grows, so it is turned into that before it is pushed, and back.
+    """
+    (images,) = push(_conjugates(pull(gradients)))
+    return _conjugates(images)
+
+
+def _conjugates(tree):
+    return jax.tree.map(jnp.conj, tree)
 
 
 def _products(one, other):
-    wide = _tree.widest(jnp.float32, one.dtype)
-    flat = [array.reshape(len(array), -1).astype(wide) for array in (one, other)]
+    arrays = _tree.real_view(one), _tree.real_view(other)
+    wide = _tree.widest(jnp.float32, arrays[0].dtype)
+    flat = [array.reshape(len(array), -1).astype(wide) for array in arrays]
     return jnp.matmul(flat[0], flat[1].T, precision="highest")

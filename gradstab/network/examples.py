@@ -132,7 +132,8 @@ def agree(block: Block, example: ExampleBlock, context: Context, data, key, /):
     """
     out, pull = jax.vjp(lambda *data: block(context, *data), *data)
     same, pull_same = jax.vjp(lambda *data: example.over_batch(context, *data), *data)
-    cotangent = jax.random.normal(key, out.shape, jnp.float32).astype(out.dtype)
+    numbers = jax.random.normal(key, (_tree.real_size(out),), jnp.float32)
+    cotangent = _tree.from_real(numbers, out)
     found, expected = (same, *pull_same(cotangent)), (out, *pull(cotangent))
     pairs = zip(found, expected, strict=True)
     return jnp.all(jnp.stack([_close(a, b) for a, b in pairs]))

@@ -1,6 +1,7 @@
 """Any function as one flat program: a jaxpr without jit, remat or call equations."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -185,3 +186,13 @@ def evaluate(eqn, operands, /) -> list:
     }
     run = _compat.program_function(list(values), eqn.outvars, [eqn])
     return run(*values.values())
+
+
+def is_complex(variable: _compat.Var | _compat.Literal, /) -> bool:
+    """Whether a variable or a literal is a complex array."""
+    return jnp.issubdtype(_compat.dtype_of(variable), jnp.complexfloating)
+
+
+def real_size(variable: _compat.Var, /) -> int:
+    """How many real numbers a variable holds."""
+    return math.prod(_compat.shape_of(variable)) * (2 if is_complex(variable) else 1)

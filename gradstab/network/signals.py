@@ -14,6 +14,7 @@ from gradstab.network.activations import find_activations, saturation
 from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
 from gradstab.network.contexts import computed_only, held_arrays, with_held
+from gradstab.network.foreign import over_leading
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice
@@ -207,24 +208,25 @@ def _block_signals(network, number, entering, out, context, gradient):
         found = function(entering, out, context, gradient)
         return jax.tree.map(lambda array: array[None], found)
     axes = Context(varying=0, shared=None)
-    mapped = jax.vmap(function, in_axes=(0, 0, axes, 0))
+    mapped = over_leading(block.eqns, function, in_axes=(0, 0, axes, 0))
     return mapped(entering, out, context, gradient)
 
 
 def _layer_signals(block, num_examples, entering, out, context, gradient):
     activations = find_activations(block)
     lost = saturation(block, activations, context, entering)
-    wide = _tree.widest(out.dtype, jnp.float32)
     norms = (
         jax.vmap(_tree.safe_norm)(gradient)
         if out.shape[:1] == (num_examples,)
-        else jnp.full((num_examples,), jnp.nan, wide)
+        else jnp.full((num_examples,), jnp.nan, jnp.float32)
     )
-    scale = math.sqrt(max(out.size, 1))
+    numbers = _tree.real_view(out)
+    wide = _tree.widest(numbers.dtype, jnp.float32)
+    scale = math.sqrt(max(numbers.size, 1))
     return {
-        "forward_rms": _tree.safe_norm(out) / scale,
-        "forward_mean": jnp.mean(out.astype(wide)),
-        "zero_fraction": jnp.mean((out == 0).astype(jnp.float32)),
+        "forward_rms": _tree.safe_norm(numbers) / scale,
+        "forward_mean": jnp.mean(numbers.astype(wide)),
+        "zero_fraction": jnp.mean((numbers == 0).astype(jnp.float32)),
         "saturated_fraction": lost.saturated,
         "dead_fraction": lost.dead,
         "gradient_norms": norms,
@@ -235,12 +237,17 @@ def _layer_signals(block, num_examples, entering, out, context, gradient):
 def _loss(network, output, loss, cotangent):
     if loss is None:
         out = jax.tree.leaves(output)[network.program.out_index]
-        return jnp.sum(out * cotangent)
+        return jnp.sum((out * cotangent).real)
     value = loss(output)
     if jnp.shape(value) != ():
         raise ValueError(
             f"loss(output) must return a scalar, got shape {jnp.shape(value)}; "
             "take the mean or the sum over the examples"
+        )
+    if jnp.iscomplexobj(value):
+        raise ValueError(
+            f"loss(output) must return a real number, got {jnp.result_type(value)}; "
+            "take the absolute value or .real"
         )
     return value
 

@@ -60,7 +60,7 @@ def _recurrence(scan, path, name, examples, max_dense):
         compiled(scan, couples)(path.operands(0), state_before(path, 0))
     )
     num = 1 if scan.joint else path.after[0].shape[1]
-    size = sum(math.prod(part.shape[1:]) for part in path.after) // num
+    size = sum(map(_tree.real_size, path.after)) // scan.parts.length // num
     norms = np.asarray(_over_time(path.gradients, num))
     rms = np.asarray(_over_time(path.after, num)) / math.sqrt(size)
     # The state whose Jacobian is square: of an example, or of the whole batch.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstab.network import Stencil, find_stencil
+from gradstab.network.program import is_complex
 
 
 class Colouring(NamedTuple):
@@ -56,6 +57,16 @@ class Colouring(NamedTuple):
         return acts.reshape(math.prod(self.stencil.out_shape), -1)
 
 
+def _of_real_numbers(stencil, block):
+    """The stencil between the real views of complex arrays: with a last axis of two."""
+    in_shape, out_shape, reaches = stencil
+    if is_complex(block.in_vars[0]):
+        in_shape = (*in_shape, 2)
+    if is_complex(block.out_var):
+        out_shape, reaches = (*out_shape, 2), (*reaches, None)
+    return Stencil(in_shape, out_shape, reaches)
+
+
 def find_colouring(block, /) -> Colouring | None:
     """The colours of the entries that enter a block; None if all act on everything.
 
@@ -65,6 +76,7 @@ def find_colouring(block, /) -> Colouring | None:
     stencil = find_stencil(block)
     if stencil is None:
         return None
+    stencil = _of_real_numbers(stencil, block)
     periods = list(stencil.in_shape)
     for reach in stencil.reaches:
         if reach is not None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab import _tree
 from gradstab.network import (
     ExampleBlock,
     agree,
@@ -14,6 +15,8 @@ from gradstab.network import (
     example_blocks,
     layer_slice,
 )
+from gradstab.network.foreign import can_be_traced
+from gradstab.spectra.one_way import may_be_one_way
 
 
 class ExampleFunctions(NamedTuple):
@@ -99,7 +102,11 @@ def _at(flow, place):
 def _agrees(network, flow, pairs, number, place):
     pair, block = pairs[place.block], network.blocks[place.block]
     key = jax.random.fold_in(jax.random.key(0), number)
-    return compiled(pair, _agree, block)(*_at(flow, place), key)
+    arrays = (*_at(flow, place), key)
+    run = compiled(pair, _agree, block)
+    if may_be_one_way(block) and not can_be_traced(run, *arrays):
+        return False  # foreign code that takes the batch as it is
+    return run(*arrays)
 
 
 def _agree(pair, block, context, data, key):
@@ -157,7 +164,10 @@ def _changed(array):
     A neighbour alone would not do: in a dead or collapsed network examples are equal.
     """
     finite = jnp.where(jnp.isfinite(array), array, 0)
-    return 1.25 * jnp.roll(finite, 1, axis=0) + jnp.max(jnp.abs(finite)) + 1
+    shift = jnp.max(jnp.abs(finite), initial=0).astype(array.dtype) + 1
+    # Turned by half a right angle, so that both parts of a complex number change.
+    shift = shift * (1 + 1j) if _tree.is_complex(array) else shift
+    return 1.25 * jnp.roll(finite, 1, axis=0) + shift
 
 
 def _choose(kept):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
+from gradstab.network.foreign import can_be_traced
 from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.linear_map import LinearMap
 from gradstab.spectra.workers import num_workers, over_matrices
@@ -71,7 +72,33 @@ def basis_of(linear_map: LinearMap, /, *, forward, chunk) -> jax.Array:
         unit = (jnp.arange(size) == index).astype(jnp.float32)
         return product(jnp.broadcast_to(unit, (linear_map.num, size)))
 
-    return jax.lax.map(along, jnp.arange(size), batch_size=min(chunk, size))
+    indices = jnp.arange(size)
+    one_by_one = not can_be_traced(jax.vmap(along), indices)
+    return jax.lax.map(along, indices, batch_size=None if one_by_one else chunk)
+
+
+def real_matrices(matrices, /) -> np.ndarray:
+    """Complex matrices as real ones of twice the size, that act on pairs.
+
+    Each singular value of a complex matrix is two of the real one. Real matrices are
+    returned as they are.
+
+    Args:
+        matrices: ``(num, n_out, n_in)``.
+
+    Examples:
+        >>> real_matrices(np.array([[[1 + 2j]]])).tolist()
+        [[[1.0, -2.0], [2.0, 1.0]]]
+    """
+    matrices = np.asarray(matrices)
+    if not np.iscomplexobj(matrices):
+        return matrices
+    num, n_out, n_in = matrices.shape
+    # How the real and the imaginary part that leave depend on each that enters.
+    re, im = np.real(matrices), np.imag(matrices)
+    blocks = [[re, -im], [im, re]]
+    pairs = np.moveaxis(np.array(blocks), (0, 1), (3, 4))
+    return pairs.swapaxes(2, 3).reshape(num, 2 * n_out, 2 * n_in)
 
 
 class Decomposed(NamedTuple):
@@ -103,7 +130,8 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
     matrix is decomposed if its smallest value is too small for that.
 
     Args:
-        jacobians: ``(num, n_out, n_in)``, any floating dtype.
+        jacobians: ``(num, n_out, n_in)``, any floating dtype; see `real_matrices` for
+            complex ones.
         vectors: whether to find the leading singular vectors as well, by inverse
             iteration.
 
@@ -111,7 +139,7 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
         Values, errors and vectors. Cost: :math:`O(n^3)` for each Jacobian, and four
         of them in float64 for each core; see `over_matrices`.
     """
-    jacobians = np.asarray(jacobians)
+    jacobians = real_matrices(jacobians)
     matrices = list(jacobians)
     unit = _roundoff(jacobians.dtype)
     worst = _RELATIVE if unit <= _UNIT else np.inf
@@ -212,6 +240,7 @@ def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
         >>> dense_spectrum(np.diag([3.0, 4.0])[None]).values
         array([[4., 3.]])
     """
+    jacobians = real_matrices(jacobians)
     return spectrum_of(decompose(jacobians), jacobians.shape[1:], coupled=coupled)
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.records import record
+from gradstab.spectra.dense import real_matrices
 from gradstab.spectra.golub_kahan import roundoff, two_way
 from gradstab.spectra.layer_map import LayerMap
 from gradstab.spectra.linear_map import LinearMap
@@ -71,7 +72,7 @@ def exponents(
     Args:
         layers: the Jacobians from the input on: each an array
             ``(num, n_out, n_in)``, a `LinearMap` or a `LayerMap`, one width fitting
-            the next.
+            the next. Complex arrays are taken as real ones of twice the size.
         top_k: how many; all ``min(n_0, n_L)`` by default, and at most so many.
         tol: stop after the third sweep, or a later one, that changed nothing by more.
         max_sweeps: stop after so many in any case. Also stops when the change no longer
@@ -97,6 +98,7 @@ def exponents(
         >>> exponents([layer] * 50).values.round(6)
         array([[ 1.098612,  0.      , -6.907755,      -inf]])
     """
+    layers = _of_real_numbers(layers)
     widths = _widths(layers)
     most = min(widths[0], widths[-1])
     num_values = most if top_k is None else min(top_k, most)
@@ -104,6 +106,13 @@ def exponents(
     with one_blas_thread():
         limits = tol, max_sweeps, max_bytes
         return _iterate(layers, widths[0], block, num_values, *limits)
+
+
+def _of_real_numbers(layers):
+    """The same layers, with the real matrices in the place of complex ones."""
+    if not isinstance(layers, (list, tuple)):
+        return layers  # a sequence of our own that is computed one by one
+    return [real_matrices(a) if np.iscomplexobj(a) else a for a in layers]
 
 
 def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):

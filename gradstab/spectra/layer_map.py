@@ -11,12 +11,17 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
+from gradstab.network.program import real_size
 from gradstab.spectra.colouring import Colouring, find_colouring
 from gradstab.spectra.coupling import leads_with_examples
 from gradstab.spectra.dense import basis_of
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
+from gradstab.spectra.one_way import matrix_map, may_be_one_way, why_one_way
 from gradstab.spectra.tangents import basis_rows, image_rows
+
+# Of intermediate results, where Jacobians are written out to be multiplied with.
+_MOST_BYTES = 2**28
 
 # A Jacobian is put together from the images of colours if they are so much fewer.
 _SAVING = 0.5
@@ -32,7 +37,7 @@ class LayerMap:
         data: the data that enter, likewise.
         start: the first example.
         num: how many Jacobians; 1 if the examples are coupled.
-        shape: (n_out, n_in) of each.
+        shape: (n_out, n_in) of each, in real numbers.
         coupled: whether the layer mixes examples, so that there is one joint Jacobian.
     """
 
@@ -56,10 +61,12 @@ class LayerMap:
 
     @property
     def dtype(self) -> np.dtype:
-        """The coarsest dtype of the data that enter and leave."""
+        """The coarsest real dtype of the data that enter and leave."""
         block = self.block
-        dtypes = [_compat.dtype_of(v) for v in (*block.in_vars, block.out_var)]
-        return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
+        limits = [
+            jnp.finfo(_compat.dtype_of(v)) for v in (*block.in_vars, block.out_var)
+        ]
+        return max(limits, key=lambda limit: float(limit.eps)).dtype
 
     def parts(self, num_bytes: float, max_bytes: float):
         """The same Jacobians, as many at a time as fit into a number of bytes.
@@ -94,6 +101,9 @@ class LayerMap:
         Returns:
             What the function returns, for the ``num`` examples.
         """
+        if self.one_way:
+            apply = jax.jit(lambda matrices, *a: function(matrix_map(matrices), *a))
+            return apply(self._matrices, *arguments)
         found = self._run(_applied, function)(*arguments)
         return jax.tree.map(lambda array: array[: self.num], found)
 
@@ -147,7 +157,8 @@ class LayerMap:
         width = -(-count // num_calls)
         # All calls have one shape, that of one compiled program.
         padding = num_calls * width - count
-        missing = 0 if self.coupled or self.by_example else len(self.data[0]) - num
+        whole = self.coupled or self.by_example or self.one_way
+        missing = 0 if whole else len(self.data[0]) - num
         vectors = np.pad(vectors, ((0, missing), (0, 0), (0, padding)))
         function = _backward if backward else _forward
         images = [
@@ -156,6 +167,37 @@ class LayerMap:
         ]
         found = np.concatenate([np.asarray(i, np.float64) for i in images], axis=2)
         return found[:, :, :count]
+
+    @functools.cached_property
+    def one_way(self) -> str:
+        """Why the layer has no products both ways; empty if it has.
+
+        Then its Jacobians are written out, by rows, and multiplied with.
+        """
+        if not may_be_one_way(self.block):
+            return ""
+        num = self.num if self.coupled or self.by_example else len(self.data[0])
+
+        def product(function, size):
+            vectors = jax.ShapeDtypeStruct((num, size, 1), jnp.float32)
+            return self._run(_applied, function), vectors
+
+        n_out, n_in = self.shape
+        return why_one_way(
+            self.block, product(_forward, n_in), product(_backward, n_out)
+        )
+
+    def refusal(self, max_bytes: float) -> str:
+        """Why there are no products at all, if the layer is one way and too large."""
+        size = math.prod(self.shape) * 8 * (1 if self.by_example else self.num)
+        if not self.one_way or size <= max_bytes:
+            return ""
+        entries = " x ".join(map(str, self.shape))
+        return f"no Jacobian: {self.one_way}, and {entries} entries are too many"
+
+    @functools.cached_property
+    def _matrices(self):
+        return jnp.asarray(self.dense(_MOST_BYTES))
 
     @functools.cached_property
     def colouring(self) -> Colouring | None:
@@ -267,12 +309,14 @@ def layer_map(network, flow, place, /, *, coupled, examples, example=None):
     block, num = network.blocks[place.block], network.num_examples
     if not block.in_vars:
         return None, "no Jacobian: its input is integers"
+    if not all(map(real_size, (*block.in_vars, block.out_var))):
+        return None, "no Jacobian: its data have no entries"
     if not coupled and example is None and not leads_with_examples(network, place):
         return None, "no Jacobian: examples are not on the leading axis"
     split = 1 if coupled else num
     shape = (
-        math.prod(place.out_shape) // split,
-        sum(map(math.prod, place.in_shapes)) // split,
+        real_size(block.out_var) // split,
+        sum(map(real_size, block.in_vars)) // split,
     )
     return LayerMap(
         owner=block if example is None else example,

@@ -1,7 +1,6 @@
 """A Jacobian as a linear map, one example at a time."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -34,7 +33,8 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
 
     Args:
         function: takes the arrays of ``data``, returns one array; examples lie on the
-            leading axis of each.
+            leading axis of each. A complex entry counts as two real ones, so what is
+            found is the Jacobian of real numbers by real numbers.
         data: tuple of floating arrays.
         coupled: whether the function mixes examples. If it does not, one product of
             the joint function serves all examples at once.
@@ -48,7 +48,7 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
     pack, unpack = packing(data, num)
 
     def packed(x):
-        return function(*unpack(x)).reshape(num, -1)
+        return _tree.real_view(function(*unpack(x))).reshape(num, -1)
 
     x = pack(data)
     out, pull = jax.vjp(packed, x)
@@ -64,25 +64,26 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
 def packing(data, num, /):
     """How ``num`` vectors are made of arrays shaped like the data, and back.
 
+    This is where a complex number becomes two real ones; see `_tree.real_view`.
+
     Args:
         data: arrays, or what has their shapes and dtypes.
         num: how many vectors lie one after the other in each of them.
 
     Returns:
-        ``(pack, unpack)``: arrays to ``(num, n)`` in the widest of their dtypes, and
-        such an array to a list of arrays in their own.
+        ``(pack, unpack)``: arrays to real ``(num, n)`` in the widest of their dtypes,
+        and such an array to a list of arrays in their own.
     """
-    sizes = [math.prod(a.shape) // num for a in data]
+    sizes = [_tree.real_size(a) // num for a in data]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    wide = _tree.widest(*(a.dtype for a in data))
+    wide = _tree.widest(*(_tree.real_dtype(a.dtype) for a in data))
 
     def pack(arrays):
-        rows = [a.reshape(num, -1).astype(wide) for a in arrays]
+        rows = [_tree.real_view(a).reshape(num, -1).astype(wide) for a in arrays]
         return jnp.concatenate(rows, axis=1)
 
     def unpack(x):
         parts = jnp.split(x, ends[:-1], axis=1)
-        pairs = zip(parts, data, strict=True)
-        return [part.reshape(a.shape).astype(a.dtype) for part, a in pairs]
+        return [_tree.from_real(*pair) for pair in zip(parts, data, strict=True)]
 
     return pack, unpack

@@ -89,9 +89,10 @@ def layer_spectrum(
         key: of the random probes; `jax.random.key(0)` if not given.
 
     Returns:
-        A `LayerSpectrum`. Cost: the smaller side (its longer one if the layer has rules
-        for backward derivatives only) in products, and :math:`O(n^3)` for each example;
-        by products at most 320 of them.
+        A `LayerSpectrum`, without a spectrum where products with the Jacobian are known
+        backward only and it is too large to be written out. Cost: the smaller side (its
+        longer one if the layer has rules for backward derivatives only) in products,
+        and :math:`O(n^3)` for each example; by products at most 320 of them.
     """
     linear, note = layer_map(
         network, flow, place, coupled=coupled, examples=examples, example=example
@@ -101,7 +102,9 @@ def layer_spectrum(
     smaller = min(linear.shape)
     # A Jacobian this small is written out faster than its products are compiled.
     few = top_k is not None and smaller > max(8 * top_k, 2 * _PROBES)
-    if smaller > max_dense or few:
+    if smaller > max_dense and (reason := linear.refusal(max_bytes)):
+        return LayerSpectrum(None, reason)
+    if smaller > max_dense or (few and not linear.one_way):
         key = jax.random.key(0) if key is None else key
         return _by_products(linear, top_k or _FEW, max_bytes, vectors, key)
     return _written_out(linear, top_k, max_bytes, vectors)

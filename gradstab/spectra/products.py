@@ -1,5 +1,6 @@
 """The growth exponents of the input-output Jacobian of a network."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,13 @@ def product_exponents(
         )
     most = min(widths[0], widths[-1])
     columns = min(*widths, most if top_k is None else 2 * top_k + 8)
+    for place, layer in zip(network.layers[-len(layers) :], layers, strict=True):
+        if reason := layer.refusal(max_bytes):
+            reason = f"no exponents of the product: {place.name}: {reason}"
+            return ProductExponents(None, _both(note, reason), 0)
     size = _COPIES * 8 * max(widths) * columns
+    # Those that can be multiplied with in one direction only are written out.
+    size += sum(8 * math.prod(layer.shape) for layer in layers if layer.one_way)
     if size > 4 * max_bytes:
         needed = f"{size / 2**20:.0f} MiB for {columns} vectors"
         note = _both(note, f"no exponents of the product: {needed} above max_bytes")

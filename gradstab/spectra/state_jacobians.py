@@ -9,15 +9,16 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network import compiled
+from gradstab.network.foreign import can_be_traced, limited
 from gradstab.spectra.coupling import mixes_examples
 from gradstab.spectra.dense import dense_jacobian
 from gradstab.spectra.exponents import Exponents, exponents
-from gradstab.spectra.linear_map import LinearMap, jacobian_map
+from gradstab.spectra.golub_kahan import two_way
+from gradstab.spectra.linear_map import LinearMap, jacobian_map, packing
 
 # States up to this size have all their exponents found, larger ones the leading ones.
 _MOST_EXPONENTS = 256
@@ -42,14 +43,15 @@ class StateJacobians(Sequence):
         path: from `follow_state`.
         joint: whether a state is that of the whole batch.
         keep: for how many examples.
-        size: entries of a state.
+        size: real numbers in a state.
         chunk: how many steps are computed and held at once; by default as many as fit
             into 256 MiB.
     """
 
     def __init__(self, scan, path, /, *, joint, keep, size, chunk=None):
         """Compute nothing yet."""
-        each = keep * size**2 * path.after[0].dtype.itemsize
+        wide = _tree.widest(*(_tree.real_dtype(part.dtype) for part in path.after))
+        each = keep * size**2 * wide.itemsize
         fitting = max(_MOST_BYTES // each, 1) if chunk is None else chunk
         self._chunk = min(fitting, scan.parts.length)
         self._length, self._path = scan.parts.length, path
@@ -97,6 +99,20 @@ class StateMaps(Sequence):
         known = forward if _has_forward(self._scan) else None
         return LinearMap(known, backward, **self._form)
 
+    @property
+    def one_way(self) -> bool:
+        """Whether rules in the step allow no products with vectors in both ways."""
+        if not any(map(limited, self._scan.body.jaxpr.eqns)):
+            return False
+        num, size = self._form["num"], self._form["shape"][0]
+        vectors = jax.ShapeDtypeStruct((num, size, 1), np.float32)
+
+        def product(vectors, way):
+            return jax.vmap(two_way(self[0])[way], in_axes=2, out_axes=2)(vectors)
+
+        ways = (functools.partial(product, way=way) for way in (0, 1))
+        return not all(can_be_traced(way, vectors) for way in ways)
+
 
 def lyapunov_exponents(scan, path, /, *, joint, keep, size) -> Exponents:
     r"""The Lyapunov spectrum of a state map over the steps that were run.
@@ -108,11 +124,13 @@ def lyapunov_exponents(scan, path, /, *, joint, keep, size) -> Exponents:
         path: from `follow_state`.
         joint: whether a state is that of the whole batch.
         keep: for how many examples, at most.
-        size: entries of a state.
+        size: real numbers in a state.
 
     Returns:
         ``(examples, size)`` exponents per time step in descending order if the size is
-        at most 256, the leading 16 of them if it is at most 65536, none of larger ones.
+        at most 256, the leading 16 of them if it is at most 65536, none of larger ones
+        or where a rule allows products backward only and the Jacobians take over 256
+        MiB.
         All steps count, however many Jacobians a report shows. Memory: 256 MiB of
         Jacobians. Cost: :math:`O(T n^3)` per example and sweep, and ``n`` products of
         each step with a tangent; so of long sequences of large states fewer examples
@@ -128,7 +146,12 @@ def lyapunov_exponents(scan, path, /, *, joint, keep, size) -> Exponents:
         return exponents(StateJacobians(scan, path, joint=joint, keep=keep, size=size))
     if size > _MOST_ENTRIES:
         return Exponents(np.zeros((keep, 0)), np.zeros((keep, 0)))
-    found = exponents(StateMaps(scan, path, joint=joint, size=size), top_k=_LEADING)
+    maps = StateMaps(scan, path, joint=joint, size=size)
+    if maps.one_way:
+        if keep * size**2 * 8 > _MOST_BYTES:
+            return Exponents(np.zeros((keep, 0)), np.zeros((keep, 0)))
+        maps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
+    found = exponents(maps, top_k=_LEADING)
     return Exponents(found.values[:keep], found.change[:keep])
 
 
@@ -147,9 +170,7 @@ def _step(scan, operands, num):
 
     def step(*state):
         after = scan.step(operands, state)
-        wide = _tree.widest(*(part.dtype for part in after))
-        rows = [part.reshape(num, -1).astype(wide) for part in after]
-        return jnp.concatenate(rows, axis=1)
+        return packing(after, num)[0](after)
 
     return step
 

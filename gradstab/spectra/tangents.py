@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradstab import _compat
+from gradstab import _compat, _tree
 from gradstab.network import Block, Context
-from gradstab.network.program import evaluate
+from gradstab.network.program import evaluate, is_complex
 from gradstab.spectra.linear_map import packing
 
 
@@ -35,7 +35,8 @@ def basis_rows(example, context, data, /, *, forward, chunk):
     pack, unpack = packing(one, 1)
     over = functools.partial(jax.vmap, in_axes=example.axes)
     out = jax.eval_shape(over(lambda c, d: example(c, *d)), context, data)
-    size = sum(math.prod(a.shape) for a in one) if forward else _entries(out)
+    out = jax.ShapeDtypeStruct(out.shape[1:], out.dtype)
+    size = sum(map(_tree.real_size, one)) if forward else _tree.real_size(out)
     indices = jnp.arange(size)
     first = first_product(example, context) if forward else None
 
@@ -49,12 +50,12 @@ def basis_rows(example, context, data, /, *, forward, chunk):
         )(context, data)
 
     def cotangent(index):
-        vector = unit(index, out.dtype).reshape(out.shape[1:])
+        vector = unit(index, _tree.real_dtype(out.dtype))
 
         def pull(c, d):
-            return jax.vjp(functools.partial(example, c), *d)[1](vector)
+            return jax.vjp(lambda x: _flat(example(c, *unpack(x))), pack(d))[1](vector)
 
-        return over(lambda c, d: pack(pull(c, d))[0])(context, data)
+        return over(lambda c, d: pull(c, d)[0][0])(context, data)
 
     if not forward:
         return _over_basis(cotangent, indices, chunk)
@@ -104,12 +105,8 @@ def _over_basis(product, inputs, chunk):
     return jax.lax.map(product, inputs, batch_size=chunk)
 
 
-def _entries(out):
-    return math.prod(out.shape[1:])
-
-
 def _flat(array):
-    return array.reshape(-1)
+    return _tree.real_view(array).reshape(-1)
 
 
 class FirstProduct(NamedTuple):
@@ -144,8 +141,8 @@ class FirstProduct(NamedTuple):
 def first_product(example, context, /):
     """The product with which a block begins; None if it does not begin so.
 
-    The product has to sum over all entries of the data, and its weights must be the
-    same for all examples and not be computed in the block.
+    The product has to sum over all entries of the data, which are real, and its weights
+    must be the same for all examples and not be computed in the block.
 
     Args:
         example: an `ExampleBlock`.
@@ -155,6 +152,8 @@ def first_product(example, context, /):
     if len(block.in_vars) != 1:
         return None
     (x,) = block.in_vars
+    if is_complex(x):
+        return None
     eqn = next((e for e in block.eqns if any(v is x for v in e.invars)), None)
     axes = None if eqn is None else _compat.contracted_axes(eqn)
     if eqn is None or axes is None or eqn.invars[0] is eqn.invars[1]:

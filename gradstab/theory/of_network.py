@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.network import layer_slice
+from gradstab.network.program import is_complex, real_size
 from gradstab.records import Prediction
 from gradstab.theory.laws import Law, NoTheoryError, given
 from gradstab.theory.reading import Reader
@@ -135,6 +136,10 @@ class _Columns:
 def _layer(network, flow, place, state, chance, columns, number):
     """Fills in one layer; returns the state after it."""
     block = network.blocks[place.block]
+    if any(map(is_complex, _variables(block))):
+        raise NoTheoryError("complex numbers")
+    if not all(map(real_size, _variables(block))):
+        raise NoTheoryError("arrays without entries")
     context = layer_slice(flow.replay.contexts, place)
     data = layer_slice(flow.replay.entering, place)
     cotangent = layer_slice(flow.gradients, place)
@@ -155,6 +160,10 @@ def _layer(network, flow, place, state, chance, columns, number):
     columns.orthogonal[number] = any(w.orthogonal for w in walk.weights)
     columns.notes[number] = walk.note
     return _State(ends[0].law, errors.variance("log_square"))
+
+
+def _variables(block):
+    return (*block.in_vars, *(v for eqn in block.eqns for v in eqn.outvars))
 
 
 def _read(walk):

@@ -10,6 +10,7 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network import Activation, Block, Context
 from gradstab.network.activations import is_elementwise
+from gradstab.network.foreign import can_be_traced, limited
 from gradstab.theory.laws import NoTheoryError, Shift, Weights
 from gradstab.theory.structure import leaves, needed
 
@@ -88,9 +89,15 @@ class Reader:
         """The activation, if its parameters are the same for all units.
 
         Raises:
-            NoTheoryError: if they are not.
+            NoTheoryError: if they are not, or a rule in it cannot be mapped.
         """
         values = self.values()
+        x = jax.ShapeDtypeStruct(
+            (1, *_compat.shape_of(step.root)), _compat.dtype_of(step.root)
+        )
+        slopes = jax.vmap(self.function(step).slopes)
+        if any(map(limited, step.eqns)) and not can_be_traced(slopes, x):
+            raise NoTheoryError("an activation of foreign code")
         for variable in leaves(step.eqns, step.root):
             array = values[variable]
             if _tree.is_key(array) or np.ptp(np.asarray(array, np.float64)) > 0:
