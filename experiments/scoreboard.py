@@ -42,6 +42,7 @@ QUICK: dict[str, dict] = {
     "norm_clipping": {},
     "born_dead": {},
     "delta_orthogonal": {},
+    "linear_recurrence": {},
 }
 TRAINING: dict[str, dict] = {"mnist_recipes": {}, "trainability": {}}
 README = pathlib.Path(__file__).parent.parent / "README.md"
