@@ -40,7 +40,7 @@ def lru():
 
     def apply(p, x):
         def step(h, u):
-            return p["lam"] * h + as_complex(u) @ p["B"], None
+            return p["lam"][None] * h + as_complex(u) @ p["B"], None
 
         start = jnp.zeros((x.shape[0], 3), p["lam"].dtype)
         return (jax.lax.scan(step, start, x.swapaxes(0, 1))[0] @ p["C"]).real
@@ -145,7 +145,7 @@ def unitary():
     def apply(p, x):
         z = jax.lax.complex(x, x[:, ::-1])
         for w in p["u"]:
-            z = jnp.asarray(np.exp(1j * np.arange(3)), z.dtype) * (z @ w)
+            z = jnp.asarray(np.exp(1j * np.arange(3))[None], z.dtype) * (z @ w)
         return z.real
 
     keys = range(6)
@@ -186,7 +186,7 @@ def two_states():
         def step(carry, u):
             h, c = carry
             c = 0.8 * c + 0.2 * jnp.tanh(jnp.abs(h) + u @ p["w"])
-            h = p["lam"] * h * as_complex(c) + as_complex(u @ p["v"])
+            h = p["lam"][None] * h * as_complex(c) + as_complex(u @ p["v"])
             return (h, c), None
 
         num = x.shape[0]

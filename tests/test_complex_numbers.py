@@ -164,9 +164,10 @@ def test_the_numbers_of_a_linear_recurrent_unit(with_loss):
 @pytest.mark.slow
 def test_layers_that_only_turn_complex_numbers_keep_them():
     report = _analyze(complex_models.unitary(), theory=False)
-    for layer in report.layers[:-1]:
+    # The first makes complex numbers of real ones, the last takes their real parts.
+    for layer in report.layers[1:-1]:
         assert layer.jacobian is not None
-        np.testing.assert_allclose(layer.jacobian.values[:, 1:4], 1, atol=1e-6)
+        np.testing.assert_allclose(layer.jacobian.values, 1, atol=1e-6)
     rms = [layer.forward_rms for layer in report.layers[:-1]]
     np.testing.assert_allclose(rms, rms[0], rtol=1e-6)
 

@@ -100,10 +100,9 @@ def model(request):
     params = {name: PARAMS[name] for name in USES[apply]}
     shape = (4, LENGTHS[apply], 2) if apply in LENGTHS else (4, 2)
     shape = (4, 6, 2) if apply is sums_from_the_end else shape
-    ranked = jax.numpy_rank_promotion("allow")
 
     def with_broadcast(p, x):
-        with ranked:
+        with jax.numpy_rank_promotion("allow"):
             return apply(p, x)
 
     return with_broadcast, params, normal(6, *shape)
