@@ -35,7 +35,6 @@ class Entry(NamedTuple):
         couples: whether its examples act on each other.
         forward: whether its Jacobian exists in forward mode only.
         slow: whether it takes more than a few seconds.
-        waits: what the analysis of it waits for; its layers are tested all the same.
     """
 
     framework: str
@@ -46,7 +45,6 @@ class Entry(NamedTuple):
     couples: bool = False
     forward: bool = False
     slow: bool = False
-    waits: str = ""
 
     @property
     def name(self) -> str:

@@ -102,17 +102,17 @@ def _linear_recurrent_unit(recurrence):
     return handed(apply, params, normal(0, 3, 5, 2))
 
 
-@holds("encoder", "layers.0", "layers.1", "decoder", waits="complex states")
+@holds("encoder", "layers.0", "layers.1", "decoder")
 def linear_recurrent_unit():
     return _linear_recurrent_unit(_linear_recurrence)
 
 
-@holds("encoder", "layers.0", "layers.1", "decoder", waits="complex states")
+@holds("encoder", "layers.0", "layers.1", "decoder")
 def linear_recurrent_unit_in_parallel():
     return _linear_recurrent_unit(_parallel_recurrence)
 
 
-@holds("stem", "cells.0", "cells.1", "head", waits="empty slices")
+@holds("stem", "cells.0", "cells.1", "head")
 def minimal_gru_in_parallel():
     def combine(one, other):
         return one[0] * other[0], one[1] * other[0] + other[1]
@@ -206,7 +206,7 @@ def spiking_network():
 # Spectra, implicit layers.
 
 
-@holds("lift", "blocks.0", "blocks.1", "project", waits="complex weights")
+@holds("lift", "blocks.0", "blocks.1", "project")
 def fourier_neural_operator():
     def apply(params, x):
         x = x @ params["lift"]
@@ -223,7 +223,7 @@ def fourier_neural_operator():
     return handed(apply, params, normal(0, 3, 6, 2))
 
 
-@holds("hidden", "head", waits="complex weights")
+@holds("hidden", "head")
 def complex_boltzmann_machine():
     def apply(params, x):
         p = params["hidden"]
@@ -261,7 +261,7 @@ def _fixed_point_forward(w, x):
 _fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
 
 
-@holds("stem", "layers.0", "layers.1", "head", waits="rules without a transpose")
+@holds("stem", "layers.0", "layers.1", "head")
 def implicit_layers_with_a_loop_in_the_rule():
     def apply(params, x):
         x = x @ params["stem"]

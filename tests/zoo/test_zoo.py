@@ -82,8 +82,6 @@ def test_the_product_is_that_of_the_model_in_float32(entry):
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ZOO, ids=[entry.name for entry in ZOO])
 def test_every_model_is_analysed_without_edits(entry):
-    if entry.waits:
-        pytest.skip(f"waits for {entry.waits}")
     with arithmetic(entry):
         model, args, options = entry.make()
         if entry.forward:
