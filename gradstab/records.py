@@ -10,6 +10,7 @@ import typing
 
 import jax
 import numpy as np
+from scipy import special
 
 # Half of the central 95 % of a normal variable, in standard deviations.
 NORMAL_95 = 1.959964
@@ -122,6 +123,8 @@ class Spectrum:
             two of them, and a singular value of a complex matrix is there twice.
         coupled: whether the layer mixes examples, so that the Jacobian is of the whole
             batch.
+        relative_square: the sum of the squares over the square of the largest value,
+            which is within range where the sum is not.
         method: how the values were computed: 'svd', 'gram' (eigenvalues of the Gram
             matrix in float64) or 'golub-kahan' (with random probes for the sum).
     """
@@ -132,6 +135,7 @@ class Spectrum:
     shape: tuple[int, int] = static()
     coupled: bool = static(default=False)
     method: str = static(default="svd")
+    relative_square: Estimate | None = None
 
     @property
     def largest(self) -> Estimate:
@@ -150,16 +154,16 @@ class Spectrum:
         Its interval holds the error of the largest value as well.
         """
         largest, bound = self.values[:, 0], self.errors[:, 0]
-        square = self.frobenius_square
         safe = np.where(largest == 0, 1, largest)
-        rank = square.times(1 / np.square(safe))
-        rest = safe - bound
-        near = np.where(rest > 0, rest, 1)
-        high = np.where(rest > 0, square.high / np.square(near), np.inf)
+        square = self.relative_square
+        if square is None:
+            square = self.frobenius_square.times(1 / np.square(safe))
+        bound = bound / safe
+        near = np.where(bound < 1, 1 - bound, 1)
+        high = np.where(bound < 1, square.high / np.square(near), np.inf)
         high = np.where(np.isnan(largest), np.nan, high)
-        return Estimate(
-            rank.value, rank.error, square.low / np.square(safe + bound), high
-        )
+        low = square.low / np.square(1 + bound)
+        return Estimate(square.value, square.error, low, high)
 
 
 @record
@@ -267,11 +271,12 @@ class Recurrence:
             of ``jacobian_steps``.
         forward: growth of the state per step.
         backward: growth of its gradient per step.
-        exponents: (examples, k) Lyapunov exponents of the state map over all steps:
-            ln(singular value of the product of all state Jacobians) / steps, in
-            descending order, of the first examples. All if a state has at most 256
-            entries, the leading 16 up to 65536, none above.
-        exponents_error: (examples, k) by how much the last sweep changed them.
+        exponents: (examples, k) Lyapunov exponents of the state map, in descending
+            order, of the first examples: means over the second half of the steps of the
+            logarithms by which directions grow. All if a state has at most 256 entries,
+            the leading 16 up to 65536, none above.
+        exponents_error: (examples, k) half of their 95 % interval, by means over blocks
+            of steps and by the drift between them; NaN for fewer than 64 steps.
         name: the layer.
         state_size: real numbers in one example's state, all parts of it together; a
             complex one is two.
@@ -279,6 +284,10 @@ class Recurrence:
         note: what is not as usual.
         ranges: where the state and its gradient leave the range of narrower dtypes;
             depths are time steps.
+        finite_time_exponents: (examples, k) ln(singular value of the product of all
+            state Jacobians) / steps, in descending order. The largest is above the
+            Lyapunov exponent at first, and the same in the limit of many steps.
+        finite_time_errors: (examples, k) how far they may be off.
     """
 
     state_rms: np.ndarray
@@ -293,6 +302,25 @@ class Recurrence:
     jacobian_steps: tuple[int, ...] = static()
     note: str = static(default="")
     ranges: tuple[Range, ...] = ()
+    finite_time_exponents: np.ndarray | None = None
+    finite_time_errors: np.ndarray | None = None
+
+    @property
+    def mean_exponents(self) -> Estimate:
+        """Lyapunov exponents of orbits on one attractor: (k,) means over the examples.
+
+        The error is half of the 95 % interval: the larger one of what the errors of the
+        examples say and what the distance between examples says.
+        """
+        values = np.asarray(self.exponents)
+        num = len(values)
+        mean = np.mean(values, axis=0)
+        error = np.sqrt(np.sum(np.square(self.exponents_error), axis=0)) / num
+        if num > 1:
+            finite = np.where(np.isfinite(values), values, 0)
+            spread = np.std(finite, axis=0, ddof=1) / math.sqrt(num)
+            error = np.fmax(error, special.stdtrit(num - 1, 0.975) * spread)
+        return Estimate.within(mean, error)
 
 
 @record

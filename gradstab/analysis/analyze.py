@@ -201,7 +201,7 @@ def analyze(
         ranges=ranges(measured.layers, found.growth),
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
-        exponent_errors=None if exponents is None else exponents.change,
+        exponent_errors=None if exponents is None else exponents.errors,
         notes=(
             *not_trained,
             *network.notes,

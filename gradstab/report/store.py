@@ -113,9 +113,32 @@ def _decode(value):
         return float(value["number"])
     if isinstance(value, dict) and value.get("record") in _RECORDS:
         cls = _RECORDS[value["record"]]
-        return cls(**{f.name: _decode(value[f.name]) for f in dataclasses.fields(cls)})
+        value = _recurrence_of_now(value) if cls is records.Recurrence else value
+        # Fields that an older version did not have yet have defaults.
+        needed = [
+            f for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
+        ]
+        names = value.keys() & {f.name for f in dataclasses.fields(cls)}
+        names |= {field.name for field in needed}
+        return cls(**{name: _decode(value[name]) for name in names})
     if isinstance(value, dict):
         return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):
         return tuple(_decode(item) for item in value)
     return value
+
+
+def _recurrence_of_now(value):
+    """One whose exponents are of a finite time: there were no others, and no errors."""
+    if "finite_time_exponents" in value:
+        return value
+    old, errors = value["exponents"], value["exponents_error"]
+    unknown = old | {"array": ["NaN"] * len(old["array"])}
+    note = "saved before Lyapunov exponents were told from those of a finite time"
+    return value | {
+        "exponents": unknown,
+        "exponents_error": unknown,
+        "finite_time_exponents": old,
+        "finite_time_errors": errors,
+        "note": f"{value['note']}; {note}" if value["note"] else note,
+    }

@@ -130,7 +130,7 @@ def _recurrence(recurrence):
         box=box.SIMPLE_HEAD,
         show_edge=False,
         title=Text(f"{recurrence.name} along time, state of {recurrence.state_size}"),
-        caption=_lyapunov(recurrence.exponents),
+        caption=_lyapunov(recurrence),
     )
     table.add_column("step")
     for column in ("state rms", "gradient", "largest sv", "rms sv"):
@@ -153,12 +153,22 @@ def _recurrence(recurrence):
     return table
 
 
-def _lyapunov(exponents):
-    """The range of the Lyapunov exponents; None if there are none."""
-    if not exponents.size:
+def _lyapunov(recurrence):
+    """The range of the Lyapunov exponents and their errors; None if there are none."""
+    if not recurrence.exponents.size:
         return None
-    first, last = (np.median(exponents[:, place]) for place in (0, -1))
-    return f"Lyapunov exponents {first:+.3g} .. {last:+.3g} per time step"
+    columns = (recurrence.exponents, recurrence.exponents_error)
+    ends = (
+        [np.median(column[:, place]) for column in columns]
+        for place in sorted({0, recurrence.exponents.shape[1] - 1})
+    )
+    numbers = " .. ".join(
+        f"{value:+.3g}" + ("" if np.isnan(error) else f" ± {error:.2g}")
+        for value, error in ends
+    )
+    unknown = np.isnan(recurrence.exponents_error[:, 0]).all()
+    without = ", too few for an error" if unknown else ""
+    return f"Lyapunov exponents {numbers} per time step{without}"
 
 
 def _theory(theory, rms):

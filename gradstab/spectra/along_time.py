@@ -12,10 +12,11 @@ from gradstab.network import compiled, follow_state, layer_slice
 from gradstab.records import Recurrence
 from gradstab.spectra.dense import dense_spectrum
 from gradstab.spectra.growth import fit_growth
+from gradstab.spectra.lyapunov import FEWEST
 from gradstab.spectra.state_jacobians import (
     StateJacobians,
     couples,
-    lyapunov_exponents,
+    exponents_along_time,
     state_before,
 )
 
@@ -23,6 +24,10 @@ from gradstab.spectra.state_jacobians import (
 # them, evenly spaced, show the course.
 _MOST_STEPS = 64
 
+_SHORT = (
+    "{} steps are too few for an error of the Lyapunov exponents: "
+    f"at least {FEWEST} are needed"
+)
 _JOINT = "its state has no example axis: that of the whole batch is followed as one"
 
 
@@ -67,20 +72,28 @@ def _recurrence(scan, path, name, examples, max_dense):
     kept = {"keep": 1 if joint else min(examples, num)}
     kept |= {"joint": joint, "size": size * num if joint else size}
     steps, jacobians = _shown(scan, path, max_dense, kept)
-    found = lyapunov_exponents(scan, path, **kept)
+    found = exponents_along_time(scan, path, **kept)
     return Recurrence(
         state_rms=np.sqrt(np.mean(np.square(rms), axis=1)),
         gradient_norms=norms,
         jacobians=jacobians,
         forward=fit_growth(rms),
         backward=fit_growth(norms, from_end=True),
-        exponents=found.values,
-        exponents_error=found.change,
+        exponents=found.lyapunov.values,
+        exponents_error=found.lyapunov.errors,
+        finite_time_exponents=found.finite.values,
+        finite_time_errors=found.finite.errors,
         name=name,
         state_size=size,
         jacobian_steps=steps,
-        note=_JOINT if scan.joint else "",
+        note=_note(scan, found.lyapunov),
     )
+
+
+def _note(scan, found):
+    short = scan.parts.length < FEWEST and found.values.size
+    notes = [_JOINT] * scan.joint + [_SHORT.format(scan.parts.length)] * bool(short)
+    return "; ".join(notes)
 
 
 def _shown(scan, path, max_dense, kept):

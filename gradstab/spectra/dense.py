@@ -246,12 +246,20 @@ def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
 
 def spectrum_of(found: Decomposed, shape, /, *, coupled) -> Spectrum:
     """The record of all singular values of Jacobians of a shape."""
-    bound = 2 * np.sum(found.errors * found.values, axis=1)
-    square = np.sum(np.square(found.values), axis=1)
+    largest = found.values[:, :1]
+    unit = np.where(largest > 0, largest, 1)
+    values, errors = found.values / unit, found.errors / unit
+    relative = Estimate.within(
+        np.sum(np.square(values), axis=1), 2 * np.sum(errors * values, axis=1)
+    )
+    # The squares of very small and of very large numbers are out of range.
+    with np.errstate(over="ignore", under="ignore"):
+        square = relative.times(np.square(unit[:, 0]))
     return Spectrum(
         values=found.values,
         errors=found.errors,
-        frobenius_square=Estimate.within(square, bound),
+        frobenius_square=square,
+        relative_square=relative,
         shape=tuple(shape),
         coupled=coupled,
         method=found.method,

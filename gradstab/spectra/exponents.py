@@ -31,6 +31,9 @@ _CHUNK = 128
 # gain is rounding: that of a rank-one matrix in float32 is 1 to 3 of them.
 _NOISE = 8
 
+# Errors of rounding in units of that of one operation for every layer.
+_UNITS = 8
+
 # The logarithms of the singular values are found in windows of this width, from a piece
 # of the triangular product that overlaps with its neighbours by the margin: wide enough
 # for exp(-2 margin) to be 1e-7, and narrow enough, together, for float64 to resolve.
@@ -49,11 +52,11 @@ class Exponents:
         values: (num, k) ln(singular value of the product) / layers, in descending
             order; -inf for directions that do not get through, NaN where a Jacobian is
             not finite.
-        change: (num, k) by how much the last sweep changed them.
+        errors: (num, k) how far they may be off.
     """
 
     values: np.ndarray
-    change: np.ndarray
+    errors: np.ndarray
 
 
 def exponents(
@@ -75,16 +78,19 @@ def exponents(
             the next. Complex arrays are taken as real ones of twice the size.
         top_k: how many; all ``min(n_0, n_L)`` by default, and at most so many.
         tol: stop after the third sweep, or a later one, that changed nothing by more.
-        max_sweeps: stop after so many in any case. Also stops when the change no longer
-            falls: what is left is rounding in the maps.
+        max_sweeps: stop after so many in any case. A block as large as the network
+            also stops when the change no longer falls: what is left is rounding.
         max_bytes: of intermediate results of a `LayerMap`.
 
     Returns:
         The exponents. Arrays are taken to float64; a map rounds as its function
         does. A direction that a layer shrinks below the roundoff of its dtype against
-        the layer's typical gain counts as lost. Cost: :math:`O(L n m^2)` per sweep and
-        example beside the products, with m the smallest width, or
-        ``2 * top_k + 8`` if that is less.
+        the layer's typical gain counts as lost. Errors are those of rounding, from the
+        part that every layer leaves of a direction, and of sweeps that were not made:
+        of a block smaller than the network as much as s sweeps like the last one would
+        change, after s of them, or more if the change does not fall. Cost:
+        :math:`O(L n m^2)` per sweep and example beside the products, with m the
+        smallest width, or ``2 * top_k + 8`` if that is less.
 
     Raises:
         ValueError: if there are no layers, or their shapes do not fit.
@@ -115,26 +121,73 @@ def _of_real_numbers(layers):
     return [real_matrices(a) if np.iscomplexobj(a) else a for a in layers]
 
 
-def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):
-    num = _shape(layers[0])[0]
+def log_diagonals(layers: Sequence, num_values: int, /, *, max_bytes=2**28):
+    """Logarithms of the diagonals of all R of one sweep from a random basis.
+
+    Args:
+        layers: as `exponents` takes them.
+        num_values: columns of the basis.
+        max_bytes: of intermediate results of a `LayerMap`.
+
+    Returns:
+        ``(logs, noise)``, each ``(layers, num, num_values)``: -inf where nothing but
+        rounding is left of a direction, NaN where a Jacobian is not finite; and their
+        rounding.
+    """
+    num, _, width = _shape(layers[0])
+    logs, noise = [], []
+    with one_blas_thread():
+        basis = _random_basis(num, width, num_values)
+        for _, r, unit in _carried(layers, basis, False, max_bytes):
+            diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
+            with np.errstate(divide="ignore"):
+                logs.append(np.log(diagonal))
+            noise.append(_UNITS * _noise(r, unit))
+    return np.stack(logs), np.stack(noise)
+
+
+def _random_basis(num, width, columns):
     # Random, so that no singular vector is missing from it; always the same, as it has
     # no influence on the result beyond rounding.
-    start = np.random.default_rng(0).standard_normal((num, width, block))
-    basis = np.linalg.qr(start)[0]
+    start = np.random.default_rng(0).standard_normal((num, width, columns))
+    return np.linalg.qr(start)[0]
+
+
+def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):
+    num = _shape(layers[0])[0]
+    basis = _random_basis(num, width, block)
     values = np.full((num, num_values), np.nan)
     change = np.full_like(values, np.inf)
+    errors = change
+    whole = block == min(_widths(layers))
     for sweep in range(max_sweeps):
-        basis, product = _sweep(layers, basis, sweep % 2 == 1, max_bytes)
-        before, last = values, np.max(change, initial=0, where=~np.isnan(change))
+        basis, product, noise = _sweep(layers, basis, sweep % 2 == 1, max_bytes)
+        before, slower = values, change
+        last = np.max(change, initial=0, where=~np.isnan(change))
         logs = np.stack(
             [_ln_singular_values(*one) for one in zip(*product, strict=True)]
         )
         values = _padded(logs, num_values) / len(layers)
         change = _change(values, before)
         now = np.max(change, initial=0, where=~np.isnan(change))
-        if sweep >= 2 and (now <= tol or now >= last):
+        left = change if whole else _left(change, slower, sweep + 1)
+        errors = left + _UNITS * _padded(noise, num_values, 0.0) / len(layers)
+        if sweep >= 2 and (now <= tol or (whole and now >= last)):
             break
-    return Exponents(values, change)
+    return Exponents(values, errors)
+
+
+def _left(change, before, sweeps):
+    r"""What sweeps that were not made would change.
+
+    Where one value stands out, changes fall by a constant factor f, so all of them sum
+    to f / (1 - f) of the last; in a continuum of values they fall like the square of
+    the number of sweeps, so they sum to as many times the last. Twice that, as the last
+    change is not known better.
+    """
+    before = np.where(np.isfinite(before) & (before > 0), before, np.inf)
+    factor = np.clip(change / before, 0, 1 - 1 / sweeps**2)
+    return 2 * change * np.maximum(sweeps, factor / (1 - factor))
 
 
 def _change(values, before):
@@ -143,14 +196,25 @@ def _change(values, before):
 
 
 def _sweep(layers, basis, backward, max_bytes):
-    """The basis carried through all layers, and the product of the R.
+    """The basis carried through all layers, the product of the R, and their noise.
 
-    The product is ``mantissa * 2.0**exponent[..., None]``, row by row: (num, m, m)
+    The noise (num, m) is the rounding of the logarithms of their diagonals, and the
+    product is ``mantissa * 2.0**exponent[..., None]``, row by row: (num, m, m)
     upper triangular with rows of size near 1, and (num, m) integers.
     """
     num, _, m = basis.shape
     mantissa = np.broadcast_to(np.eye(m), (num, m, m))
     exponent = np.zeros((num, m), np.int64)
+    noise = np.zeros((num, m))
+    for after, r, unit in _carried(layers, basis, backward, max_bytes):
+        noise += np.square(_noise(r, unit))
+        mantissa, exponent = _times(r, mantissa, exponent)
+        basis = after
+    return basis, (mantissa, exponent), np.sqrt(noise)
+
+
+def _carried(layers, basis, backward, max_bytes):
+    """A basis carried through all layers: after each, with the R and its roundoff."""
     for layer in reversed(layers) if backward else layers:
         image = _product(layer, basis, backward, max_bytes)
         finite = np.all(np.isfinite(image), axis=(1, 2))
@@ -158,8 +222,16 @@ def _sweep(layers, basis, backward, max_bytes):
         basis, r = map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
         r = _without_noise(r, _roundoff(layer))
         r[np.logical_not(finite)] = np.nan
-        mantissa, exponent = _times(r, mantissa, exponent)
-    return basis, (mantissa, exponent)
+        yield basis, r, _roundoff(layer)
+
+
+def _noise(r, unit):
+    """Rounding of what is left of every direction, relative to it."""
+    diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
+    size = np.sqrt(np.sum(np.square(r / _largest(r)), axis=(1, 2)))[:, None]
+    size = size * _largest(r)[:, :, 0]
+    alive = diagonal > 0
+    return unit * np.where(alive, size / np.where(alive, diagonal, 1), 0)
 
 
 def _without_noise(r, roundoff):
@@ -213,10 +285,10 @@ def _ln_singular_values(mantissa, exponent):
     return -np.sort(-values)
 
 
-def _padded(logs, num_values):
-    """The largest ones; -inf beyond the smallest width of the network."""
+def _padded(logs, num_values, beyond=-np.inf):
+    """The largest ones, and what there is beyond the smallest width of the network."""
     missing = max(num_values - logs.shape[1], 0)
-    lost = np.where(np.isnan(logs[:, :1]), np.nan, -np.inf)
+    lost = np.where(np.isnan(logs[:, :1]), np.nan, beyond)
     logs = np.concatenate([logs, np.repeat(lost, missing, axis=1)], axis=1)
     return logs[:, :num_values]
 

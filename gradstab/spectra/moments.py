@@ -71,7 +71,12 @@ class Moments:
     @property
     def frobenius_square(self) -> Estimate:
         """The squared Frobenius norm, in float64."""
-        unit = np.asarray(self.unit, np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            return self.over_square(np.ones(np.shape(self.unit)))
+
+    def over_square(self, size) -> Estimate:
+        """The squared Frobenius norm over the square of a size ``(num,)``."""
+        unit = np.asarray(self.unit, np.float64) / size
         square = np.asarray(self.square, np.float64)
         variance = self._relative_variance()
         low, high = self._factors()

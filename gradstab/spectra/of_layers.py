@@ -17,9 +17,14 @@ from gradstab.spectra.moments import moments
 
 # How many values of a Jacobian that is not written out, unless a number is given.
 _FEW = 8
-# Steps of the bidiagonalisation, and random probes beside it.
-_MOST_STEPS = 128
+# Vectors of the bidiagonalisation, blocks of them if the first search was not enough,
+# and random probes beside it.
+_MOST_VECTORS = 128
+_MOST_BLOCKS = 12
 _PROBES = 64
+# The search is repeated with larger blocks if a bound is above this times the largest
+# value: a cluster of values was too large for the first ones.
+_WIDE = 3e-2
 # Colours of a sparse Jacobian that are tried instead of relying on the probes.
 _MOST_COLOURS = 512
 
@@ -157,19 +162,25 @@ def _cut(spectrum, top_k):
 
 def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
     itemsize = 8 if np.dtype(linear.dtype).itemsize == 8 else 4
-    size = (_MOST_STEPS + _PROBES) * sum(linear.shape) * itemsize
-    search = _search(top_k, 1 if vectors else 0)
+    columns = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1)) + _PROBES
+    size = columns * sum(linear.shape) * itemsize
     found = []
     for part, skip in linear.parts(size, max_bytes):
         key, key_part = jax.random.split(key)
-        found.append(_from(skip, part.apply(search, key_part)))
+        found.append(_from(skip, _searched(part, top_k, int(vectors), key_part)))
     values, errors, left, right, probed = jax.tree.map(
         lambda *parts: np.concatenate(parts), *found
     )
+    largest = np.where(values[:, 0] > 0, values[:, 0], 1)
+    relative = _exact(linear, largest, max_bytes) or probed.over_square(largest)
+    # The squares of very small and of very large numbers are out of range.
+    with np.errstate(over="ignore", under="ignore"):
+        square = relative.times(np.square(largest))
     spectrum = Spectrum(
-        values=values.astype(np.float64),
-        errors=errors.astype(np.float64),
-        frobenius_square=_exact(linear, max_bytes) or probed.frobenius_square,
+        values=values,
+        errors=errors,
+        frobenius_square=square,
+        relative_square=relative,
         shape=linear.shape,
         coupled=linear.coupled,
         method="golub-kahan",
@@ -180,19 +191,32 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
     return LayerSpectrum(spectrum, "", Leading(left[:, 0] * alive, right[:, 0] * alive))
 
 
-def _exact(linear: LayerMap, max_bytes):
-    """The squared Frobenius norms by colours; None if there are none, or too many."""
+def _searched(part: LayerMap, top_k, num_vectors, key):
+    """Values, errors, leading vectors and random sums of some examples."""
+    key_narrow, key_wide = jax.random.split(key)
+    values, errors, left, right, probed = part.apply(
+        _search(top_k, num_vectors), key_narrow
+    )
+    values, errors = np.asarray(values, np.float64), np.asarray(errors, np.float64)
+    if np.any(errors > _WIDE * values[:, :1]):
+        # Both are from below, each within its own bound.
+        again = part.apply(_wide_search(top_k), key_wide)
+        values, errors = np.maximum(values, again[0]), np.minimum(errors, again[1])
+    return values, errors, left, right, probed
+
+
+def _exact(linear: LayerMap, sizes, max_bytes):
+    """Squared Frobenius norms over those of the sizes, by colours; None without."""
     colouring = linear.colouring
     if colouring is None or colouring.num > _MOST_COLOURS:
         return None
     num_bytes = 8 * linear.shape[0] * colouring.num
-    squares = [
-        np.sum(
-            np.square(part.coloured(max_bytes)[skip:], dtype=np.float64), axis=(1, 2)
-        )
-        for part, skip in linear.parts(num_bytes, max_bytes)
-    ]
-    square = np.concatenate(squares)
+    squares = []
+    for part, skip in linear.parts(num_bytes, max_bytes):
+        rows = np.asarray(part.coloured(max_bytes)[skip:], np.float64)
+        rows = rows / sizes[len(squares) :][: len(rows), None, None]
+        squares.extend(np.sum(np.square(rows), axis=(1, 2)))
+    square = np.array(squares)
     return Estimate.within(square, 4 * float(jnp.finfo(linear.dtype).eps) * square)
 
 
@@ -203,12 +227,9 @@ def _from(first, results):
 @functools.cache
 def _search(top_k, num_vectors):
     """The function that finds leading values and random sums of a linear map."""
-    steps = max(16, 2 * top_k)
+    most = max(_MOST_VECTORS, 4 * top_k)
     decompose = golub_kahan(
-        steps,
-        max_steps=max(_MOST_STEPS, steps),
-        num_values=top_k,
-        num_vectors=num_vectors,
+        top_k, max_vectors=most, num_vectors=num_vectors, rtol_all=_WIDE
     )
     probe = moments(_PROBES)
 
@@ -217,5 +238,20 @@ def _search(top_k, num_vectors):
         found = decompose(linear, key_steps)
         probed = probe(linear, key_probes)
         return found.values, found.bounds, found.left, found.right, probed
+
+    return search
+
+
+@functools.cache
+def _wide_search(top_k):
+    """The function that finds leading values however close they lie."""
+    most = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1))
+    decompose = golub_kahan(
+        top_k, block=top_k + 1, max_vectors=most, rtol=math.inf, rtol_all=_WIDE
+    )
+
+    def search(linear, key):
+        found = decompose(linear, key)
+        return found.values, found.bounds
 
     return search

@@ -132,7 +132,7 @@ def _groups(layers, num_bytes, max_bytes):
 
 
 def _select(found, first):
-    return found.values[first:], found.change[first:]
+    return found.values[first:], found.errors[first:]
 
 
 def _both(one, other):

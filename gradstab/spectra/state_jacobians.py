@@ -1,12 +1,13 @@
-"""The Jacobians of a recurrent scan's state map, and its Lyapunov exponents.
+"""The Jacobians of a recurrent scan's state map, and its exponents along time.
 
 A step maps the state before it to the state after it. The product of all steps is as
-long as the sequence: its singular values grow and fall exponentially, and their
-logarithms per step are the Lyapunov exponents of the state map over a finite time.
+long as the sequence: its singular values grow and fall exponentially. Their logarithms
+per step tend to the Lyapunov exponents, which are found without their bias.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from gradstab.spectra.dense import dense_jacobian
 from gradstab.spectra.exponents import Exponents, exponents
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map, packing
+from gradstab.spectra.lyapunov import Lyapunov, lyapunov
 
 # States up to this size have all their exponents found, larger ones the leading ones.
 _MOST_EXPONENTS = 256
@@ -114,10 +116,22 @@ class StateMaps(Sequence):
         return not all(can_be_traced(way, vectors) for way in ways)
 
 
-def lyapunov_exponents(scan, path, /, *, joint, keep, size) -> Exponents:
-    r"""The Lyapunov spectrum of a state map over the steps that were run.
+class TimeExponents(NamedTuple):
+    """The exponents of a state map.
 
-    .. math:: \lambda_i = \frac{1}{T} \ln \sigma_i(J_T \cdots J_1)
+    Attributes:
+        lyapunov: of an orbit without end, with the error of its length.
+        finite: of the product of the steps that were run.
+    """
+
+    lyapunov: Lyapunov
+    finite: Exponents
+
+
+def exponents_along_time(scan, path, /, *, joint, keep, size) -> TimeExponents:
+    r"""The Lyapunov spectrum of a state map, and that of the steps that were run.
+
+    .. math:: \lambda_i = \lim_{T \to \infty} \frac{1}{T} \ln \sigma_i(J_T \cdots J_1)
 
     Args:
         scan: the recurrent scan.
@@ -137,22 +151,31 @@ def lyapunov_exponents(scan, path, /, *, joint, keep, size) -> Exponents:
         are followed, at least one: four of 100 steps and 170 entries.
 
     References:
-        Benettin et al. (1980), Lyapunov characteristic exponents for smooth dynamical
-        systems, part 2; Engelken et al. (2023), Lyapunov spectra of chaotic recurrent
-        neural networks.
+        See `lyapunov` and `exponents`; Engelken et al. (2023), Lyapunov spectra of
+        chaotic recurrent neural networks.
     """
     if size <= _MOST_EXPONENTS:
         keep = max(min(keep, _MOST_WORK // (scan.parts.length * size**3)), 1)
-        return exponents(StateJacobians(scan, path, joint=joint, keep=keep, size=size))
+        steps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
+        return TimeExponents(lyapunov(steps, num_values=size), exponents(steps))
     if size > _MOST_ENTRIES:
-        return Exponents(np.zeros((keep, 0)), np.zeros((keep, 0)))
-    maps = StateMaps(scan, path, joint=joint, size=size)
-    if maps.one_way:
+        return _none(keep)
+    steps = StateMaps(scan, path, joint=joint, size=size)
+    if steps.one_way:
         if keep * size**2 * 8 > _MOST_BYTES:
-            return Exponents(np.zeros((keep, 0)), np.zeros((keep, 0)))
-        maps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
-    found = exponents(maps, top_k=_LEADING)
-    return Exponents(found.values[:keep], found.change[:keep])
+            return _none(keep)
+        steps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
+    endless = lyapunov(steps, num_values=_LEADING)
+    finite = exponents(steps, top_k=_LEADING)
+    return TimeExponents(
+        Lyapunov(endless.values[:keep], endless.errors[:keep]),
+        Exponents(finite.values[:keep], finite.errors[:keep]),
+    )
+
+
+def _none(keep):
+    none = np.zeros((keep, 0))
+    return TimeExponents(Lyapunov(none, none), Exponents(none, none))
 
 
 def state_before(path, step, /):

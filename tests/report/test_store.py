@@ -110,6 +110,19 @@ def test_folders_on_the_way_are_made(sample, tmp_path):
     assert (tmp_path / "a" / "b" / "run.json").exists()
 
 
+def test_exponents_of_an_older_file_are_those_of_a_finite_time(path):
+    data = json.loads(path.read_text())
+    old = data["recurrences"][0]
+    expected = gs.load(path).recurrences[0].exponents
+    del old["finite_time_exponents"], old["finite_time_errors"]
+    path.write_text(json.dumps(data))
+    found = gs.load(path).recurrences[0]
+    np.testing.assert_array_equal(found.finite_time_exponents, expected)
+    assert np.isnan(found.exponents).all()
+    assert found.exponents.shape == expected.shape
+    assert "finite time" in found.note
+
+
 def test_a_file_of_a_newer_schema_is_refused_with_the_reason(path):
     data = json.loads(path.read_text()) | {"schema": 3}
     path.write_text(json.dumps(data))

@@ -120,8 +120,8 @@ def test_a_linear_recurrence_has_the_exponents_of_the_power_of_its_weights():
     found = _found(_scanned(_linear, jnp.zeros((EXAMPLES, 4))), w, x)
     power = np.linalg.matrix_power(w, STEPS)
     expected = np.log(np.linalg.svd(power, compute_uv=False)) / STEPS
-    np.testing.assert_allclose(found.exponents, [expected] * 2, atol=1e-9)
-    assert np.all(found.exponents_error < 1e-6)
+    np.testing.assert_allclose(found.finite_time_exponents, [expected] * 2, atol=1e-9)
+    assert np.all(found.finite_time_errors < 1e-6)
 
 
 def test_exponents_far_apart_are_found_all_though_their_product_underflows():
@@ -136,8 +136,10 @@ def test_an_lstm_has_the_exponents_of_both_parts_of_its_state_together(lstm):
     found = _recurrence(lstm.network, lstm.flow)
     values = np.linalg.svd(_composed(lstm.params, lstm.x), compute_uv=False)
     assert found.state_size == 2 * HIDDEN
-    chex.assert_shape(found.exponents, (2, 2 * HIDDEN))
-    np.testing.assert_allclose(found.exponents, np.log(values[:2]) / STEPS, atol=1e-7)
+    chex.assert_shape(found.finite_time_exponents, (2, 2 * HIDDEN))
+    np.testing.assert_allclose(
+        found.finite_time_exponents, np.log(values[:2]) / STEPS, atol=1e-7
+    )
 
 
 def test_steps_are_multiplied_in_the_order_of_time_also_of_a_reversed_scan():
@@ -159,7 +161,7 @@ def test_steps_are_multiplied_in_the_order_of_time_also_of_a_reversed_scan():
     for reverse, product in ((False, first @ second), (True, second @ first)):
         found = _found(model(reverse), gains, np.zeros((1, 2, 2)), examples=1)
         expected = np.log(np.linalg.svd(product, compute_uv=False)) / 2
-        np.testing.assert_allclose(found.exponents, [expected], atol=1e-9)
+        np.testing.assert_allclose(found.finite_time_exponents, [expected], atol=1e-9)
 
 
 def test_all_steps_count_and_not_only_those_that_are_shown():
@@ -171,7 +173,9 @@ def test_all_steps_count_and_not_only_those_that_are_shown():
     x = np.broadcast_to(gains[None, :, None], (1, 100, 1))
     found = _found(_scanned(step, jnp.ones((1, 1))), np.ones((1, 1)), x)
     assert len(found.jacobian_steps) == 64
-    np.testing.assert_allclose(found.exponents, [[np.log(gains).mean()]], atol=1e-9)
+    np.testing.assert_allclose(
+        found.finite_time_exponents, [[np.log(gains).mean()]], atol=1e-9
+    )
 
 
 def test_jacobians_in_pieces_are_the_same_in_whatever_order_they_are_asked_for(lstm):
@@ -225,12 +229,12 @@ def test_maps_are_those_of_the_jacobians(lstm):
 def test_of_a_large_state_the_leading_exponents_are_found_by_products(
     lstm, monkeypatch
 ):
-    every = _recurrence(lstm.network, lstm.flow).exponents
+    every = _recurrence(lstm.network, lstm.flow).finite_time_exponents
     monkeypatch.setattr(state_jacobians, "_MOST_EXPONENTS", 4)
     monkeypatch.setattr(state_jacobians, "_LEADING", 2)
     found = _recurrence(lstm.network, lstm.flow, max_dense=4)
     assert found.jacobians == ()
-    np.testing.assert_allclose(found.exponents, every[:, :2], atol=1e-7)
+    np.testing.assert_allclose(found.finite_time_exponents, every[:, :2], atol=1e-7)
     monkeypatch.setattr(state_jacobians, "_MOST_ENTRIES", 5)
     assert _recurrence(lstm.network, lstm.flow).exponents.shape == (2, 0)
 
@@ -247,7 +251,8 @@ def test_a_cell_with_a_rule_for_the_backward_direction_only_has_exponents():
         return double(h @ params + now)
 
     found = _found(_scanned(step, jnp.zeros((1, 2))), w, x)
-    np.testing.assert_allclose(found.exponents, [np.log([2.0, 0.5])], atol=1e-12)
+    expected = [np.log([2.0, 0.5])]
+    np.testing.assert_allclose(found.finite_time_exponents, expected, atol=1e-12)
 
 
 def test_a_cell_that_mixes_the_examples_has_joint_exponents():
@@ -260,7 +265,8 @@ def test_a_cell_that_mixes_the_examples_has_joint_exponents():
     x = np.zeros((EXAMPLES, 4, 1))
     found = _found(_scanned(step, jnp.zeros((EXAMPLES, 1))), np.ones((1, 1)), x)
     assert found.state_size == 1
-    np.testing.assert_allclose(found.exponents, [np.log([1.0, 0.5, 0.5])], atol=1e-12)
+    expected = [np.log([1.0, 0.5, 0.5])]
+    np.testing.assert_allclose(found.finite_time_exponents, expected, atol=1e-12)
 
 
 def test_a_state_without_an_example_axis_is_followed_as_that_of_the_batch():
@@ -285,5 +291,17 @@ def test_a_state_without_an_example_axis_is_followed_as_that_of_the_batch():
     np.testing.assert_allclose(found.jacobians[0].values, [[0.9, 0.9]], rtol=1e-12)
 
 
-def test_a_state_with_an_example_axis_needs_no_note(lstm):
-    assert _recurrence(lstm.network, lstm.flow).note == ""
+def test_a_sequence_that_is_too_short_for_an_error_says_so(lstm):
+    found = _recurrence(lstm.network, lstm.flow)
+    assert found.note.startswith("5 steps are too few for an error")
+    assert np.isnan(found.exponents_error).all()
+
+
+def test_long_sequences_have_lyapunov_exponents_with_an_error_and_no_note():
+    """A Jordan block: its product grows like t^2 0.9^t, its exponents are ln 0.9."""
+    w = 0.9 * np.eye(3) + np.diag([1.0, 1.0], 1)
+    found = _found(_scanned(_linear, jnp.zeros((1, 3))), w, np.zeros((1, 200, 3)))
+    assert (np.abs(found.exponents - np.log(0.9)) <= found.exponents_error).all()
+    assert (found.exponents_error < 0.03).all()
+    assert found.finite_time_exponents[0, 0] > -0.06
+    assert found.note == ""

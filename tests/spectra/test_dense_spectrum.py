@@ -163,3 +163,20 @@ def test_arrays_of_jax_are_decomposed_as_those_of_numpy():
     jacobians = np.random.default_rng(0).standard_normal((3, 4, 5), np.float32)
     found = dense_spectrum(jnp.asarray(jacobians))
     np.testing.assert_array_equal(found.values, dense_spectrum(jacobians).values)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-30, 1e30, 1e200, 1e300])
+def test_the_stable_rank_does_not_depend_on_the_size_of_the_jacobian(size):
+    matrices = np.random.default_rng(0).standard_normal((3, 6, 5))
+    one = dense_spectrum(matrices)
+    found = dense_spectrum(matrices * size)
+    for name in ("value", "low", "high"):
+        expected = getattr(one.stable_rank, name)
+        chex.assert_trees_all_close(getattr(found.stable_rank, name), expected)
+    values = np.linalg.svd(matrices, compute_uv=False)
+    expected = np.sum(values**2, axis=1) / values[:, 0] ** 2
+    chex.assert_trees_all_close(found.stable_rank.value, expected, rtol=1e-12)
+
+
+def test_a_zero_jacobian_has_stable_rank_zero():
+    assert dense_spectrum(np.zeros((1, 3, 4))).stable_rank.value == 0

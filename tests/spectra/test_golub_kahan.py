@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import gradstab.spectra.golub_kahan as module
+from gradstab.spectra import orthogonal_blocks
 from gradstab.spectra.golub_kahan import golub_kahan, two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
 from gradstab.spectra.of_layers import Leading, alignment
+
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 # A program takes seconds to compile, so tests share this shape where they can.
 NUM, SIZE = 2, 40
@@ -28,7 +30,8 @@ def of_matrices(matrices):
 
 @functools.partial(jax.jit, static_argnums=1)
 def decomposed(matrices, options):
-    return golub_kahan(**dict(options))(of_matrices(matrices), jax.random.key(0))
+    options = {"num_values": 16} | dict(options)
+    return golub_kahan(**options)(of_matrices(matrices), jax.random.key(0))
 
 
 def decompose(matrices, dtype=jnp.float32, **options):
@@ -51,9 +54,9 @@ def exact(matrices):
     return np.linalg.svd(np.asarray(matrices, np.float64), compute_uv=False)
 
 
-def distance_to_spectrum(values, matrices):
-    gaps = np.abs(np.asarray(values)[:, :, None] - exact(matrices)[:, None, :])
-    return gaps.min(axis=2)
+def errors(found, matrices):
+    """How far every value is from the singular value of its rank."""
+    return np.abs(found.values - exact(matrices)[:, : found.values.shape[1]])
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (50, 20), (20, 50), (1, 30)])
@@ -68,9 +71,9 @@ def test_the_largest_value_is_that_of_a_dense_svd_within_1e_5(shape):
 def test_float64_maps_are_decomposed_in_float64_to_a_tolerance_that_takes_more_steps():
     matrices = gaussian(NUM, SIZE, SIZE)
     with jax.enable_x64(True):
-        found = decompose(matrices, jnp.float64, rtol=1e-12)
+        found = decompose(matrices, jnp.float64, num_values=1, rtol=1e-12)
     assert found.values.dtype == np.float64
-    assert found.num_steps > decompose(matrices).num_steps
+    assert found.num_products > decompose(matrices, num_values=1).num_products
     chex.assert_trees_all_close(found.values[:, 0], exact(matrices)[:, 0], rtol=1e-12)
 
 
@@ -78,31 +81,76 @@ def test_bfloat16_maps_are_summed_in_float32_within_the_bound():
     matrices = jnp.asarray(gaussian(NUM, SIZE, SIZE), jnp.bfloat16)
     found = decompose(matrices, jnp.bfloat16)
     assert found.values.dtype == jnp.float32
-    gap = distance_to_spectrum(found.values[:, :1], matrices)
-    assert (gap <= found.bounds[:, :1]).all()
+    assert (errors(found, matrices) <= found.bounds).all()
     # Vectors in and out are rounded to 8 bits: half a unit each way.
     chex.assert_trees_all_close(found.values[:, 0], exact(matrices)[:, 0], rtol=2**-8)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_value_is_within_its_bound_of_a_singular_value(seed):
-    matrices = gaussian(NUM, SIZE, SIZE, seed=seed).astype(np.float32)
-    found = decompose(matrices)
-    assert (distance_to_spectrum(found.values, matrices) <= found.bounds).all()
+SPECTRA = {
+    "Gaussian": None,
+    "twenty equal ones at the top": np.repeat([3.0, 2.0], SIZE // 2),
+    "twenty within 1e-6": np.r_[3 + 1e-6 * np.arange(20) / 20, np.linspace(2, 1, 20)],
+    "twenty within 1e-3": np.r_[3 + 1e-3 * np.arange(20) / 20, np.linspace(2, 1, 20)],
+    "pairs": np.repeat(np.linspace(2, 0.1, SIZE // 2), 2),
+    "triples of which one is apart": np.repeat([5.0, 1.0, 0.9, 0.8], SIZE // 4),
+    "slow decay": np.arange(1.0, SIZE + 1) ** -0.2,
+    "a power": np.arange(1.0, SIZE + 1) ** -2,
+    "equal distances": np.linspace(1, 0.5, SIZE),
+    "wide spread": np.geomspace(1e3, 1e-12, SIZE),
+    "nearly rank five": np.r_[np.linspace(2, 1, 5), np.full(SIZE - 5, 1e-9)],
+    "isometry": np.ones(SIZE),
+}
 
 
-def test_values_that_are_not_found_yet_have_large_bounds():
-    matrices = gaussian(NUM, SIZE, SIZE).astype(np.float32)
-    found = decompose(matrices, num_steps=8, max_steps=8)
-    error = np.abs(found.values - exact(matrices)[:, :8])
-    assert (error[:, -1] > 1e-2).all()
-    assert (found.bounds[:, -1] > 1e-2).all()
+def within_its_bounds(spectrum, dtype, **options):
+    matrices = gaussian(NUM, SIZE, SIZE) if spectrum is None else with_values(spectrum)
+    with jax.enable_x64(dtype == jnp.float64):
+        matrices = np.asarray(jnp.asarray(matrices, dtype))
+        found = decompose(matrices, dtype, **options)
+        assert np.isfinite(found.bounds).all()
+        return (errors(found, matrices) <= found.bounds).all()
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
+def test_every_value_is_within_its_bound_of_that_of_its_rank(spectrum):
+    assert within_its_bounds(spectrum, jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectors", [9, 45])
+@pytest.mark.parametrize("block", [3, 9])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA.keys())
+def test_it_is_within_its_bound_with_other_blocks_too(spectrum, dtype, block, vectors):
+    options = {"num_values": 8, "block": block, "max_vectors": vectors}
+    assert within_its_bounds(spectrum, dtype, **options)
+
+
+def test_of_equal_values_as_many_are_found_as_are_asked_for():
+    matrices = with_values(np.repeat([3.0, 2.0], SIZE // 2))
+    found = decompose(matrices, num_values=8)
+    chex.assert_trees_all_close(found.values, np.full((NUM, 8), 3.0), rtol=1e-6)
+    assert (found.bounds < 1e-3).all()
+
+
+def test_a_cluster_larger_than_the_block_has_wide_bounds_and_a_larger_block_finds_it():
+    cluster = 3 - 1e-4 * np.linspace(0, 1, 20)
+    matrices = with_values(np.r_[cluster, np.linspace(2, 0.1, 20)])
+    narrow = decompose(matrices, num_values=8, max_vectors=12)
+    assert (errors(narrow, matrices)[:, -1] > 0.5).all()
+    assert (narrow.bounds[:, -1] > 0.5).all()
+    assert not narrow.converged.any()
+    wide = decompose(matrices, num_values=8, block=9, max_vectors=36, rtol=1.0)
+    assert (errors(wide, matrices) < 1e-4).all()
+    assert (wide.bounds < 1e-2).all()
+    assert wide.converged.all()
 
 
 def test_hitting_the_cap_is_said():
-    found = decompose(gaussian(NUM, SIZE, SIZE), num_steps=8, max_steps=8)
+    found = decompose(gaussian(NUM, SIZE, SIZE), num_values=6, max_vectors=8)
     assert not found.converged.any()
-    assert found.num_steps == 8
+    assert found.num_products == 3 * (1 + 2 * 2)
+    assert (errors(found, gaussian(NUM, SIZE, SIZE))[:, -1] > 1e-2).all()
 
 
 LOW_RANK = {
@@ -232,19 +280,19 @@ def test_it_agrees_with_matfree():
     chex.assert_trees_all_close(decompose(matrices).values[0, 0], largest, rtol=1e-5)
 
 
-def against_the_last_vector_only(vector, basis):
+def outside_the_last_block_only(rows, basis, whole=orthogonal_blocks._outside):
     newest = jnp.sum(jnp.any(basis != 0, axis=2), axis=1) - 1
-    last = jax.vmap(lambda b, i: b[i])(basis, jnp.maximum(newest, 0))
-    return vector - jnp.sum(last * vector, axis=1, keepdims=True) * last
+    place = newest[:, None] - jnp.arange(rows.shape[1])[None]
+    return whole(rows, jax.vmap(lambda b, i: b[i])(basis, jnp.maximum(place, 0)))
 
 
 def test_without_reorthogonalisation_copies_of_the_largest_value_appear(monkeypatch):
     matrices = with_values([10.0, *np.linspace(1, 0.1, SIZE - 1)])
-    found = decompose(matrices, num_steps=39, max_steps=39)
+    found = decompose(matrices, rtol=0.0)
     assert (found.values[:, 1] < 1.01).all()
-    monkeypatch.setattr(module, "_orthogonal", against_the_last_vector_only)
+    monkeypatch.setattr(orthogonal_blocks, "_outside", outside_the_last_block_only)
     linear = of_matrices(jnp.asarray(matrices, jnp.float32))
-    mutated = jax.jit(lambda key: golub_kahan(39, max_steps=39)(linear, key))
+    mutated = jax.jit(lambda key: golub_kahan(rtol=0.0)(linear, key))
     mutant = mutated(jax.random.key(0))
     assert (mutant.values[:, 1] > 5).all()
 
@@ -252,10 +300,10 @@ def test_without_reorthogonalisation_copies_of_the_largest_value_appear(monkeypa
 @pytest.mark.parametrize(
     "options",
     [
-        {"num_steps": 0},
-        {"num_steps": 20, "max_steps": 10},
+        {"block": 0},
+        {"block": 20, "max_vectors": 10},
         {"num_values": 0},
-        {"num_steps": 4, "num_values": 5},
+        {"num_values": 9, "max_vectors": 8},
         {"num_values": 2, "num_vectors": 3},
     ],
 )
