@@ -186,7 +186,8 @@ def _left(change, before, sweeps):
     change is not known better.
     """
     before = np.where(np.isfinite(before) & (before > 0), before, np.inf)
-    factor = np.clip(change / before, 0, 1 - 1 / sweeps**2)
+    finite = np.where(np.isfinite(change), change, 0)
+    factor = np.clip(finite / before, 0, 1 - 1 / sweeps**2)
     return 2 * change * np.maximum(sweeps, factor / (1 - factor))
 
 

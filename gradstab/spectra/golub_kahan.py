@@ -342,7 +342,10 @@ def _paired(values, above, residuals, count):
     The first m values are near m singular values; they are the first m, if the next one
     is known to be below them.
     """
-    joint = jnp.sqrt(jnp.cumsum(jnp.square(residuals), axis=1) / 2)[:, :count]
+    # Squares of very small and of very large numbers leave the range.
+    unit = jnp.where(values[:, :1] > 0, values[:, :1], 1)
+    squares = jnp.square(residuals[:, :count] / unit)
+    joint = unit * jnp.sqrt(jnp.cumsum(squares, axis=1) / 2)
     missing = count + 1 - above.shape[1]
     after = jnp.pad(above[:, 1:], ((0, 0), (0, missing)), constant_values=jnp.inf)
     joint = jnp.where(values[:, :count] - joint > after, joint, jnp.inf)

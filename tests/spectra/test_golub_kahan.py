@@ -205,10 +205,12 @@ def test_a_broken_example_is_nan_and_leaves_the_others_alone():
 @pytest.mark.parametrize("power", [-100, 100])
 def test_the_values_scale_with_the_jacobian(power):
     matrices = gaussian(NUM, SIZE, SIZE)
-    one = decompose(matrices).values[:, 0]
-    scaled = decompose(matrices * 2.0**power).values[:, 0]
+    one = decompose(matrices)
+    scaled = decompose(matrices * 2.0**power)
     # Squares of these are out of the range of float32; the factor itself is exact.
-    chex.assert_trees_all_close(scaled / 2.0**power, one, rtol=1e-6)
+    pair = scaled.values[:, 0] / 2.0**power, one.values[:, 0]
+    chex.assert_trees_all_close(*pair, rtol=1e-6)
+    chex.assert_trees_all_close(scaled.bounds / 2.0**power, one.bounds, rtol=1e-3)
 
 
 def test_vectors_are_orthonormal_and_belong_to_their_values():
