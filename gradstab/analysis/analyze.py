@@ -198,7 +198,9 @@ def analyze(
         loss=found.loss,
         made=_made(subject, seed, limits, cost) | {"seconds": round(seconds, 3)},
         theory=_known(prediction, found.ensemble),
-        ranges=ranges(measured.layers, found.growth),
+        ranges=ranges(
+            measured.layers, found.growth, precision=min(subject.dtypes, key=_bits)
+        ),
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.errors,
@@ -206,9 +208,13 @@ def analyze(
             *not_trained,
             *network.notes,
             *trunk.notes,
-            *_notes(found, note, prediction),
+            *_notes(subject, found, note, prediction),
         ),
     )
+
+
+def _bits(dtype):
+    return jnp.finfo(dtype).bits
 
 
 def _with_ranges(recurrence):
@@ -249,10 +255,15 @@ def _known(prediction, ensemble):
     return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
-def _notes(found, exponents, prediction):
+def _notes(subject, found, exponents, prediction):
     notes = [f"growth exponents: {exponents}"] if exponents else []
     if prediction is not None and not np.isfinite(prediction.chi).any():
         notes += dict.fromkeys(filter(None, prediction.notes))
+    if subject.narrow:
+        notes.append(
+            f"computed in {' and '.join(subject.dtypes)}: the model cannot be traced "
+            f"in float64 ({subject.narrow})"
+        )
     if found.ensemble is not None:
         notes.append(
             f"signals and growth over {found.ensemble.num_seeds} initialisations; "

@@ -205,6 +205,7 @@ def typical(signals, /) -> Signals:
     """
     logarithmic = {
         *("forward_rms", "gradient_norms", "gradient_rms"),
+        *("forward_max", "forward_median", "gradient_max", "gradient_median"),
         *("param_norm", "param_gradient_norm"),
     }
     arrays = dict(vars(signals))

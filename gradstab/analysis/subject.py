@@ -1,6 +1,7 @@
 """What is analysed: the network of a model, in the precision that the hardware has."""
 
 import contextlib
+import textwrap
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ class Subject(NamedTuple):
         own_dtypes: the floating dtypes of the parameters as they were given.
         output: which output is differentiated, see `analyze`.
         boundaries: where layers are cut, see `find_layers`.
+        narrow: why it is not in float64 though that was tried; empty otherwise.
     """
 
     network: Network
@@ -29,6 +31,7 @@ class Subject(NamedTuple):
     own_dtypes: tuple[str, ...]
     output: Any
     boundaries: Any
+    narrow: str = ""
 
     @property
     def arrays(self):
@@ -80,16 +83,23 @@ def find_subject(
     wide = precision == "float64" or (
         precision is None and not narrow and jax.default_backend() != "tpu"
     )
-    options = own, output, boundaries
+    options, reason = (own, output, boundaries), ""
     if wide:
         try:
             return _traced(target, loss, True, options)
-        except (TypeError, ValueError, jax.dtypes.TypePromotionError):
+        except (TypeError, ValueError, jax.dtypes.TypePromotionError) as error:
             # A model that fixes its dtypes inside cannot be widened from outside. What
             # is wrong with it for another reason shows again below.
             if precision == "float64":
                 raise
-    return _traced(target, loss, False, options)
+            reason = _first_line(error)
+    return _traced(target, loss, False, options)._replace(narrow=reason)
+
+
+def _first_line(error):
+    """What an error says, in a line."""
+    line = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    return textwrap.shorten(line, 120, placeholder=" ...")
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from gradstab.network.activations import find_activations, saturation
 from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
 from gradstab.network.contexts import computed_only, held_arrays, with_held
+from gradstab.network.extremes import largest, typical
 from gradstab.network.foreign import over_leading
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
@@ -231,6 +232,10 @@ def _layer_signals(block, num_examples, entering, out, context, gradient):
         "dead_fraction": lost.dead,
         "gradient_norms": norms,
         "gradient_rms": _tree.safe_norm(gradient) / scale,
+        "forward_max": largest(out),
+        "forward_median": typical(out),
+        "gradient_max": largest(gradient),
+        "gradient_median": typical(gradient),
     }
 
 

@@ -1,62 +1,83 @@
 """Where a signal leaves the range of a dtype.
 
-The range ends at the smallest normal number, below which digits are lost one by one and
-many devices round to zero, and at the largest finite one.
+It overflows with its largest entry. It underflows when half of its entries that are not
+zero are rounded to zero (Micikevicius et al. 2018, Mixed precision training, section
+3.2): at half the smallest subnormal number of a dtype that keeps subnormals, at the
+smallest normal one of the dtypes whose subnormals CPUs and TPUs take for zero.
 """
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.network.underflow import last_before_zero, num_clear_steps
 from gradstab.records import Range
+from gradstab.report.forecast import course, crossing
 
 DTYPES = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32")
 
-# A zero after anything larger than this did not get there by underflow.
-_CUT_OFF = 1e-30
+# Those with the exponents of float32, in which they are computed.
+_FLUSHED = ("bfloat16", "float32", "float64")
+
+# A tie rounds to even, which is zero; this much above it is no other number.
+_TIE = 1e-8
 
 
-def ranges(layers, growth, /, *, dtypes=DTYPES) -> tuple[Range, ...]:
+def ranges(layers, growth, /, *, dtypes=DTYPES, precision="float32"):
     """Where the signals of a network leave the range of each dtype.
 
-    What counts is the root mean square entry of the activations, from the input on, and
-    of their gradient, from the loss back. If it stays in range, the law of its growth
-    says how deep the network would have to be. A gradient is proportional to the loss:
-    one that starts out of range may only need another scale of the loss.
+    What counts is the largest and the median magnitude of the activations, from the
+    input on, and of their gradient, from the loss back. If they stay in range, the law
+    of their growth says how deep the network would have to be. A gradient is
+    proportional to the loss: one that starts out of range may only need another scale
+    of the loss.
 
     Args:
         layers: records of the layers, in depth order, computed in a wider dtype.
         growth: forward and backward growth of the layers.
         dtypes: names of floating dtypes.
+        precision: the dtype in which the layers were computed, whose own underflow
+            shows in zeros.
 
     Returns:
-        For each direction one record per dtype.
+        For each direction one `Range` per dtype.
 
     Examples:
         >>> from types import SimpleNamespace
         >>> from gradstab.records import Growth
+        >>> names = ("rms", "max", "median")
         >>> halved = [
-        ...     SimpleNamespace(name=f"blocks.{i}", forward_rms=0.5**i, gradient_rms=1)
+        ...     SimpleNamespace(
+        ...         name=f"blocks.{i}",
+        ...         **{f"forward_{name}": 0.5**i for name in names},
+        ...         **{f"gradient_{name}": 1.0 for name in names},
+        ...     )
         ...     for i in range(20)
         ... ]
         >>> forward = Growth(-math.log(2), 0.0, 0.5**19, law="exponential", depth=20)
         >>> backward = Growth(0.0, 0.0, 1.0, law="constant", depth=20)
         >>> growth = SimpleNamespace(forward=forward, backward=backward)
-        >>> found = ranges(halved, growth, dtypes=["float16", "bfloat16"])
+        >>> found = ranges(halved, growth, dtypes=["float8_e5m2", "bfloat16"])
         >>> [(end.direction, end.layer, end.depth) for end in found[:2]]
-        [('forward', 'blocks.15', 16.0), ('forward', '', 128.0)]
+        [('forward', 'blocks.17', 18.0), ('forward', '', 128.0)]
     """
     names = [layer.name for layer in layers]
-    forward = [layer.forward_rms for layer in layers]
-    backward = [layer.gradient_rms for layer in reversed(layers)]
+    forward, backward = (
+        _Sizes(*(_column(layers, f"{side}_{name}") for name in _Sizes._fields))
+        for side in ("forward", "gradient")
+    )
+    backward = _Sizes(*(column[::-1] for column in backward))
     return (
-        *_journey(forward, names, growth.forward, "forward", dtypes),
-        *_journey(backward, names[::-1], growth.backward, "backward", dtypes),
+        *_journey(forward, names, growth.forward, "forward", dtypes, precision),
+        *_journey(
+            backward, names[::-1], growth.backward, "backward", dtypes, precision
+        ),
     )
 
 
-def ranges_along_time(recurrence, /, *, dtypes=DTYPES) -> tuple[Range, ...]:
+def ranges_along_time(recurrence, /, *, dtypes=DTYPES):
     """The same along the time steps of a recurrent layer, by the growth of its state.
 
     Args:
@@ -64,55 +85,117 @@ def ranges_along_time(recurrence, /, *, dtypes=DTYPES) -> tuple[Range, ...]:
         dtypes: names of floating dtypes.
 
     Returns:
-        For each direction one record per dtype.
+        For each direction one `Range` per dtype.
     """
     names = [str(step) for step in range(len(recurrence.state_rms))]
-    size = math.sqrt(recurrence.state_size)
-    norms = np.sqrt(np.mean(np.square(recurrence.gradient_norms / size), axis=1))
-    forward, backward = recurrence.state_rms, norms[::-1]
+    norms = np.asarray(recurrence.gradient_norms, np.float64)
+    rms = np.sqrt(np.mean(np.square(norms), axis=1) / recurrence.state_size)
+    forward = _sizes(
+        recurrence.state_rms, recurrence.state_max, recurrence.state_median
+    )
+    backward = _sizes(rms, recurrence.gradient_max, recurrence.gradient_median)
+    backward = _Sizes(*(column[::-1] for column in backward))
+    made = dtypes, recurrence.dtype
     return (
-        *_journey(forward, names, recurrence.forward, "forward", dtypes),
-        *_journey(backward, names[::-1], recurrence.backward, "backward", dtypes),
+        *_journey(forward, names, recurrence.forward, "forward", *made),
+        *_journey(backward, names[::-1], recurrence.backward, "backward", *made),
     )
 
 
-def _journey(sizes, names, growth, direction, dtypes):
-    return [_range(sizes, names, growth, direction, str(dtype)) for dtype in dtypes]
+class _Sizes(NamedTuple):
+    """Three measures of size, in the order in which the signal travels."""
+
+    rms: np.ndarray
+    max: np.ndarray
+    median: np.ndarray
 
 
-def _range(sizes, names, growth, direction, dtype):
-    limits = jnp.finfo(dtype)
-    low, high = float(limits.smallest_normal), float(limits.max)
-    before = math.inf
-    for depth, (size, name) in enumerate(zip(sizes, names, strict=True), 1):
-        cut_off = size == 0 and before > _CUT_OFF
-        if (size < low and not cut_off) or size > high:
-            end = "overflow" if size > high else "underflow"
-            return Range(float(depth), dtype, direction, end, name)
+def _column(layers, name):
+    return np.array([getattr(layer, name) for layer in layers], np.float64)
+
+
+def _sizes(rms, largest, median):
+    """Of a record without extremes the root mean square stands for them."""
+    rms = np.asarray(rms, np.float64)
+    pair = (rms if x is None else np.asarray(x, np.float64) for x in (largest, median))
+    return _Sizes(rms, *pair)
+
+
+def _journey(sizes, names, growth, direction, dtypes, precision):
+    """The ranges of one direction."""
+    # A record of an older gradstab knows the root mean square alone.
+    pair = (np.where(np.isnan(x), sizes.rms, x) for x in (sizes.max, sizes.median))
+    top, middle = map(_levels, pair)
+    middle[_cut_off(sizes.rms, precision)] = math.nan
+    rms = _levels(sizes.rms)
+    if growth.law == "exponential":
+        # Near underflow the entries that are left do not stand for those that are not.
+        clear = num_clear_steps(sizes.rms, precision)
+        rate = -growth.rate if direction == "backward" else growth.rate
+        top, middle, rms = (_continued(x, clear, rate) for x in (top, middle, rms))
+    going = _course(rms, names, growth, direction == "backward")
+    rising = going.of_largest(top, rms)
+    falling = going._replace(start=float(middle[going.last]))
+    ways = (top, rising), (middle, falling)
+    return [_range(ways, names, direction, str(dtype)) for dtype in dtypes]
+
+
+def _levels(sizes):
+    with np.errstate(divide="ignore"):
+        return np.log(sizes)
+
+
+def _continued(levels, clear, rate):
+    """The levels, from the clear ones on by their law."""
+    if not 0 < clear < len(levels):
+        return levels
+    further = 1.0 + np.arange(len(levels) - clear)
+    return np.append(levels[:clear], levels[clear - 1] + rate * further)
+
+
+def _course(levels, names, growth, backward):
+    """How a signal goes on from the last layer of the fit that it reaches."""
+    order = slice(None, None, -1) if backward else slice(None)
+    fitted = [names.index(name) for name in growth.layers[order]]
+    first, last = (fitted[0], fitted[-1]) if fitted else (0, len(names) - 1)
+    compared = levels[first : last + 1]
+    compared = compared[np.isfinite(compared)]
+    return course(compared, growth, last=last, backward=backward)
+
+
+def _cut_off(sizes, precision):
+    """Zeros that no underflow in the dtype of the analysis explains."""
+    least = last_before_zero(precision)
+    before, found = math.inf, np.zeros(len(sizes), bool)
+    for place, size in enumerate(sizes):
+        found[place] = size == 0 and before > least
         before = size or before
-    return _extrapolated(sizes, names, growth, direction, dtype, (low, high))
+    return found
 
 
-def _extrapolated(sizes, names, growth, direction, dtype, limits):
-    """From the last layer of the fit that the signal reaches."""
-    last = len(sizes) - 1
-    if growth.layers:
-        last = names.index(growth.layers[-1 if direction == "forward" else 0])
-    rate = growth.rate if direction == "forward" else -growth.rate
-    if growth.law in ("constant", "unknown") or not rate or not sizes[last] > 0:
-        return Range(math.inf, dtype, direction, "", "", extrapolated=True)
-    end = "overflow" if rate > 0 else "underflow"
-    distance = math.log(limits[rate > 0]) - math.log(sizes[last])
-    # The first layer beyond the limit, where rounding cannot tell: beyond a tie.
-    depth = last + 2 + math.floor(_layers(growth, distance / rate) + 1e-9)
-    return Range(float(depth), dtype, direction, end, "", extrapolated=True)
+def _range(ways, names, direction, dtype):
+    limits = jnp.finfo(dtype)
+    (top, rising), (middle, falling) = ways
+    high = crossing(top, rising, math.log(float(limits.max)), 1)
+    low = crossing(middle, falling, _lost(limits, dtype), -1)
+    end, found = ("overflow", high) if high.depth <= low.depth else ("underflow", low)
+    earliest = found.earliest
+    if math.isinf(found.depth):
+        end, earliest = "", min(high.earliest, low.earliest)
+    return Range(
+        found.depth,
+        dtype,
+        direction,
+        end,
+        names[int(found.depth) - 1] if found.inside else "",
+        extrapolated=not found.inside,
+        earliest=earliest,
+        latest=found.latest,
+    )
 
 
-def _layers(growth, distance):
-    """How many more layers the law takes to go on by a distance on its own axis."""
-    here = growth.depth + growth.offset
-    if growth.law == "power":
-        return here * math.expm1(min(distance, 600))
-    if growth.law == "exp-sqrt":
-        return (math.sqrt(here) + distance) ** 2 - here
-    return distance
+def _lost(limits, dtype):
+    """The logarithm of the number below which an entry becomes zero."""
+    if dtype in _FLUSHED:
+        return math.log(float(limits.smallest_normal))
+    return math.log(float(limits.smallest_subnormal) / 2) + _TIE

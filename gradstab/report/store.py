@@ -105,6 +105,10 @@ def _encode(value):
     return value
 
 
+def _is_needed(field):
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
 def _decode(value):
     if isinstance(value, dict) and "array" in value and "dtype" in value:
         items = [float(x) if isinstance(x, str) else x for x in value["array"]]
@@ -114,13 +118,14 @@ def _decode(value):
     if isinstance(value, dict) and value.get("record") in _RECORDS:
         cls = _RECORDS[value["record"]]
         value = _recurrence_of_now(value) if cls is records.Recurrence else value
-        # Fields that an older version did not have yet have defaults.
-        needed = [
-            f for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
-        ]
-        names = value.keys() & {f.name for f in dataclasses.fields(cls)}
-        names |= {field.name for field in needed}
-        return cls(**{name: _decode(value[name]) for name in names})
+        # What a record has learnt since the file was written has a default.
+        return cls(
+            **{
+                field.name: _decode(value[field.name])
+                for field in dataclasses.fields(cls)
+                if field.name in value or _is_needed(field)
+            }
+        )
     if isinstance(value, dict):
         return {key: _decode(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -9,6 +9,7 @@ import numpy as np
 
 from gradstab import _tree
 from gradstab.network import compiled, follow_state, layer_slice
+from gradstab.network.extremes import largest, typical
 from gradstab.records import Recurrence
 from gradstab.spectra.dense import dense_spectrum
 from gradstab.spectra.growth import fit_growth
@@ -19,6 +20,7 @@ from gradstab.spectra.state_jacobians import (
     exponents_along_time,
     state_before,
 )
+from gradstab.spectra.underflow import growth_beyond_underflow
 
 # A recurrent layer of a thousand steps has a thousand state Jacobians; so many of
 # them, evenly spaced, show the course.
@@ -67,18 +69,25 @@ def _recurrence(scan, path, name, examples, max_dense):
     num = 1 if scan.joint else path.after[0].shape[1]
     size = sum(map(_tree.real_size, path.after)) // scan.parts.length // num
     norms = np.asarray(_over_time(path.gradients, num))
-    rms = np.asarray(_over_time(path.after, num)) / math.sqrt(size)
+    # In float32 the squares below are zero long before the state is.
+    rms = np.asarray(_over_time(path.after, num), np.float64) / math.sqrt(size)
     # The state whose Jacobian is square: of an example, or of the whole batch.
     kept = {"keep": 1 if joint else min(examples, num)}
     kept |= {"joint": joint, "size": size * num if joint else size}
     steps, jacobians = _shown(scan, path, max_dense, kept)
     found = exponents_along_time(scan, path, **kept)
+    dtype = str(_tree.widest(*(part.dtype for part in path.after)))
+    forward, faded = growth_beyond_underflow(fit_growth, rms, dtype)
+    from_end = functools.partial(fit_growth, from_end=True)
+    backward, lost = growth_beyond_underflow(from_end, norms, dtype, backward=True)
+    tops, middles = map(np.asarray, _extremes_over_time(path.after))
+    steepest, usual = map(np.asarray, _extremes_over_time(path.gradients))
     return Recurrence(
         state_rms=np.sqrt(np.mean(np.square(rms), axis=1)),
         gradient_norms=norms,
         jacobians=jacobians,
-        forward=fit_growth(rms),
-        backward=fit_growth(norms, from_end=True),
+        forward=forward,
+        backward=backward,
         exponents=found.lyapunov.values,
         exponents_error=found.lyapunov.errors,
         finite_time_exponents=found.finite.values,
@@ -86,7 +95,12 @@ def _recurrence(scan, path, name, examples, max_dense):
         name=name,
         state_size=size,
         jacobian_steps=steps,
-        note=_note(scan, found.lyapunov),
+        note="; ".join(filter(None, (_note(scan, found.lyapunov), faded, lost))),
+        state_max=tops,
+        state_median=middles,
+        gradient_max=steepest,
+        gradient_median=usual,
+        dtype=dtype,
     )
 
 
@@ -107,6 +121,12 @@ def _shown(scan, path, max_dense, kept):
     return steps, tuple(
         dense_spectrum(found[step], coupled=kept["joint"]) for step in steps
     )
+
+
+@jax.jit
+def _extremes_over_time(parts):
+    """Largest and median entry per step over all parts of the state."""
+    return jax.vmap(lambda *step: (largest(*step), typical(*step)))(*parts)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -68,6 +68,8 @@ def test_forward_signals_are_those_of_numpy(flow, params, x):
     for found, function in (
         (signals.forward_rms, lambda h: np.sqrt(np.mean(h**2))),
         (signals.forward_mean, np.mean),
+        (signals.forward_max, np.max),
+        (signals.forward_median, lambda h: np.sort(h[h > 0])[np.sum(h > 0) // 2]),
         (signals.zero_fraction, lambda h: np.mean(h == 0)),
     ):
         expected = np.array([function(h) for h in data])
@@ -85,6 +87,8 @@ def test_gradients_are_those_of_the_tail_cut_by_hand(flow, params, x):
     chex.assert_trees_all_close(
         np.asarray(found.signals.gradient_norms), norms, rtol=1e-5
     )
+    tops = np.array([np.max(np.abs(g)) for g in gradients])
+    chex.assert_trees_all_close(np.asarray(found.signals.gradient_max), tops, rtol=1e-5)
     rms = np.array([np.sqrt(np.mean(g**2)) for g in gradients])
     chex.assert_trees_all_close(np.asarray(found.signals.gradient_rms), rms, rtol=1e-5)
 

@@ -28,6 +28,10 @@ def layer(name, *, rms=1.0, gradient=1.0, jacobian=True, note=""):
         params=(f"{name}.kernel",),
         num_params=4,
         note=note,
+        forward_max=rms,
+        forward_median=rms,
+        gradient_max=gradient,
+        gradient_median=gradient,
     )
 
 

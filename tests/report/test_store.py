@@ -167,3 +167,18 @@ def test_bytes_are_refused_by_name(tmp_path):
 def test_a_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         gs.load(tmp_path / "none.json")
+
+
+def test_a_file_without_what_a_record_has_learnt_since_is_read(path):
+    data = json.loads(path.read_text())
+    for name in ("forward_max", "forward_median", "gradient_max", "gradient_median"):
+        del data["layers"][0][name]
+    del data["recurrences"][0]["state_max"], data["recurrences"][0]["dtype"]
+    path.write_text(json.dumps(data))
+    found = gs.load(path)
+    assert math.isnan(found.layers[0].forward_max)
+    assert found.recurrences[0].state_max is None
+    del data["layers"][0]["forward_rms"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="damaged"):
+        gs.load(path)
