@@ -16,12 +16,22 @@ _ROUNDING, _TOUCH = 1e-11, 1e-8
 # Fixed points and touching points closer to one another than this factor merge.
 _STEP = 2**0.125
 
+# By how much the slope of the correlation map between 1 - 1e-10 and 1 may differ from
+# that at one for an activation with kinks: the root of 1e-10, times a hundred.
+_JUMP = 1e-3
+
 # Variances that stand for the limits at zero and at infinity.
 NEAR_ZERO, NEAR_INFINITY = 1e-12, 1e24
 
 
 def root(f, low, high, /) -> float:
-    """The zero of ``f`` between two points of opposite sign, to 1e-14."""
+    """The zero of ``f`` between two points of opposite sign, to 1e-14.
+
+    An end that is itself a zero may have either sign, by rounding.
+    """
+    at_ends = {x: f(x) for x in (low, high)}
+    if at_ends[low] * at_ends[high] > 0:
+        return float(min(at_ends, key=lambda x: abs(at_ends[x])))
     found = optimize.root_scalar(
         f, bracket=sorted((low, high)), method="brentq", xtol=1e-14, rtol=1e-14
     )
@@ -79,7 +89,9 @@ def length_limit(averages, sigma_w, sigma_b, start, /) -> float:
             return float("inf")
         ahead = here * step
         after = excess(ahead)
-        if abs(now) <= min(abs(before), abs(after)):
+        # Where rounding is all that is left of the excess, the map has not turned back.
+        turns = max(abs(before), abs(after)) > _ROUNDING
+        if turns and abs(now) <= min(abs(before), abs(after)):
             touched = _touch(excess, behind, ahead)
             if touched is not None:
                 return touched
@@ -104,7 +116,8 @@ def correlation_limit(averages, sigma_w, sigma_b, q_star, /) -> tuple[float, flo
 
     On [0, 1] the map is a power series without negative terms (Mehler), so it is
     convex: c = 1 attracts if the slope there is at most one, and otherwise exactly one
-    fixed point lies below.
+    fixed point lies below. Where the activation jumps the slope at one is infinite, as
+    :math:`1 - C(c)` falls like :math:`\sqrt{1 - c}`, whatever the mean squared slope.
     """
     q = min(max(q_star, NEAR_ZERO), NEAR_INFINITY)
     length = length_map(averages, sigma_w, sigma_b, q)
@@ -119,10 +132,21 @@ def correlation_limit(averages, sigma_w, sigma_b, q_star, /) -> tuple[float, flo
         return sigma_w**2 * averages.pair(q, q, gap).half_gap / (length * gap) - 1
 
     at_one = scale * averages.moments(q).slope_square
-    if at_one <= 1 + 1e-9 or excess(np.log(1e-10)) <= 0:
+    near_one = excess(np.log(1e-10))
+    jumps = near_one > at_one - 1 + _JUMP
+    if near_one <= 0 or (at_one <= 1 + 1e-9 and not jumps):
         return 1.0, at_one
     if abs(excess(0.0)) < 1e-12:
         gap = 1.0
     else:
         gap = float(np.exp(root(excess, np.log(1e-10), 0.0)))
+    if jumps:
+        return 1.0 - gap, _slope(lambda g: excess(np.log(g)) * g, gap) + 1
     return 1.0 - gap, scale * averages.pair(q, q, gap).slopes
+
+
+def _slope(f, x):
+    """The derivative by differences, to 1e-9."""
+    h = 1e-3 * x
+    pairs = [f(x + k * h) - f(x - k * h) for k in (1, 2)]
+    return (8 * pairs[0] - pairs[1]) / (12 * h)
