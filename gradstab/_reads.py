@@ -1,14 +1,17 @@
-"""Which entries of an operand an equation reads: the parameters of JAX's primitives.
+"""What an equation reads and computes: the parameters of JAX's primitives.
 
 Beside `_compat`, and like it the one place where such parameters are read. What is not
 in the table at the end is taken to read everything.
 """
 
 import itertools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gradstab._compat import JaxprEqn, shape_of
+import numpy as np
+
+from gradstab._compat import JaxprEqn, Literal, Var, dtype_of, shape_of
 
 
 class Reach(NamedTuple):
@@ -48,6 +51,29 @@ def reads(eqn: JaxprEqn, position: int, /) -> tuple[Reach | None, ...]:
     rank = len(shape_of(eqn.outvars[0]))
     known = rule(eqn, position) if rule else {}
     return tuple(known.get(axis) for axis in range(rank))
+
+
+def num_bytes(variable: Var | Literal, /) -> int:
+    """The bytes that a variable takes; eight for an entry of a dtype without a size."""
+    dtype = dtype_of(variable)
+    size = dtype.itemsize if isinstance(dtype, np.dtype) else 8
+    return math.prod(shape_of(variable)) * size
+
+
+def num_flops(eqn: JaxprEqn, /) -> float | None:
+    """Multiplications and additions of a product or convolution; None for others."""
+    name = eqn.primitive.name
+    numbers: Any = eqn.params.get("dimension_numbers")
+    entries = math.prod(shape_of(eqn.outvars[0])) if eqn.outvars else 0
+    if name == "conv_general_dilated":
+        kernel = shape_of(eqn.invars[1])
+        return 2.0 * entries * math.prod(kernel) / max(kernel[numbers.rhs_spec[0]], 1)
+    if name == "dot_general":
+        shape = shape_of(eqn.invars[0])
+        return 2.0 * entries * math.prod(shape[i] for i in numbers[0][0])
+    if name == "ragged_dot_general":
+        return 2.0 * entries * shape_of(eqn.invars[0])[-1]
+    return None
 
 
 def _broadcast(eqn, position):

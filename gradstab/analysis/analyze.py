@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.analysis.beside import beside_ensemble
-from gradstab.analysis.cost import estimate_cost
+from gradstab.analysis.budget import Asked, make_plan, say, too_large_for_float64
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.layers import measure_layers, nothing_known, with_cosines
@@ -48,11 +48,12 @@ def analyze(
     batched=True,
     boundaries=None,
     ensemble=False,
-    examples=16,
+    examples=None,
     layers=None,
     top_k=None,
     max_dense=1024,
     max_bytes=2**28,
+    max_seconds=600.0,
     theory=True,
     precision=None,
     seed=0,
@@ -88,20 +89,26 @@ def analyze(
             as `gradstab.initializations` makes them. Signals and growth are then those
             of all of them, and theory is compared with these; Jacobians are those of
             the first.
-        examples: for how many examples Jacobians are computed.
+        examples: for how many examples Jacobians are computed. By default 16, or fewer
+            where the analysis would take more than ``max_seconds`` or half of the
+            memory at hand; what is given is done, and its cost said beforehand.
         layers: the layers whose Jacobians are computed: a regular expression that their
             names match as a whole, or a sequence of names and positions; all of them by
             default.
-        top_k: how many singular values and exponents: for large models. By default all
-            values of Jacobians that are written out.
+        top_k: how many singular values and exponents. By default all values of
+            Jacobians that are written out; fewer where that would take too long.
         max_dense: Jacobians whose smaller side is above this are not written out: the
             largest values are found by products with vectors, with error bounds.
         max_bytes: of Jacobians at work at a time, about; the work is split to fit.
+        max_seconds: how long the analysis may take by its estimate. What is not given
+            (``examples``, ``top_k``, ``layers``, ``precision``) is chosen accordingly;
+            standard error and the report's notes say what was left out.
         theory: whether to set mean-field theory beside the measurement; see
             `gradstab.theory.predict`.
         precision: 'float64', or 'own' for the dtypes of the model. By default float64
-            where the hardware has it, every floating parameter has at least 32 bits
-            and the model can be traced so; the report says which.
+            where the hardware has it, every floating parameter has at least 32 bits,
+            the model can be traced so and its signals take less than 4 GiB; the report
+            says which.
         seed: of the random cotangents and probes.
         progress: show a progress bar on standard error, if that is a terminal, or in a
             notebook. It begins with an estimate of time and memory.
@@ -114,6 +121,7 @@ def analyze(
         ValueError: if no differentiable path leads from the inputs to the output, or
             the output has several floating arrays and ``output`` is not given.
         KeyError: if ``layers`` has a name that there is not.
+        MemoryError: if the signals do not fit into the memory at hand.
 
     Cost: some compiled programs per kind of layer, one gradient of the model, and for
     each layer as many Jacobian products as its smaller side, and one singular value
@@ -130,7 +138,10 @@ def analyze(
         ('vanishing', 0.5)
     """
     began = time.monotonic()
-    limits = checked_limits(examples, top_k, max_dense, max_bytes)
+    checked_limits(16 if examples is None else examples, top_k, max_dense, max_bytes)
+    asked = Asked(
+        examples, top_k, layers, precision, theory, max_dense, max_bytes, max_seconds
+    )
     target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
     target, not_trained = trained_only(target, model)
     every = (target.params, target.state)
@@ -138,18 +149,25 @@ def analyze(
         ensemble_size(*every)
         first, state = member(every, 0)
         target = target._replace(params=first, state=state)
-    subject = find_subject(
-        target, output=output, loss=loss, precision=precision, boundaries=boundaries
-    )
+    options = {"output": output, "loss": loss, "boundaries": boundaries}
+    subject = find_subject(target, precision=precision, **options)
+    narrowed = ()
+    if too_large_for_float64(subject, asked, loss is not None):
+        subject = find_subject(target, precision="own", **options)
+        narrowed = ("in the precision of the model: its signals in float64 are large",)
     network = subject.network
-    wanted = select_layers(network.names, layers)
-    cost = estimate_cost(subject, wanted, limits)
+    plan = make_plan(
+        subject, select_layers(network.names, layers), asked, loss is not None
+    )
+    limits, wanted, cost = plan.limits, plan.wanted, plan.cost
+    said = (*narrowed, *plan.notes)
+    say(said)
     with (
         arithmetic(subject.wide),
         progress_bar(progress, len(wanted), note=str(cost)) as advance,
     ):
         keys = _keys(seed, 4)
-        flow = propagate(network, *subject.arrays, loss=loss, key=keys[0])
+        flow = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
         found = _one(network, flow)
         if ensemble:
             found = _over_all(subject, every, loss, keys[1])
@@ -169,6 +187,8 @@ def analyze(
         if loss is not None and any(wanted):
             measured = with_cosines(measured, subject, flow, known, limits)
         exponents, note = None, "only some layers were asked for"
+        if layers is None:
+            note = "not without the Jacobians of all layers"
         if all(wanted):
             product = product_exponents(
                 network,
@@ -179,7 +199,9 @@ def analyze(
                 max_bytes=limits.max_bytes,
             )
             exponents, note = product.exponents, product.note
-        prediction = predict(network, flow, key=keys[3]) if theory else None
+        prediction = None
+        if plan.redraws is not None:
+            prediction = predict(network, flow, redraws=plan.redraws, key=keys[3])
     trunk = find_trunk(network)
     verdict, reasons = judge(
         measured.layers,
@@ -209,6 +231,7 @@ def analyze(
             *network.notes,
             *trunk.notes,
             *_notes(subject, found, note, prediction),
+            *said,
         ),
     )
 

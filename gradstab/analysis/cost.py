@@ -1,87 +1,299 @@
-"""What an analysis will cost, before it starts."""
+"""What an analysis will cost, before it starts: counted on the programs it will run.
 
-import functools
+Of every layer the equations of its block are counted, and each part of the analysis is
+so and so many evaluations of them: a gradient is three, a product with a Jacobian one
+and a half. What that takes is measured on the machine at hand.
+"""
+
 import math
-import time
 from typing import NamedTuple
 
 import numpy as np
 
-from gradstab import _tree
-from gradstab.spectra import num_workers, one_blas_thread
+from gradstab import _compat, _reads, _tree
+from gradstab.analysis import machine
+from gradstab.network.work import Work, num_equations, work_of
 
-# Seconds to compile the programs of one kind of layer; only their order counts here.
-_COMPILE = 1.0
+# Seconds to trace, lower and compile a program, and each of its equations. Measured on
+# the networks of `experiments.benchmarks.large`.
+_PROGRAM = 0.5
+_EQUATION = 0.015
 
-# Products with a Jacobian that is not written out.
-_PRODUCTS = 300
+# Evaluations of a layer's function that a gradient takes, and what goes with the
+# signals: once more forward, and once for its activations.
+_SIGNALS = 5
+_AGREEMENT = 6
+_PRODUCT = 1.5
+_GRADIENT = 3
+
+# Steps of a bidiagonalisation that are usual, those there is room for, and probes.
+_STEPS, _ROOM, _PROBES, _FEW = 64, 128, 64, 8
+_SWEEPS = 4
+
+# Fused, an equation neither reads nor writes most of its operands.
+_FUSED = 0.4
+
+# Bytes that compilers and libraries take, beside all arrays.
+_COMPILERS = 2**28
 
 
 class Cost(NamedTuple):
-    """An estimate, good to a factor of about three.
+    """An estimate: of time good to a factor of three, of memory to one of 1.5.
 
     Attributes:
         seconds: of the whole analysis.
-        num_bytes: of the arrays that it holds at its peak.
+        num_bytes: resident memory of the process at its peak.
+        parts: ``(what, seconds)`` of every part.
     """
 
     seconds: float
     num_bytes: float
+    parts: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         return f"about {self.seconds:.2g} s, {self.num_bytes / 2**30:.2g} GiB"
 
 
-def estimate_cost(subject, wanted, limits, /) -> Cost:
-    r"""Time and memory of an analysis, from the shapes of its layers.
+def estimate_cost(
+    subject, wanted, limits, /, *, loss=True, redraws: int | None = 0
+) -> Cost:
+    r"""Time and memory of an analysis.
 
-    A Jacobian of sides :math:`p \le q` that is written out takes about
+    A Jacobian of sides :math:`p \le q` that is written out takes p products and about
     :math:`2 p^2 q + 4 p^3 / 3` operations for its Gram matrix and the eigenvalues of
-    that; by products some hundred times :math:`2 p q`. The speed of the machine is
-    measured by one small decomposition. Memory is that of the parameters, twice, of the
-    data that enter and leave all layers, and of the Jacobians at work, which
-    ``max_bytes`` bounds.
+    that; by products some hundred of them. Memory is what the process has now, the
+    parameters, twice, the data and the gradients between all layers, the intermediate
+    results of one of them, and the Jacobians at work, which ``max_bytes`` bounds.
 
     Args:
         subject: from `find_subject`.
         wanted: for every layer whether its Jacobian is computed.
         limits: of the analysis.
+        loss: whether there is one.
+        redraws: how often theory draws each layer again; None without theory.
 
     Returns:
-        The estimate. Cost: some milliseconds, once per process.
+        The estimate. Cost: some milliseconds, and a quarter of a second once per
+        process to measure the machine.
     """
-    network, itemsize = subject.network, 8 if subject.wide else 4
-    num = network.num_examples
-    operations = work = entries = 0.0
-    for place, want in zip(network.layers, wanted, strict=True):
-        rows, columns = math.prod(place.out_shape), sum(map(math.prod, place.in_shapes))
-        entries += columns + 2 * rows
-        small, large = sorted((rows / num, columns / num))
-        if want and small:
-            operations += min(limits.examples, num) * _operations(small, large, limits)
-            size = small * large * itemsize * min(limits.examples, num)
-            work = max(work, min(size, limits.max_bytes))
+    counts = [_Counted(subject.network, place) for place in subject.network.layers]
+    parts = _Parts(subject, limits)
+    for layer, want in zip(counts, wanted, strict=True):
+        parts.add_layer(layer, want, loss, redraws)
+    if all(wanted):
+        parts.add_exponents(counts)
+    parts.add_programs(wanted, loss)
+    seconds = sum(parts.seconds.values())
+    num_bytes = _signals_bytes(subject, counts)
+    if any(wanted):
+        num_bytes = max(num_bytes, _jacobian_bytes(subject, counts, wanted, limits))
+    return Cost(
+        seconds,
+        machine.memory_in_use() + _COMPILERS + num_bytes,
+        tuple(parts.seconds.items()),
+    )
+
+
+def too_large(subject, limits, /) -> list[bool]:
+    """The layers whose Jacobian for one example is far above ``max_bytes``."""
+    layers = [_Counted(subject.network, place) for place in subject.network.layers]
+    return [_at_work(subject, x, limits, 1) > 4 * limits.max_bytes for x in layers]
+
+
+class _Counted:
+    """One layer: its work for the whole batch, and the sides of its Jacobian."""
+
+    def __init__(self, network, place):
+        block = network.blocks[place.block]
+        self.block, self.place = block, place
+        self.work = _of_block(block)
+        self.recurrences = network.recurrences[place.block]
+        self.coupled = _couples(block, network.num_examples)
+        self.num = 1 if self.coupled else network.num_examples
+        self.rows = math.prod(place.out_shape) / self.num
+        self.columns = sum(map(math.prod, place.in_shapes)) / self.num
+
+    @property
+    def sides(self):
+        return sorted((self.rows, self.columns))
+
+    def by_products(self, limits):
+        """Whether its Jacobian is known by products only."""
+        small, _ = self.sides
+        few = limits.top_k is not None and small > max(8 * limits.top_k, 2 * _PROBES)
+        return small > limits.max_dense or few
+
+
+class _Parts:
+    """Seconds by part of the analysis."""
+
+    def __init__(self, subject, limits):
+        self.subject, self.limits = subject, limits
+        self.speed = machine.speed(subject.wide)
+        self.seconds: dict[str, float] = {}
+
+    def add(self, name, work, operations=0.0):
+        work = work._replace(num_bytes=_FUSED * work.num_bytes)
+        seconds = self.speed.seconds(work) + operations / machine.decompositions()
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def add_layer(self, layer, want, loss, redraws):
+        examples = min(self.limits.examples, layer.num)
+        self.add("signals", _SIGNALS * layer.work)
+        if redraws is not None:
+            self.add("theory", _GRADIENT * (redraws + 2) * layer.work)
+        for scan in layer.recurrences:
+            self._add_recurrence(scan, examples, want)
+        if not want:
+            return
+        self.add("coupling", _AGREEMENT * layer.work)
+        one = layer.work * (1 / layer.num)
+        if loss:
+            self.add("cosines", _GRADIENT * examples * one)
+        if not min(layer.sides):
+            return
+        if layer.by_products(self.limits):
+            self._add_products(layer, one, examples)
+        else:
+            small, large = layer.sides
+            operations = examples * (2 * small**2 * large + 4 / 3 * small**3)
+            self.add("jacobians", _PRODUCT * examples * small * one, operations)
+
+    def _add_products(self, layer, one: Work, examples):
+        itemsize = 8 if self.subject.wide else 4
+        small, large = layer.sides
+        steps = min(_STEPS, small)
+        # Every vector is made orthogonal to all that there is room for, in two passes.
+        sums = 4 * min(_ROOM, small) * (small + large)
+        basis = Work(num_bytes=itemsize * sums / _FUSED, flops=2 * sums)
+        probes = Work(flops=4 * small * _PROBES**2 + 2 * large * _PROBES**2)
+        each = one * _PRODUCT * (2 * steps + _PROBES) + basis * steps + probes
+        self.add("jacobians", each * examples)
+
+    def _add_recurrence(self, scan, examples, want):
+        state = [scan.eqn.outvars[i] for i in scan.state]
+        size = sum(math.prod(_compat.shape_of(v)) for v in state)
+        num = 1 if scan.joint else self.subject.network.num_examples
+        size, steps = size / num, scan.parts.length
+        step = work_of(scan.body.jaxpr.eqns) * (1 / num)
+        columns, keep = _lyapunov(size, steps, min(examples, num))
+        sweep = steps * keep * (size * columns**2) * 10
+        self.add("along time", step * (2 * steps * keep * columns), _SWEEPS * sweep)
+        if want and size <= self.limits.max_dense:
+            shown = min(steps, 64) * min(examples, num)
+            self.add("along time", step * (shown * size), shown * 10 / 3 * size**3)
+
+    def add_exponents(self, layers):
+        """The growth exponents of the whole product."""
+        joint = any(layer.coupled for layer in layers)
+        chain = [layer for layer in layers if layer.columns]
+        if not chain:
+            return
+        num = self.subject.network.num_examples
+        examples = 1 if joint else min(self.limits.examples, num)
+        widths = [
+            size * (num if joint and not layer.coupled else 1)
+            for layer in chain
+            for size in (layer.columns, layer.rows)
+        ]
+        top_k = self.limits.top_k
+        if top_k is None and min(widths) > 256:
+            top_k = 32
+        columns = min(*widths, math.inf if top_k is None else 2 * top_k + 8)
+        if 6 * 8 * max(widths) * columns > 4 * self.limits.max_bytes:
+            return
+        for layer, width in zip(chain, widths[1::2], strict=True):
+            part = layer.work * (1 if joint else 1 / num)
+            factor = _SWEEPS * examples
+            work = _PRODUCT * factor * columns * part
+            self.add("exponents", work, 10 * factor * width * columns**2)
+
+    def add_programs(self, wanted, loss):
+        """The compilation of all programs."""
+        network = self.subject.network
+        blocks = {p.block for p, w in zip(network.layers, wanted, strict=True) if w}
+        sizes = [num_equations(block.eqns) for block in network.blocks]
+        # A gradient has three times the equations; then come the signals.
+        equations = _SIGNALS * sum(sizes) + (_GRADIENT + 1) * len(network.layers)
+        each = 1 + 2 * _GRADIENT + 4 * _PRODUCT + (_GRADIENT if loss else 0)
+        equations += each * sum(sizes[number] for number in blocks)
+        programs = 4 + 5 * len(blocks)
+        seconds = _PROGRAM * programs + _EQUATION * equations
+        self.seconds["compilation"] = seconds
+
+
+def _lyapunov(size, steps, keep):
+    """Columns and examples of the Lyapunov exponents; see `lyapunov_exponents`."""
+    if size <= 256:
+        return size, max(min(keep, 2**31 // (steps * size**3)), 1)
+    return (0 if size > 2**16 else 40), keep
+
+
+def _signals_bytes(subject, layers):
+    """What `propagate` holds beside the parameters; see there."""
+    network = subject.network
     leaves = _tree.floating_leaves(subject.target.params)
-    held = itemsize * (entries + 2 * sum(np.size(leaf) for leaf in leaves))
-    seconds = _COMPILE * (1 + len(network.blocks)) + operations / _speed()
-    return Cost(seconds, held + 2 * work)
+    params = sum(np.size(leaf) * leaf.dtype.itemsize for leaf in leaves)
+    # Of layers that share a block: data and gradients, kept and at work, and zeros for
+    # the gradients to be added to; the intermediate results of one layer at a time.
+    chained = [layer for layer in layers if layer.block.length > 1]
+    alone = [layer for layer in layers if layer.block.length == 1]
+    inside = max((_inside(layer.block) for layer in chained), default=0)
+    inside += sum(_inside(layer.block) + _between(layer) for layer in alone)
+    output = sum(map(_reads.num_bytes, network.program.closed.jaxpr.outvars))
+    # Gradients of the parameters, and a stack of those of layers in a chain. A loss
+    # makes two arrays of the output.
+    return 2 * params + 3.5 * sum(map(_between, chained)) + inside + 2 * output
 
 
-def _operations(small, large, limits):
-    few = limits.top_k is not None and small > max(8 * limits.top_k, 128)
-    if small > limits.max_dense or few:
-        return 2 * _PRODUCTS * small * large
-    return 2 * small**2 * large + 4 / 3 * small**3
+def _jacobian_bytes(subject, layers, wanted, limits):
+    """What is at work beside the signals that are kept."""
+    leaves = _tree.floating_leaves(subject.target.params)
+    params = sum(np.size(leaf) * leaf.dtype.itemsize for leaf in leaves)
+    work = 0.0
+    for layer, want in zip(layers, wanted, strict=True):
+        if want:
+            one = _at_work(subject, layer, limits, 1)
+            every = one * min(limits.examples, layer.num)
+            work = max(work, one, min(every, limits.max_bytes), _inside(layer.block))
+    return params + 2 * sum(map(_between, layers)) + 3 * work
 
 
-@functools.cache
-def _speed():
-    """Operations per second of small decompositions on all cores."""
-    size = 192
-    matrix = np.random.default_rng(0).standard_normal((size, size))
-    with one_blas_thread():
-        np.linalg.eigvalsh(matrix @ matrix.T)
-        began = time.perf_counter()
-        np.linalg.eigvalsh(matrix @ matrix.T)
-        seconds = time.perf_counter() - began
-    return (2 + 4 / 3) * size**3 / seconds * num_workers()
+def _at_work(subject, layer, limits, examples):
+    """Bytes of Jacobians, or of the vectors that they are multiplied with."""
+    itemsize = 8 if subject.wide else 4
+    small, large = layer.sides
+    if layer.by_products(limits):
+        return examples * (_ROOM + _PROBES) * (small + large) * itemsize
+    return examples * small * large * itemsize
+
+
+def _between(layer):
+    """Bytes of the data that leave a layer."""
+    out = layer.block.out_var
+    return _reads.num_bytes(out)
+
+
+def _inside(block):
+    """Bytes of all intermediate results of a layer."""
+    return sum(_reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
+
+
+def _of_block(block):
+    found = block.__dict__.get("_work")
+    if found is None:
+        found = block.__dict__["_work"] = work_of(block.eqns)
+    return found
+
+
+def _couples(block, num_examples):
+    """Whether a layer seems to mix examples: it reduces over their axis."""
+    made = {v for eqn in block.eqns for v in eqn.outvars} | set(block.in_vars)
+    for eqn in block.eqns:
+        axes = eqn.params.get("axes", ())
+        reduces = eqn.primitive.name.startswith("reduce_") and 0 in tuple(axes)
+        if reduces and num_examples > 1 and eqn.invars[0] in made:
+            shape = _compat.shape_of(eqn.invars[0])
+            if shape[0] == num_examples and len(shape) > 1:
+                return True
+    return False

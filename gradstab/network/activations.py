@@ -40,6 +40,9 @@ _ELEMENTWISE = _LINEAR | _PARTS | _TRANSCENDENTAL | _PIECEWISE
 _REACH = 8.0
 _GRID = 512
 
+# Of an array of more entries only the first are computed, by a compiled program.
+_LARGE = 2**16
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Activation:
@@ -108,12 +111,17 @@ class Activation:
         Of a function of complex numbers: within the disc of that radius.
         """
         shape, dtype = _compat.shape_of(self.root), _compat.dtype_of(self.root)
-        calls = -(-_GRID // math.prod(shape))
-        count = calls * math.prod(shape)
         spread = _disc if is_complex(self.root) else _interval
-        grid = spread(count).reshape(calls, *shape)
-        every = np.concatenate([reach * grid for reach in reaches])
-        slopes = over_leading(self.eqns, self.slopes)(jnp.asarray(every, dtype))
+        if large := math.prod(shape) > _LARGE:
+            grid = spread(_GRID)
+        else:
+            calls = -(-_GRID // math.prod(shape))
+            grid = spread(calls * math.prod(shape)).reshape(calls, *shape)
+        every = jnp.asarray(np.concatenate([reach * grid for reach in reaches]), dtype)
+        if large:
+            slopes = _slopes_of_first(self, every)
+        else:
+            slopes = over_leading(self.eqns, self.slopes)(every)
         sizes = np.abs(np.asarray(slopes, np.float64))
         return [float(np.max(part)) for part in np.split(sizes, len(reaches))]
 
@@ -131,6 +139,21 @@ def _disc(count):
     turn = math.pi * (3 - math.sqrt(5))
     number = np.arange(count)
     return np.sqrt((number + 0.5) / count) * np.exp(1j * turn * number)
+
+
+def _slopes_of_first(activation, points):
+    """The derivative at some points, which fill the first entries of the root.
+
+    Compiled, so that nothing is computed of the entries behind them.
+    """
+    shape = _compat.shape_of(activation.root)
+    parts = 2 if is_complex(activation.result) else 1
+
+    def slopes(points):
+        z = jnp.pad(points, (0, math.prod(shape) - len(points))).reshape(shape)
+        return activation.slopes(z).reshape(-1)[: parts * len(points)]
+
+    return jax.jit(slopes)(points)
 
 
 class Saturation(NamedTuple):

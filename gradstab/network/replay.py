@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat, _tree
+from gradstab import _compat, _reads, _tree
 from gradstab.network.blocks import Block, Context, Roll, Stack
 from gradstab.network.boundaries import packs_several
 from gradstab.network.contexts import held_positions
@@ -18,6 +18,9 @@ from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
 from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
 from gradstab.network.rolling import roll_up
+
+# Bytes of intermediate results of a scan that are kept for the way back.
+_KEPT = 2**26
 
 
 class Replay(NamedTuple):
@@ -318,7 +321,11 @@ def _run_stack(stack, operands, tap_of, record):
         return results[: parts.num_carry], (results[parts.num_carry :], varying)
 
     carry, (ys, seen) = jax.lax.scan(
-        step, carry, (xs, taps), length=parts.length, reverse=parts.reverse
+        _rerun(step, stack.body.jaxpr.eqns, parts.length),
+        carry,
+        (xs, taps),
+        length=parts.length,
+        reverse=parts.reverse,
     )
     for block, (data, out, varying) in zip(
         stack.blocks, _in_order(seen, parts), strict=True
@@ -344,21 +351,40 @@ def _run_roll(roll, env, tap_of, record):
         for number, block in enumerate(roll.blocks):
             context = contexts[number]._replace(varying=varying[number])
             out = block(context, data)
-            out = out if taps[number] is None else out + taps[number]
-            seen.append(((data,), out))
-            data = out
+            seen.append(data)
+            data = out if taps[number] is None else out + taps[number]
         return data, seen
 
     (entering,) = roll.members[0].in_vars
     varying = [context.varying for context in contexts]
     taps = [tap_of[block] for block in roll.blocks]
-    _, seen = jax.lax.scan(
-        step, env[entering], (varying, taps), length=roll.blocks[0].length
+    eqns = [eqn for block in roll.blocks for eqn in block.eqns]
+    last, seen = jax.lax.scan(
+        _rerun(step, eqns, roll.blocks[0].length),
+        env[entering],
+        (varying, taps),
+        length=roll.blocks[0].length,
     )
-    for block, context, (data, out) in zip(roll.blocks, contexts, seen, strict=True):
-        record[block] = (data, out, context)
+    # What leaves a block enters the next one: it is not kept twice.
+    left = [*seen[1:], jnp.concatenate([seen[0][1:], last[None]])]
+    for block, context, data, out in zip(
+        roll.blocks, contexts, seen, left, strict=True
+    ):
+        record[block] = ((data,), out, context)
     for variable, number, group in roll.exits:
-        env[variable] = seen[number][1][group]
+        env[variable] = left[number][group]
+
+
+def _rerun(step, eqns, length):
+    """The step of a scan; what it computes is computed again on the way back.
+
+    That is left out where all of it takes little memory, and where an effect would be
+    repeated.
+    """
+    kept = sum(_reads.num_bytes(v) for eqn in eqns for v in eqn.outvars) * length
+    if kept < _KEPT or any(eqn.effects for eqn in eqns):
+        return step
+    return jax.checkpoint(step, prevent_cse=False)
 
 
 def _in_order(tree, parts):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network.activations import find_activations, saturation
-from gradstab.network.blocks import Context
 from gradstab.network.compiled import compiled
 from gradstab.network.contexts import computed_only, held_arrays, with_held
 from gradstab.network.extremes import largest, typical
@@ -29,7 +28,7 @@ class Propagation(NamedTuple):
         signals: one number per layer.
         replay: output, activations and contexts.
         gradients: per block d loss / d (data that leave), stacked as in the replay.
-        param_gradients: like the parameters; None without a loss.
+        param_gradients: like the parameters; None without a loss, or if not whole.
         loss: scalar.
     """
 
@@ -41,7 +40,7 @@ class Propagation(NamedTuple):
 
 
 def propagate(
-    network: Network, params, state, inputs, /, *, loss=None, key=None
+    network: Network, params, state, inputs, /, *, loss=None, key=None, whole=True
 ) -> Propagation:
     """Send the inputs forward and the gradient of the loss backward.
 
@@ -53,15 +52,18 @@ def propagate(
         loss: ``loss(output) -> scalar``, on the whole output. Without it each example
             gets one random unit cotangent, drawn with ``key``.
         key: a PRNG key; `jax.random.key(0)` if not given.
+        whole: whether to return the output, the data that leave the layers and the
+            gradients of the parameters as well.
 
     Returns:
         Signals and what they come from. Cost: one evaluation, one gradient and a few
         reductions, in one compiled program of which the part that grows with the depth
-        of a scan or of a chain of equal layers only collects arrays. Memory: two arrays
-        per activation, twice the parameters of layers in such a chain.
+        of a scan or of a chain of equal layers only collects arrays. Memory: three
+        arrays per activation, twice the parameters of layers in such a chain; what
+        else is large is computed twice in layers that share a block.
     """
     cotangent = _random_cotangent(network, key) if loss is None else None
-    run = compiled(network, _propagate, loss)
+    run = compiled(network, _propagate, loss, whole)
     result = run(params, state, inputs, cotangent)
     arrays = held_arrays(network.program, params, state, inputs)
     contexts = with_held(result.replay.contexts, network.held, arrays)
@@ -134,7 +136,7 @@ def _owned(leaves, place, name):
     return leaf[place.slice] if name in place.sliced_params else leaf
 
 
-def _propagate(network, loss, params, state, inputs, cotangent):
+def _propagate(network, loss, whole, params, state, inputs, cotangent):
     leaves, tree = jax.tree.flatten(params)
     # Integers among the parameters have no gradient.
     which = [i for i, leaf in enumerate(leaves) if _tree.is_floating(leaf)]
@@ -162,6 +164,10 @@ def _propagate(network, loss, params, state, inputs, cotangent):
         signals = dataclasses.replace(signals, param_gradient_norm=norms)
     computed = computed_only(replay.contexts, network.held)
     replay = replay._replace(contexts=computed)
+    if not whole:
+        nothing = [None] * len(network.blocks)
+        replay = replay._replace(output=None, activations=nothing)
+        of_params = None
     return Propagation(signals, replay, of_taps, of_params, value)
 
 
@@ -208,9 +214,13 @@ def _block_signals(network, number, entering, out, context, gradient):
     if not network.is_scanned(number):
         found = function(entering, out, context, gradient)
         return jax.tree.map(lambda array: array[None], found)
-    axes = Context(varying=0, shared=None)
-    mapped = over_leading(block.eqns, function, in_axes=(0, 0, axes, 0))
-    return mapped(entering, out, context, gradient)
+
+    def of_layer(arrays):
+        entering, out, varying, gradient = arrays
+        return function(entering, out, context._replace(varying=varying), gradient)
+
+    # One after the other: all at once would be the intermediate results of all.
+    return jax.lax.map(of_layer, (entering, out, context.varying, gradient))
 
 
 def _layer_signals(block, num_examples, entering, out, context, gradient):

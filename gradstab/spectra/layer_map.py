@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat
+from gradstab import _compat, _reads
 from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
 from gradstab.network.program import real_size
 from gradstab.spectra.colouring import Colouring, find_colouring
@@ -214,7 +214,7 @@ class LayerMap:
     @property
     def _scratch(self):
         """Bytes of all intermediate results of one product, at most."""
-        found = sum(_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
+        found = sum(_reads.num_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
         return found * (self.num if self.by_example else 1)
 
     def _run(self, function, *options):
@@ -327,9 +327,3 @@ def layer_map(network, flow, place, /, *, coupled, examples, example=None):
         shape=shape,
         coupled=coupled,
     ), ""
-
-
-def _bytes(variable):
-    dtype = _compat.dtype_of(variable)
-    size = dtype.itemsize if isinstance(dtype, np.dtype) else 8  # a key has no size
-    return math.prod(_compat.shape_of(variable)) * size

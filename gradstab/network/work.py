@@ -1,0 +1,102 @@
+"""How much a program computes: counted on its equations, without running it."""
+
+import math
+from typing import NamedTuple
+
+from gradstab import _compat, _reads
+
+# What makes no numbers: XLA fuses it with what uses the result, or does nothing.
+_FREE = frozenset(
+    {
+        *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "iota"),
+        *("convert_element_type", "stop_gradient", "name", "slice", "transpose"),
+    }
+)
+
+# Elementwise functions that take tens of operations for an entry.
+_TRANSCENDENTAL = frozenset(
+    {
+        *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc"),
+        *("erf_inv", "sin", "cos", "tan", "pow", "rsqrt", "sqrt", "cbrt", "lgamma"),
+        *("atan2", "sinh", "cosh", "asin", "acos", "atan", "random_bits"),
+    }
+)
+
+
+class Work(NamedTuple):
+    """What the evaluation of a program takes.
+
+    Attributes:
+        flops: multiplications and additions of products and convolutions.
+        num_bytes: bytes that all other equations read and write.
+        functions: entries of transcendental functions.
+        calls: operations that are started one after the other.
+    """
+
+    flops: float = 0.0
+    num_bytes: float = 0.0
+    functions: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other):
+        """The work of both."""
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def __mul__(self, factor) -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The work of so many evaluations."""
+        return Work(*(factor * entry for entry in self))
+
+    __rmul__ = __mul__  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def work_of(eqns, /) -> Work:
+    """The work of one evaluation of some equations.
+
+    The body of a scan counts as often as it runs, that of an unbounded loop once, and
+    of branches the first that is most work. Kernels and foreign code count as nothing
+    but the bytes that they read and write.
+
+    Args:
+        eqns: equations of a program, in any order.
+
+    Returns:
+        The work. Cost: linear in the number of equations, bodies once.
+    """
+    total = Work()
+    for eqn in eqns:
+        total += _of_equation(eqn)
+    return total
+
+
+def num_equations(eqns, /) -> int:
+    """The equations that a compiler sees, those of bodies among them, each once."""
+    inner = (body.eqns for eqn in eqns for body in _bodies(eqn))
+    return len(eqns) + sum(map(num_equations, inner))
+
+
+def _of_equation(eqn):
+    name = eqn.primitive.name
+    if (parts := _compat.scan_parts(eqn)) is not None:
+        return parts.length * (work_of(parts.body.jaxpr.eqns) + Work(calls=1))
+    if bodies := _bodies(eqn):
+        return max(map(work_of, (body.eqns for body in bodies)))
+    flops = _reads.num_flops(eqn)
+    if flops is not None:
+        return Work(flops=flops, num_bytes=_moved(eqn), calls=1)
+    if name in _FREE:
+        return Work()
+    entries = sum(math.prod(_compat.shape_of(v)) for v in eqn.outvars)
+    functions = entries if name in _TRANSCENDENTAL else 0
+    return Work(num_bytes=_moved(eqn), functions=functions, calls=1)
+
+
+def _bodies(eqn):
+    """The programs that the equation runs; of a rule the function's alone."""
+    if eqn.primitive.name.startswith(("reduce", "scatter", "sort")):
+        return []  # how two numbers are combined is part of the operation
+    bodies = _compat.inner_programs(eqn)
+    return bodies[:1] if _compat.is_rule(eqn) else bodies
+
+
+def _moved(eqn):
+    return sum(map(_reads.num_bytes, (*eqn.invars, *eqn.outvars)))
