@@ -201,7 +201,7 @@ def _from_gram(gram, n):
     square_off = jnp.einsum("bij,bjk->bik", off, off, precision="highest")
     threes = jnp.sum(square_off * off, axis=(1, 2)) / (m * (m - 1) * (m - 2))
     total = n * norms + 2 * twos
-    excess = (n - 1) * (n + 2) * twos / jnp.where(total > 0, total, 1)
+    excess = float((n - 1) * (n + 2)) * twos / jnp.where(total > 0, total, 1)
     spread = jnp.where(twos > 0, twos, 1) ** 1.5
     skew = (n + 4) / math.sqrt(n * (n + 2)) * threes / spread
     return n / m * square, excess, skew

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gradstab.records import Spectrum
+from gradstab.spectra import moments as moments_module
 from gradstab.spectra.linear_map import LinearMap
 from gradstab.spectra.moments import moments
 
@@ -296,3 +297,11 @@ def test_it_survives_vmap_over_keys():
 def test_one_or_two_probes_are_refused():
     with pytest.raises(ValueError, match="num_probes=2"):
         moments(2)
+
+
+def test_a_jacobian_of_more_rows_than_the_root_of_the_largest_integer_has_moments():
+    num = 2**16
+    gram = num * jnp.eye(4)[None]  # of four probes of num times the identity
+    square, excess, _ = moments_module._from_gram(gram, num)
+    assert float(square[0]) == num**2
+    assert float(excess[0]) == 0
