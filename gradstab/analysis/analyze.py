@@ -18,7 +18,12 @@ from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.layers import measure_layers, nothing_known, with_cosines
 from gradstab.analysis.progress import progress_bar
 from gradstab.analysis.selection import checked_limits, select_layers
-from gradstab.analysis.subject import arithmetic, find_subject
+from gradstab.analysis.subject import (
+    arithmetic,
+    find_subject,
+    takes_one_example,
+    time_for_examples,
+)
 from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
@@ -150,7 +155,15 @@ def analyze(
         first, state = member(every, 0)
         target = target._replace(params=first, state=state)
     options = {"output": output, "loss": loss, "boundaries": boundaries}
-    subject = find_subject(target, precision=precision, **options)
+    try:
+        subject = find_subject(target, precision=precision, **options)
+    except (TypeError, ValueError) as error:
+        if batched and takes_one_example(target):
+            raise ValueError(
+                "the model does not run for the whole batch, but for each of its "
+                f"examples: give batched=False ({error})"
+            ) from error
+        raise
     narrowed = ()
     if too_large_for_float64(subject, asked, loss is not None):
         subject = find_subject(target, precision="own", **options)
@@ -160,7 +173,8 @@ def analyze(
         subject, select_layers(network.names, layers), asked, loss is not None
     )
     limits, wanted, cost = plan.limits, plan.wanted, plan.cost
-    said = (*narrowed, *plan.notes)
+    along = time_for_examples(network)
+    said = (*narrowed, *filter(None, [along]), *plan.notes)
     say(said)
     with (
         arithmetic(subject.wide),

@@ -66,10 +66,7 @@ def decompositions() -> float:
     size = 192
     matrix = np.random.default_rng(0).standard_normal((size, size))
     with one_blas_thread():
-        np.linalg.eigvalsh(matrix @ matrix.T)
-        began = time.perf_counter()
-        np.linalg.eigvalsh(matrix @ matrix.T)
-        seconds = time.perf_counter() - began
+        seconds = _fastest(lambda: np.linalg.eigvalsh(matrix @ matrix.T))
     return (2 + 4 / 3) * size**3 / seconds * num_workers()
 
 
@@ -115,12 +112,16 @@ def _of_container():
 
 
 def _seconds(function, argument):
-    """The fastest of some calls: on a busy machine most of them are interrupted."""
     program = jax.jit(function)
     jax.block_until_ready(program(argument))
+    return _fastest(lambda: jax.block_until_ready(program(argument)))
+
+
+def _fastest(call):
+    """The time of the fastest call: on a busy machine most of them are interrupted."""
     found = []
     for _ in range(_CALLS):
         began = time.perf_counter()
-        jax.block_until_ready(program(argument))
+        call()
         found.append(time.perf_counter() - began)
     return min(found)

@@ -1,15 +1,17 @@
 """What is analysed: the network of a model, in the precision that the hardware has."""
 
 import contextlib
+import functools
 import textwrap
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradstab import _compat, _tree
 from gradstab.network import Network, find_layers
-from gradstab.network.adapters import Target
+from gradstab.network.adapters import Target, over_examples
 
 
 class Subject(NamedTuple):
@@ -47,7 +49,8 @@ class Subject(NamedTuple):
 
     def single(self) -> Network | None:
         """The network for the first example alone; None if it cannot be traced so."""
-        first = jax.tree.map(_first_example, self.target.inputs)
+        cut = functools.partial(_first_example, self.network.num_examples)
+        first = jax.tree.map(cut, self.target.inputs)
         target = self.target._replace(inputs=first)
         try:
             return _find(target, self.output, self.boundaries)
@@ -102,6 +105,30 @@ def _first_line(error):
     return textwrap.shorten(line, 120, placeholder=" ...")
 
 
+def takes_one_example(target: Target, /) -> bool:
+    """Whether a model that does not run for the batch runs for its examples."""
+    return not _runs(target) and _runs(over_examples(target))
+
+
+def time_for_examples(network, /) -> str:
+    """What to say if the leading axis of the inputs is that of time; else empty."""
+    names = [
+        place.name
+        for place in network.layers
+        if any(
+            scan.joint and scan.parts.length == network.num_examples
+            for scan in network.recurrences[place.block]
+        )
+    ]
+    if not names:
+        return ""
+    return (
+        f"{names[0]} runs along the leading axis of the inputs: time is taken for "
+        "examples, and all of them are coupled. Give inputs with the examples first, "
+        "such as lambda params, x: apply(params, jnp.swapaxes(x, 0, 1))"
+    )
+
+
 @contextlib.contextmanager
 def arithmetic(wide):
     """The arithmetic of an analysis: full matrix products, and float64 if ``wide``."""
@@ -119,8 +146,26 @@ def _traced(target, loss, wide, options):
         network = _find(target, output, boundaries)
         if loss is not None:
             # A loss can fix dtypes as well: better known now than in the middle.
-            jax.eval_shape(loss, network.program.output_shapes)
+            _look_at_loss(loss, network.program.output_shapes)
         return Subject(network, target, wide, *options)
+
+
+def _runs(target):
+    arrays = _tree.fresh_keys((target.params, target.state))
+    try:
+        jax.eval_shape(target.apply, *arrays, *_tree.fresh_keys(target.inputs))
+    except Exception:
+        return False
+    return True
+
+
+def _look_at_loss(loss, shapes):
+    closed = jax.make_jaxpr(loss)(shapes)
+    if any(isinstance(value, Tracer) for _, value in _compat.constants(closed)):
+        raise ValueError(
+            "the output holds what the model computed outside of its arrays (as some "
+            "distributions do): let the model return arrays, and the loss take those"
+        )
 
 
 def _find(target, output, boundaries):
@@ -145,5 +190,6 @@ def _to_float64(leaf):
     return jnp.asarray(leaf, _tree.widest(jnp.result_type(leaf), jnp.float64))
 
 
-def _first_example(leaf):
-    return leaf if _tree.is_key(leaf) else leaf[:1]
+def _first_example(num, leaf):
+    shared = _tree.is_key(leaf) and leaf.shape[:1] != (num,)
+    return leaf if shared else leaf[:1]

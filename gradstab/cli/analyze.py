@@ -6,6 +6,7 @@ from rich.console import Console
 from gradstab.analysis import analyze, initializations
 from gradstab.cli.options import Train, from_json
 from gradstab.cli.prepare import build_model, load_target, on_targets, prepare
+from gradstab.cli.targets import keywords, selector
 from gradstab.training import new_results_folder, read_config, restore
 
 
@@ -17,6 +18,8 @@ def run(options, /) -> int:
         *arguments,
         loss=loss,
         output=output,
+        apply_kwargs=keywords(options.apply_kwargs or ()),
+        batched=options.batched,
         boundaries=options.boundaries,
         ensemble=options.ensemble is not None,
         examples=options.examples,
@@ -45,6 +48,9 @@ def _check(options):
         raise ValueError(f"--mode is train or eval, not {options.mode!r}")
     if options.target and options.checkpoint:
         raise ValueError("give a target or --checkpoint, but not both")
+    of_target = options.output, options.apply_kwargs, options.batched or None
+    if not options.target and of_target != (None, None, True):
+        raise ValueError("--output, --apply-kwargs and --no-batched are of a target")
     if options.ensemble is not None and (options.target or options.checkpoint):
         raise ValueError("--ensemble is of a network as it is initialised")
     for path in (options.json, options.plot):
@@ -55,7 +61,8 @@ def _check(options):
 def _subject(options):
     """The arguments of `analyze`, the loss, and which output is differentiated."""
     if options.target:
-        return *load_target(options.target), None
+        output = None if options.output is None else selector(options.output)
+        return *load_target(options.target), output
     task, folder = _task(options)
     model = task.model
     if folder is not None:

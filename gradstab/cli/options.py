@@ -110,14 +110,21 @@ class Analyze(RunOptions, DataOptions, ModelOptions):
     target: tyro.conf.Positional[str | None] = None
     """module:function that returns (apply, params, inputs[, loss]) or (model, inputs[,
     loss]), to analyse that instead."""
+    output: str | None = None
+    """Which array of the target's result is differentiated: a path in it (0, logits,
+    0.loc), or module:function that takes the result."""
+    batched: bool = True
+    """Whether the target takes a batch; else one example."""
+    apply_kwargs: tuple[str, ...] | None = None
+    """Keyword arguments of the target, such as train=False rate=0.1."""
     checkpoint: pathlib.Path | None = None
     """Folder of a training run: analyse its model, on its data."""
     step: int | None = None
     """Which checkpoint of the run; the last by default."""
     batch_size: int = 64
     """Examples that are sent through."""
-    examples: int = 16
-    """Examples whose Jacobians are decomposed."""
+    examples: int | None = None
+    """Examples whose Jacobians are decomposed; 16 by default, where affordable."""
     layers: tuple[str, ...] | None = None
     """Layers whose Jacobians are computed, by name; all by default."""
     top_k: int | None = None

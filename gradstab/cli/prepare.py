@@ -1,7 +1,6 @@
 """From options to data, model and loss."""
 
 import functools
-import inspect
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -10,6 +9,7 @@ from gradstab import data as datasets
 from gradstab import models, training
 from gradstab.cli.options import model_settings
 from gradstab.cli.targets import load_function
+from gradstab.network.adapters import takes_parameters
 
 
 class Task(NamedTuple):
@@ -111,7 +111,12 @@ def load_target(target, /) -> tuple:
             f"loss]); it returned {type(made).__name__}"
         )
     # A function comes with its parameters; a model holds them.
-    takes = 3 if inspect.isfunction(made[0]) else 2
+    takes = 3 if takes_parameters(made[0]) else 2
+    if len(made) < takes or (len(made) == takes == 3 and takes_parameters(made[2])):
+        raise ValueError(
+            f"{target} returned a function without its parameters: return (apply, "
+            "params, inputs[, loss]); what the function holds itself is not seen"
+        )
     *model, inputs = made[:takes]
     loss = made[takes] if len(made) > takes else None
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)

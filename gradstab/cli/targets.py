@@ -1,9 +1,12 @@
 """Functions of the user's, named on the command line."""
 
+import ast
+import functools
 import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class TargetError(ValueError):
@@ -30,6 +33,56 @@ def load_function(target: str, /) -> Callable:
     if not hasattr(found, function):
         raise TargetError(f"module {module!r} has no {function!r}")
     return getattr(found, function)
+
+
+def selector(text: str, /) -> Callable[[Any], Any]:
+    """The function that takes one array from what a model returns.
+
+    Args:
+        text: ``module:function``, or a path of positions, keys and attributes.
+
+    Examples:
+        >>> selector("1.loc")((0, {"loc": 3}))
+        3
+    """
+    if ":" in text:
+        return load_function(text)
+    return lambda result: functools.reduce(_part, text.split("."), result)
+
+
+def keywords(items, /) -> dict[str, Any]:
+    """Keyword arguments from ``name=value``; what is no Python literal is text.
+
+    Raises:
+        TargetError: for an item of another form.
+
+    Examples:
+        >>> keywords(["train=False", "mode=same", "sizes=(1, 2)"])
+        {'train': False, 'mode': 'same', 'sizes': (1, 2)}
+    """
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise TargetError(f"{item!r} is not of the form name=value")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def _part(result, name):
+    """One step of a path: an entry, or an attribute."""
+    if isinstance(result, (tuple, list)) and name.lstrip("-").isdigit():
+        if not -len(result) <= int(name) < len(result):
+            raise TargetError(f"the result has {len(result)} parts, none at {name}")
+        return result[int(name)]
+    if isinstance(result, dict) and name in result:
+        return result[name]
+    if hasattr(result, name):
+        return getattr(result, name)
+    raise TargetError(f"a {type(result).__name__} of the result has no part {name!r}")
 
 
 def _exists(module):

@@ -1,5 +1,6 @@
 """What a user hands in, as one function ``apply(params, state, *inputs)``."""
 
+import functools
 import numbers
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ import jax
 from flax import nnx
 
 from gradstab import _tree
+from gradstab.network.raw_keys import with_typed_keys
+from gradstab.network.refusals import without_parameters
 
 
 class Target(NamedTuple):
@@ -47,22 +50,23 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
         TypeError: if ``model`` is none of these, or inputs are missing.
     """
     kwargs = apply_kwargs or {}
+    while isinstance(model, functools.partial):
+        kwargs = model.keywords | kwargs
+        model, args = model.func, (*model.args, *args)
     if isinstance(model, nnx.Module):
         target = _from_nnx(model, args, kwargs)
-    elif _is_linen_pair(model):
+    elif isinstance(model, tuple) and _is_linen_pair(model):
         module, variables = model
         target = _from_linen(module, variables, args, kwargs)
     elif _is_linen(model):
         raise TypeError(
             "a linen module needs its variables: give the pair (module, variables)"
         )
-    elif callable(model) and any(map(_is_array, jax.tree.leaves(model))):
+    elif callable(model) and not takes_parameters(model):
         target = _from_callable_pytree(model, args, kwargs)
     elif callable(model):
-        if not args:
-            raise TypeError(
-                "a function needs its parameters: analyze(apply, params, x)"
-            )
+        if len(args) < 2:
+            raise TypeError(without_parameters(model))
         target = _from_function(model, args[0], args[1:], kwargs)
     else:
         raise TypeError(
@@ -71,7 +75,22 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
         )
     if not target.inputs:
         raise TypeError("no inputs: analyze(model, x) or analyze(apply, params, x)")
-    return target if batched else _over_examples(target)
+    target = with_typed_keys(target)
+    return target if batched else over_examples(target)
+
+
+def takes_parameters(model, /) -> bool:
+    """Whether a callable holds no arrays of its own: its parameters are given to it.
+
+    A function, also compiled, partly applied, or a method of a linen module; an object
+    that is no pytree. Not an `nnx.Module`, and not a pair of module and variables.
+    """
+    return (
+        callable(model)
+        and not isinstance(model, nnx.Module)
+        and not _is_linen(model)
+        and not any(map(_is_array, jax.tree.leaves(model)))
+    )
 
 
 def _from_nnx(model, inputs, kwargs):
@@ -89,10 +108,12 @@ def _is_linen(model):
 
 
 def _is_linen_pair(model):
-    return isinstance(model, tuple) and len(model) == 2 and _is_linen(model[0])
+    return len(model) == 2 and _is_linen(model[0])
 
 
 def _from_linen(module, variables, inputs, kwargs):
+    if _are_params(module, variables, inputs, kwargs):
+        variables = {"params": variables}
     state = {name: value for name, value in variables.items() if name != "params"}
 
     def apply(params, state, *inputs):
@@ -100,6 +121,22 @@ def _from_linen(module, variables, inputs, kwargs):
         return result[0] if kwargs.get("mutable") else result
 
     return Target(apply, variables.get("params", {}), state, tuple(inputs))
+
+
+def _are_params(module, variables, inputs, kwargs):
+    """Whether the parameters alone were given, in place of the variables."""
+    if "params" in variables or not variables:
+        return False
+
+    def runs(variables):
+        try:
+            apply = functools.partial(module.apply, **kwargs)
+            jax.eval_shape(apply, variables, *_tree.fresh_keys(inputs))
+        except Exception:
+            return False
+        return True
+
+    return not runs(variables) and runs({"params": variables})
 
 
 def _from_callable_pytree(model, inputs, kwargs):
@@ -144,7 +181,9 @@ def _is_numeric(leaf):
     return _is_array(leaf) or isinstance(leaf, numbers.Number)
 
 
-def _over_examples(target):
+def over_examples(target, /) -> Target:
+    """The target of a function of one example, mapped over the leading axis."""
+
     def apply(params, state, *inputs):
         axes = [jax.tree.map(_example_axis, x) for x in inputs]
         one = jax.vmap(target.apply, in_axes=(None, None, *axes))
@@ -154,7 +193,8 @@ def _over_examples(target):
 
 
 def _example_axis(leaf):
-    return None if _tree.is_key(leaf) else 0
+    """Where the examples lie; one key alone is that of all of them."""
+    return None if _tree.is_key(leaf) and leaf.ndim == 0 else 0
 
 
 def _is_array(leaf):

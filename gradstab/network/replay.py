@@ -17,6 +17,7 @@ from gradstab.network.naming import summary
 from gradstab.network.places import Place, find_places
 from gradstab.network.program import Program, evaluate, trace_program
 from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
+from gradstab.network.refusals import without_examples
 from gradstab.network.rolling import roll_up
 
 # Bytes of intermediate results of a scan that are kept for the way back.
@@ -255,11 +256,7 @@ def _num_examples(inputs):
     ]
     lengths = {shape[0] if shape else 0 for shape in shapes}
     if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            "every input must have the examples, at least one, on its leading axis; "
-            f"got shapes {', '.join(map(str, shapes)) or 'of nothing'}. Options of a "
-            "model go in apply_kwargs="
-        )
+        raise ValueError(without_examples(inputs))
     return lengths.pop()
 
 
