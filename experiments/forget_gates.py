@@ -110,7 +110,8 @@ def _rms_singular_value(config, forget_bias):
     x = jax.random.normal(key_x, (2, config.time_steps, 1))
     options = {"theory": False, "progress": False, "seed": config.seed}
     (recurrence,) = gs.analyze(model, x, examples=1, **options).recurrences
-    squares = 2 * config.time_steps * recurrence.finite_time_exponents[0]
+    exponents = np.asarray(recurrence.finite_time_exponents)
+    squares = 2 * config.time_steps * exponents[0]
     return (np.logaddexp.reduce(squares) - np.log(config.hidden)) / 2
 
 

@@ -116,9 +116,11 @@ def rounded_exponents(config, kind):
 
     found = []
     for rng, _ in _draws(config):
-        layers = [np.float32(jacobian(rng, kind, n)) for _ in range(config.layers)]
+        layers = [
+            np.asarray(jacobian(rng, kind, n), np.float32) for _ in range(config.layers)
+        ]
         some = exponents([linear(layer) for layer in layers])
-        every = exponents([np.float64(layer)[None] for layer in layers])
+        every = exponents([np.asarray(layer, np.float64)[None] for layer in layers])
         found.append((some.values[0], some.errors[0], every.values[0]))
     return found
 

@@ -217,11 +217,13 @@ def analyze(
         if plan.redraws is not None:
             prediction = predict(network, flow, redraws=plan.redraws, key=keys[3])
     trunk = find_trunk(network)
+    narrowest = min(subject.dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
     verdict, reasons = judge(
         measured.layers,
         found.growth,
         measured.recurrences,
         dtypes=subject.own_dtypes,
+        precision=narrowest,
         expected=expected_growth(prediction, trunk),
     )
     seconds = time.monotonic() - began
@@ -234,9 +236,7 @@ def analyze(
         loss=found.loss,
         made=_made(subject, seed, limits, cost) | {"seconds": round(seconds, 3)},
         theory=_known(prediction, found.ensemble),
-        ranges=ranges(
-            measured.layers, found.growth, precision=min(subject.dtypes, key=_bits)
-        ),
+        ranges=ranges(measured.layers, found.growth, precision=narrowest),
         ensemble=found.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.errors,
@@ -248,10 +248,6 @@ def analyze(
             *said,
         ),
     )
-
-
-def _bits(dtype):
-    return jnp.finfo(dtype).bits
 
 
 def _with_ranges(recurrence):

@@ -14,7 +14,6 @@ from gradstab.network.activations import find_activations, saturation
 from gradstab.network.compiled import compiled
 from gradstab.network.contexts import computed_only, held_arrays, with_held
 from gradstab.network.extremes import largest, typical
-from gradstab.network.foreign import over_leading
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
 from gradstab.network.replay import Network, Replay, find_layers, layer_slice

@@ -32,7 +32,14 @@ class Expected(NamedTuple):
 
 
 def judge(
-    layers, growth, recurrences, /, *, dtypes=(), expected=(None, None)
+    layers,
+    growth,
+    recurrences,
+    /,
+    *,
+    dtypes=(),
+    precision="float32",
+    expected=(None, None),
 ) -> tuple[str, tuple[str, ...]]:
     r"""One word for the whole network.
 
@@ -63,6 +70,7 @@ def judge(
         recurrences: records of the recurrent layers.
         dtypes: names of the dtypes in which the model itself computes, which need not
             be those of its analysis.
+        precision: the dtype of the analysis.
         expected: the `Expected` forward and backward change, None where theory has
             nothing to say.
 
@@ -76,7 +84,8 @@ def judge(
     findings = _broken(layers)
     findings += _judge_pair(growth.forward, growth.backward, "layer", "", expected)
     if layers:
-        findings += _out_of_range(ranges(layers, growth, dtypes=dtypes), growth, "")
+        found = ranges(layers, growth, dtypes=dtypes, precision=precision)
+        findings += _out_of_range(found, growth, "")
     for recurrence in recurrences:
         where = f"{recurrence.name}, along time: "
         pair = recurrence.forward, recurrence.backward
@@ -134,13 +143,13 @@ def _out_of_range(found, growth, where):
     moving = [d for d, g in pair.items() if g.law != "constant" or g.settling]
     nouns = {"forward": "the signal", "backward": "the gradient"}
     sides = {
-        "underflow": ("vanishing", "falls below the smallest normal number"),
-        "overflow": ("exploding", "rises above the largest number"),
+        "underflow": ("vanishing", "is lost, as half of its entries round to zero in"),
+        "overflow": ("exploding", "rises above the largest number of"),
     }
     return [
         (
             sides[r.end][0],
-            f"{where}{r.layer}: {nouns[r.direction]} {sides[r.end][1]} of {r.dtype}",
+            f"{where}{r.layer}: {nouns[r.direction]} {sides[r.end][1]} {r.dtype}",
         )
         for r in found
         if r.layer and r.depth > 1 and r.direction in moving

@@ -157,7 +157,7 @@ def test_a_mild_law_that_leaves_the_range_of_the_models_dtype_is_no_mild_verdict
     verdict, reasons = judged(falling, ONE, ["float16", "float32"])
     assert verdict == "vanishing"
     assert reasons[0] == (
-        "blocks.4: the signal falls below the smallest normal number of float16"
+        "blocks.4: the signal is lost, as half of its entries round to zero in float16"
     )
     verdict, reasons = judged(ONE, 1e4 * L**-1.5 * 20**1.5, ["float16"])
     assert verdict == "exploding"
