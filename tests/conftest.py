@@ -34,15 +34,20 @@ def pytest_collection_modifyitems(config, items):
     """
     for item in items:
         many = item.get_closest_marker("cases") is not None
-        if many and zlib.crc32(item.name.encode()) % 5:
+        if many and _number(item) % 5:
             item.add_marker(pytest.mark.slow)
     part, num_parts = map(int, config.getoption("--part").split("/"))
     chosen = {True: [], False: []}
     for item in items:
-        mine = zlib.crc32(item.nodeid.encode()) % num_parts == part % num_parts
-        chosen[mine].append(item)
+        chosen[_number(item) % num_parts == part % num_parts].append(item)
     items[:] = chosen[True]
     config.hook.pytest_deselected(items=chosen[False])
+
+
+def _number(item):
+    """The same for all tests of one case, which share what they compute of it."""
+    case = item.callspec.id if hasattr(item, "callspec") else item.nodeid
+    return zlib.crc32(case.encode())
 
 
 def pytest_configure(config):

@@ -93,11 +93,12 @@ def _shifted(g):
 def _transient(layer, lengths):
     """Sums of the steps 1, q, q^2, ... with q = exp(-1 / length)."""
     q = np.exp(-1 / lengths)[:, None]
-    return ((1 - q ** (layer - 1)) / (1 - q))[..., None]
+    return ((1 - q ** (layer - layer[0])) / (1 - q))[..., None]
 
 
 def _last_transient(layer, lengths):
-    return -_transient(layer[-1] - layer + 1, lengths)
+    from_last = _transient((layer[-1] - layer)[::-1], lengths)
+    return -from_last[:, ::-1]
 
 
 def _and_line(transient):

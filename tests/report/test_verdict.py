@@ -191,7 +191,7 @@ def test_the_range_holds_along_time_as_well():
     verdict, reasons = judged(ONE, ONE, ["float16"], [falling])
     assert verdict == "vanishing"
     # The gradient of an entry: 5e-6 (l / 30)^2 / sqrt(2) < 2^-25 up to l = 2.
-    assert reasons[0].startswith("cell, along time: step 1: the gradient falls below")
+    assert reasons[0].startswith("cell, along time: step 1: the gradient is lost")
 
 
 def test_the_worst_finding_comes_first():

@@ -11,16 +11,16 @@ from cut_by_hand import BY_HAND
 
 import gradstab as gs
 
-# Bare functions have every structure that modules have. They run each time.
+# Bare functions have every structure that modules have; a fifth runs each time.
 QUICK = {"functions", "public"}
-ENTRIES = [
-    pytest.param(
-        entry,
-        id=entry.name,
-        marks=[] if entry.framework in QUICK and not entry.slow else [pytest.mark.slow],
-    )
-    for entry in ZOO
-]
+
+
+def _marks(entry):
+    quick = entry.framework in QUICK and not entry.slow
+    return [pytest.mark.cases if quick else pytest.mark.slow]
+
+
+ENTRIES = [pytest.param(entry, id=entry.name, marks=_marks(entry)) for entry in ZOO]
 CUT = [param for param in ENTRIES if param.id in BY_HAND]
 
 
