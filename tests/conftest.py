@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config, items):
     Of many cases of one kind a fifth is quick, and the others are slow.
     """
     for item in items:
-        many = item.get_closest_marker("cases") is not None
+        many = hasattr(item, "callspec") and item.get_closest_marker("cases")
         if many and _number(item) % 5:
             item.add_marker(pytest.mark.slow)
     part, num_parts = map(int, config.getoption("--part").split("/"))

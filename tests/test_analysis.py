@@ -148,21 +148,29 @@ def _verdict(activation, sigma_w, depth, width, seed):
 def test_a_tanh_network_at_its_critical_scale_is_critical():
     """Its signal falls like the root of the depth, and its gradient with it.
 
-    Its log-norms are random walks, so one in twenty looks like an exponential.
+    Its log-norms are random walks, so that an exponential cannot always be excluded.
     """
     found = [_verdict(jnp.tanh, 1.0, 50, 200, seed) for seed in range(4)]
-    critical = [growth for verdict, growth in found if verdict == "critical"]
-    assert len(critical) >= 3
-    for growth in critical:
-        assert growth.forward.law in ("power", "exp-sqrt")
+    assert {verdict for verdict, _ in found} <= {"critical", "unknown"}
+    for _, growth in found:
+        assert "power" in growth.forward.compatible
         if growth.forward.law == "power":
             assert growth.forward.rate == pytest.approx(-0.5, abs=0.15)
+
+
+def test_theory_decides_where_the_scatter_of_the_layers_leaves_it_open():
+    params = {"blocks": 2**0.5 * 0.1 * normal(1, 20, 100, 100)}
+    x = normal(101, 16, 100)
+    report = run(scanned(jax.nn.relu), params, x, layers=(), theory=True)
+    assert report.growth.forward.law == "unknown"
+    assert report.verdict == "stable"
+    assert any("theory says" in reason for reason in report.reasons)
 
 
 @pytest.mark.parametrize(
     ("activation", "sigma_w", "expected"),
     [
-        (jax.nn.relu, math.sqrt(2), "stable"),
+        (jax.nn.relu, math.sqrt(2), "unknown"),
         (jax.nn.relu, 1.0, "vanishing"),
         (jax.nn.relu, 2.0, "exploding"),
         (jnp.tanh, 0.5, "vanishing"),

@@ -80,13 +80,21 @@ def expected_growth(prediction, trunk, /):
     """
     if prediction is None or len(trunk.layers) < 2:
         return None, None
-    ends = [trunk.layers[0], trunk.layers[-1]]
-    rms = np.asarray(prediction.forward_rms)[ends]
-    error = np.asarray(prediction.forward_error)[ends] / rms
-    between = slice(ends[0] + 1, ends[1] + 1)
+    rows, between = list(trunk.layers), list(trunk.layers)[1:]
+    rms = np.asarray(prediction.forward_rms)[rows]
+    error = (np.asarray(prediction.forward_error)[rows] / rms)[[0, -1]]
     factors = np.log(np.asarray(prediction.gradient_factor)[between])
+    # The gradient at the last layer is one; counted back, a layer multiplies it.
+    norms = np.append(np.cumsum(factors[::-1])[::-1], 0.0)
     errors = np.asarray(prediction.gradient_error)[between]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        forward = Expected(float(np.log(rms[1] / rms[0])), float(np.hypot(*error)))
-    backward = Expected(-float(factors.sum()), float(np.sqrt(np.sum(errors**2))))
-    return tuple(e if all(map(math.isfinite, e)) else None for e in (forward, backward))
+    return (
+        _expected(np.log(rms), np.hypot(*error)),
+        _expected(norms, np.sqrt(np.sum(errors**2))),
+    )
+
+
+def _expected(logarithms, error):
+    if not (np.isfinite(logarithms).all() and math.isfinite(error)):
+        return None
+    growth = fit_growth(np.exp(logarithms - logarithms.max()))
+    return Expected(float(logarithms[-1] - logarithms[0]), float(error), growth)

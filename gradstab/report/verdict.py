@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from gradstab.records import NORMAL_95
+from gradstab.records import NORMAL_95, Growth
 from gradstab.report.ranges import ranges, ranges_along_time
 from gradstab.report.sentences import sentence
 
@@ -25,10 +25,12 @@ class Expected(NamedTuple):
         log_change: scalar, natural logarithm of the factor from the first layer to the
             last.
         error: scalar, its standard deviation over networks of the same widths.
+        growth: the growth of the expected norms, which do not scatter; None if unknown.
     """
 
     log_change: float
     error: float
+    growth: Growth | None = None
 
 
 def judge(
@@ -55,7 +57,8 @@ def judge(
     If the law is unknown the word is that of all laws that are compatible, where they
     have one in common. Else measurement and theory are taken together, as few layers
     have few steps: if theory expects the factor that was measured over the network, the
-    word is that of the expected factor. Else it is unknown.
+    word is that of the law of the expected norms, or of the expected factor. Else it is
+    unknown.
 
     A signal that does not keep its size and leaves the range of the model's dtype
     inside the network is vanishing or exploding whatever its law.
@@ -169,7 +172,7 @@ def _judge(growth, unit, where, names, expected):
     word, sign = _word(growth, names[-1]), names[-1]
     said = where + sentence(growth, unit, *names)
     if word == "unknown" and expected and _agrees(growth, expected):
-        word = _word_of_change(expected.log_change, growth.depth, sign)
+        word = _expected_word(expected, growth.depth, sign)
         said += (
             f", and theory says {math.exp(sign * expected.log_change):.3g} "
             f"± {100 * expected.error:.2g} %"
@@ -213,7 +216,13 @@ def _agrees(growth, expected):
     return off <= max(_ERRORS * expected.error, math.log(_LIKE))
 
 
-def _word_of_change(log_change, depth, sign):
+def _expected_word(expected, depth, sign):
+    """By the law of the expected norms, or by their change if they are few."""
+    if expected.growth is not None:
+        word = _word(expected.growth, sign)
+        if word != "unknown":
+            return word
+    log_change = expected.log_change
     if abs(log_change) <= math.log(_LIKE):
         return "stable"
     if abs(log_change) / (depth - 1) * depth < 1:

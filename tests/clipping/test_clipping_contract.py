@@ -12,6 +12,8 @@ import pytest
 
 from gradstab import clipping
 
+pytestmark = pytest.mark.cases
+
 CLIPPERS = {
     "value": clipping.clip_by_value(0.5),
     "global norm": clipping.clip_by_global_norm(0.5),

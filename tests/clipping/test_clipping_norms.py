@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from gradstab import clipping
 
+pytestmark = pytest.mark.cases
+
 
 def apply(tx, grads, params=None):
     """One step, compiled: that is one compilation, not one for each operation."""

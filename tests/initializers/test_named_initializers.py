@@ -9,6 +9,8 @@ from jax.sharding import AxisType, PartitionSpec
 
 from gradstab import initializers as I
 
+pytestmark = pytest.mark.cases
+
 ALIASES = {"xavier_normal", "xavier_uniform", "kaiming_normal", "kaiming_uniform"}
 NAMES = sorted(set(I.NAMES) - ALIASES)
 # One name for each way of making an array.

@@ -11,6 +11,8 @@ import pytest
 
 from gradstab import initializers as I
 
+pytestmark = pytest.mark.cases
+
 # Fourth moment over squared variance, which sets the error of a variance estimate.
 KURTOSIS = {"normal": 3.0, "truncated": 2.366, "uniform": 1.8}
 

@@ -9,6 +9,8 @@ from gradstab.initializers import identity_rnn
 from gradstab.models import MLP, batch_norm, scan_blocks
 from gradstab.models.stack import call_and_keep
 
+pytestmark = pytest.mark.cases
+
 EPS = float(jnp.finfo(jnp.float32).eps)
 X = jax.random.normal(jax.random.key(0), (5, 4))
 

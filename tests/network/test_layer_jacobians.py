@@ -8,6 +8,8 @@ from network_zoo import NETWORKS, fresh
 
 from gradstab.network import find_layers, layer_slice
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def case(request):

@@ -6,6 +6,8 @@ import pytest
 
 from gradstab.spectra import mixes_examples
 
+pytestmark = pytest.mark.cases
+
 
 def _chaos(x):
     """Sixty expanding layers: the last bit of the input is all over the output."""

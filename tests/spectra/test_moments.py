@@ -11,6 +11,8 @@ from gradstab.spectra import moments as moments_module
 from gradstab.spectra.linear_map import LinearMap
 from gradstab.spectra.moments import moments
 
+pytestmark = pytest.mark.cases
+
 NUM_TRIALS = 4000
 CHUNK = 500
 

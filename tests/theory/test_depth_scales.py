@@ -5,6 +5,8 @@ import pytest
 
 from gradstab.theory import critical_sigma_w, depth_scale, half_stable_point, mean_field
 
+pytestmark = pytest.mark.cases
+
 # tanh: sigma_b^2, sigma_w^2, q*, xi_q. The last row of the source was made with too
 # few Gauss-Hermite nodes for q = 3 (3.443207, 3.036393); these digits are SciPy's.
 TANH = [

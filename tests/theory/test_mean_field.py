@@ -7,6 +7,8 @@ import pytest
 from gradstab.theory import mean_field
 from gradstab.theory.quadrature import expectations
 
+pytestmark = pytest.mark.cases
+
 # tanh, sigma_b^2 = 0.05: sigma_w^2, q*, chi, c*, xi_q, xi_c, xi_grad, rounded to the
 # digits shown; computed apart from this package.
 TANH = [

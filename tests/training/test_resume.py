@@ -15,6 +15,8 @@ import pytest
 from gradstab import training
 from gradstab.training import checkpoints, loop
 
+pytestmark = pytest.mark.cases
+
 
 class Killed(BaseException):
     """Like SIGKILL, nothing handles it."""
