@@ -57,9 +57,7 @@ def run(config):
     ]
     for name, options in REMEDIES.items():
         reports = [
-            gs.analyze(
-                _model(config, seed, options), x, loss=loss, layers=(), theory=False
-            )
+            gs.analyze(_model(config, seed, options), x, loss=loss, layers=())
             for seed in config.seeds
         ]
         backward = [report.growth.backward for report in reports]

@@ -76,6 +76,7 @@ def test_a_linear_network_grows_by_its_weight_at_every_layer(make, scale, verdic
         np.testing.assert_allclose(layer.jacobian.values, scale, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "total"), [(0.9, 0.1216), (1.2, 38.34)])
 def test_twenty_layers_multiply_their_factors(scale, total):
     x = normal(0, EXAMPLES, WIDTH)
@@ -96,6 +97,7 @@ def sigmoids():
     return run(scanned(jax.nn.sigmoid), {"blocks": ws}, x), ws, x
 
 
+@pytest.mark.slow
 def test_a_sigmoid_layer_stays_within_the_bound_of_one_quarter(sigmoids):
     report, _, _ = sigmoids
     largest = np.array([layer.jacobian.values[:, 0] for layer in report.layers])
@@ -145,6 +147,7 @@ def _verdict(activation, sigma_w, depth, width, seed):
     return judge((), growth, ())[0], growth
 
 
+@pytest.mark.slow
 def test_a_tanh_network_at_its_critical_scale_is_critical():
     """Its signal falls like the root of the depth, and its gradient with it.
 
@@ -185,6 +188,7 @@ def test_the_verdict_on_random_networks_is_that_of_mean_field_theory(
     assert verdict == expected
 
 
+@pytest.mark.slow
 def test_a_relu_network_loses_the_root_of_two_per_layer_without_its_gain():
     width = 200
     ws = width**-0.5 * normal(3, 30, width, width)
@@ -214,6 +218,7 @@ def test_a_network_cut_by_stop_gradient_is_broken(with_loss):
     )
 
 
+@pytest.mark.slow
 def test_a_network_that_produces_nan_is_broken_at_the_layer_where_it_starts():
     ws = [jnp.eye(3), jnp.full((3, 3), jnp.nan), jnp.eye(3), jnp.eye(3)]
 

@@ -82,6 +82,7 @@ def _chain(weights, x):
     return x
 
 
+@pytest.mark.slow
 def test_by_default_less_is_done_where_time_is_short_and_that_is_said(capsys):
     report = run(*_deep(), max_seconds=1e-3)
     assert report.made["jacobian_examples"] == 1

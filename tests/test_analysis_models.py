@@ -73,6 +73,7 @@ def test_evaluation_mode_does_not_couple_the_batch(batch_normalised):
     chex.assert_shape(report.layers[1].jacobian.values, (2, 4))
 
 
+@pytest.mark.slow
 def test_analysing_a_model_in_training_mode_does_not_change_it(batch_normalised):
     model, x = batch_normalised
     model.train()
@@ -97,6 +98,7 @@ def lstm():
     return model, run(model, normal(1, 3, 5, 2), examples=2)
 
 
+@pytest.mark.slow
 def test_a_stack_of_recurrent_layers_is_followed_along_time(lstm):
     _, report = lstm
     assert [layer.name for layer in report.layers] == [
@@ -161,6 +163,7 @@ def test_a_thousand_steps_have_sixty_four_jacobians_evenly_spaced():
     assert report.verdict == "vanishing"
 
 
+@pytest.mark.slow
 def test_integer_inputs_have_no_jacobian_and_say_so():
     def apply(params, ids):
         h = jnp.mean(params["table"][ids], axis=1)
@@ -198,6 +201,7 @@ def test_examples_says_for_how_many_jacobians_are_computed():
         run(lambda w, x: x @ w, jnp.eye(2), jnp.ones((4, 2)), examples=0)
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_random_cotangents():
     first, again, other = (
         run(lambda w, x: jnp.tanh(x @ w), W, normal(0, 4, 2), seed=seed, layers=())

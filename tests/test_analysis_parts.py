@@ -53,6 +53,7 @@ def jacobians():
     return np.stack(found)[:, :EXAMPLES]
 
 
+@pytest.mark.slow
 def test_exponents_are_those_of_the_product_of_all_layers(report, jacobians):
     whole = np.stack([np.linalg.multi_dot(js[::-1]) for js in jacobians.swapaxes(0, 1)])
     expected = np.log(np.linalg.svd(whole, compute_uv=False)) / DEPTH
@@ -72,6 +73,7 @@ def test_alignment_is_of_the_leading_directions_between_two_layers(report, jacob
     np.testing.assert_allclose(report.layers[1].alignment, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cosines_are_of_the_gradients_of_single_examples(report):
     with jax.enable_x64(True):
         weights = [jnp.asarray(w, jnp.float64) for w in WEIGHTS]
@@ -110,6 +112,7 @@ def test_everything_is_kept_and_printed(report, tmp_path):
     assert "growth exponents" in printed
 
 
+@pytest.mark.slow
 def test_only_the_layers_asked_for_are_looked_at_closely(report):
     some = run(apply, WEIGHTS, X, layers="[12]", examples=EXAMPLES)
     found = [layer.jacobian for layer in some.layers]

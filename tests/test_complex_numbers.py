@@ -224,6 +224,7 @@ def _layer(apply, params, x, **options):
     return network, flow
 
 
+@pytest.mark.slow
 def test_a_complex_matrix_has_each_singular_value_twice():
     w, z = complex_normal(0, 3, 4), complex_normal(1, 2, 3)
     linear = jacobian_map(lambda z: z @ w, (z,), coupled=False)
@@ -295,6 +296,7 @@ def _saturation(activation, z):
     return float(signals.saturated_fraction[0]), float(signals.dead_fraction[0])
 
 
+@pytest.mark.slow
 def test_a_relu_of_both_parts_is_dead_where_a_part_is_negative():
     z = jax.lax.complex(jnp.array([[1.0, -1.0, -1.0]]), jnp.array([[1.0, 1.0, -1.0]]))
     relu = jax.nn.relu
@@ -302,6 +304,7 @@ def test_a_relu_of_both_parts_is_dead_where_a_part_is_negative():
     assert found == (0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_an_entry_that_is_squashed_by_its_size_is_saturated_far_out():
     z = jnp.array([[0.1 + 0.1j, 1000j, -1000.0]])
     found = _saturation(lambda z: z / (1 + jnp.abs(z)).astype(z.dtype), z)

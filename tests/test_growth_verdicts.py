@@ -46,6 +46,7 @@ def _says_what_is_measured(report):
             assert change <= np.log(growth.bound) * (growth.depth - 1) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_three_sigmoid_layers_are_vanishing_because_theory_says_so_too():
     report = _report(*_chain([1.0] * 3, [64] * 4, jax.nn.sigmoid))
     assert report.growth.backward.law != "constant"
@@ -56,12 +57,14 @@ def test_three_sigmoid_layers_are_vanishing_because_theory_says_so_too():
     assert without.growth.backward.change == report.growth.backward.change
 
 
+@pytest.mark.slow
 def test_five_narrow_relu_layers_of_lecun_do_not_keep_their_size():
     report = _report(*_chain([1.0] * 5, [30] * 6, jax.nn.relu))
     assert report.growth.backward.law != "constant"
     assert report.verdict == "vanishing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "verdict"), [(5.0, "exploding"), (0.2, "vanishing")])
 def test_the_stages_of_a_pyramid_vote_with_the_longest_run(gain, verdict):
     widths = [32, 32, 32, 32, 30, 28, 26, 24, 22, 20, 18, 16]

@@ -53,6 +53,7 @@ def x():
     return jax.random.normal(jax.random.key(0), (4, WIDTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("analyze", "scale"),
     [
@@ -80,6 +81,7 @@ def test_twenty_layers_reproduce_the_textbook_factors(x):
     np.testing.assert_allclose(factors, [0.1216, 38.34], rtol=5e-4)
 
 
+@pytest.mark.slow
 def test_sigmoid_layers_stay_within_a_quarter_of_their_weights():
     # 0 < sigmoid' <= 1/4, so |J| <= |W| / 4 <= 1/4, and ten layers 0.25^10 = 9.5e-7.
     keys = jax.random.split(jax.random.key(1), 11)
@@ -101,6 +103,7 @@ def test_sigmoid_layers_stay_within_a_quarter_of_their_weights():
     assert np.linalg.norm(whole, 2, axis=(1, 2)).max() <= 9.6e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stddev", "variance"), [(0.1, 1), (0.5, 25), (0.01, 0.01)])
 def test_a_layer_of_fan_in_100_scales_the_variance_by_100_times_its_own(
     stddev, variance
@@ -117,6 +120,7 @@ def test_a_layer_of_fan_in_100_scales_the_variance_by_100_times_its_own(
     assert abs(measured / variance - 1) > 1e-9  # measured, not looked up
 
 
+@pytest.mark.slow
 def test_identity_weights_are_stable_and_a_leaky_factor_is_not(x):
     assert as_scan(1.0, x).verdict == "stable"
     assert as_scan(0.94, x).verdict == "vanishing"  # e-fold in 16 of 20 layers
@@ -125,6 +129,7 @@ def test_identity_weights_are_stable_and_a_leaky_factor_is_not(x):
     assert report.verdict == "critical"
 
 
+@pytest.mark.slow
 def test_a_critical_tanh_network_is_critical_and_not_vanishing():
     # sigma_w = 1, no bias: the norm falls like a power of depth (Schoenholz 2017).
     model = gs.models.MLP(

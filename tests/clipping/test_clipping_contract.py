@@ -63,6 +63,7 @@ def test_the_state_is_final_from_the_start(tx, dtype):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
 
+@pytest.mark.slow
 @every
 def test_steps_donate_their_state_are_traced_once_and_ride_in_mapped_scans(tx):
     chex.clear_trace_counter()  # it counts by id, and ids come again
@@ -104,6 +105,7 @@ def test_a_gradient_with_a_nonfinite_entry_passes_unchanged(tx, bad):
         chex.assert_trees_all_equal(after, state)
 
 
+@pytest.mark.slow
 @every_clipper
 def test_zero_gradients_stay_zero(tx):
     params = parameters()

@@ -61,6 +61,7 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", ["blocks", lambda path: path.startswith("blocks.")])
 def test_slices_of_stacked_parameters_are_clipped_as_single_layers_are(stacked):
     layers = [network()[name] for name in sorted(network())]

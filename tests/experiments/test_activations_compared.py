@@ -12,6 +12,7 @@ TINY = {
 SMALL = {"names": ("tanh", "relu", "elu"), "width": 128, "side": 256}
 
 
+@pytest.mark.slow
 def test_it_runs_when_tiny_and_only_relu_has_dead_units():
     claims = measured(activations, **TINY)
     assert not broken(claims, "any other activation")

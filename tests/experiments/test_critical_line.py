@@ -6,6 +6,7 @@ from held import broken, measured
 from experiments import critical_line
 
 
+@pytest.mark.slow
 def test_critical_line_holds_where_there_are_few_points():
     assert not broken(measured(critical_line, points=1))
 

@@ -1,5 +1,6 @@
 """The growth through equal matrices is that of their scale."""
 
+import pytest
 from held import broken, measured
 
 from experiments import deep_linear
@@ -7,6 +8,7 @@ from experiments import deep_linear
 TINY = {"scales": (1.5, 0.5), "matrices": (6, 6), "width": 3}
 
 
+@pytest.mark.slow
 def test_it_holds_when_tiny():
     assert not broken(measured(deep_linear, **TINY))
 

@@ -13,6 +13,7 @@ def test_the_slopes_hold_when_tiny():
     assert not broken(claims, "theta^2")
 
 
+@pytest.mark.slow
 def test_differences_to_one_side_do_not_have_the_slope_of_central_ones():
     tiny = {"sizes": (2, 3), "networks": 4, "cases": ()}
     claims = measured(gradient_checking, **tiny, one_sided=True)

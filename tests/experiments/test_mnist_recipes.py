@@ -15,6 +15,7 @@ def test_they_train_when_tiny():
     assert not broken(claims, "clip")
 
 
+@pytest.mark.slow
 def test_a_small_threshold_clips():
     tiny = {"recipes": ("clipped",), "epochs": 1, "threshold": 1e-3}
     claims = measured(mnist_recipes, **DIGITS, **tiny)

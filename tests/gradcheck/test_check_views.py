@@ -30,6 +30,7 @@ def printed(view, result):
     return console.file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["right", "wrong", "unseen"])
 def test_everything_that_a_check_says_is_shown(results, name):
     result = results[name]

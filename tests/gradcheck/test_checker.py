@@ -34,6 +34,7 @@ def test_all_floating_outputs_are_checked_together():
     assert result.verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_both_modes_are_found_unless_there_is_no_jvp():
     rule = jax.custom_vjp(jnp.sin)
     rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, w: (w * jnp.cos(x),))

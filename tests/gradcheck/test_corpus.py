@@ -171,6 +171,7 @@ def _betaln_beside(a):
     return jax.scipy.special.betaln(a, jnp.full_like(a, -1.4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "x", "truth"),
     [

@@ -36,6 +36,7 @@ def states(result):
     return {(g.leaf, g.mode): g.state for g in result.findings}
 
 
+@pytest.mark.slow
 def test_a_right_gradient_agrees_in_every_leaf_and_reaches_the_bands():
     result = full(network, normal(5, 4, 3), layers(3, 2), rtol=1e-6)
     assert set(states(result).values()) == {"agrees"}

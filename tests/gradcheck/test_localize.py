@@ -156,6 +156,7 @@ def test_the_argument_of_the_finding_is_searched():
     assert (found.leaf, found.index, found.value) == ("args[1]", (3,), 0)
 
 
+@pytest.mark.slow
 def test_ties_where_the_rule_is_acceptable_are_not_taken_for_the_error():
     x = jnp.where(jnp.arange(64) % 4 == 0, 0, 1 + normal(0, 64) ** 2)
     rule = with_vjp(lambda x: jax.nn.relu(x), doubled(5))  # 0 at ties

@@ -51,6 +51,7 @@ def test_a_reference_is_one_more_oracle():
     assert len([g for g in result.findings if "differences" in g.oracle]) == 2
 
 
+@pytest.mark.slow
 def test_a_reference_decides_where_differences_see_nothing():
     def noisy(x):
         return 1e8 + jnp.sin(x.astype(jnp.float32))
@@ -64,6 +65,7 @@ def test_a_reference_decides_where_differences_see_nothing():
         assert quick(rule, X, reference=noisy).verdict is verdict
 
 
+@pytest.mark.slow
 def test_the_body_of_a_rule_acquits_where_differences_see_nothing():
     def f(x):
         return 1e8 + jnp.sin(x.astype(jnp.float32))
@@ -152,6 +154,7 @@ def test_differences_of_float32_are_accumulated_in_float64():
     assert result.resolution < 1e-5
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_not_finite_where_its_body_is_fails_however_coarse_the_dtype():
     def inverse_of_the_large(x):
         large = jnp.abs(x) > 0.5

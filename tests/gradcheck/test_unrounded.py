@@ -144,6 +144,7 @@ def deep(x):
     return jnp.sum(h)
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_that_bfloat16_hides_is_found_and_placed():
     check = gs.check(halved(deep, jnp.float32), X)
     assert check.verdict == gs.Verdict.FAIL
@@ -167,6 +168,7 @@ def test_kinks_and_rounding_in_bfloat16_are_no_errors(seed):
         assert check.resolution == pytest.approx(2 * max(g.error for g in own))
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_right_but_for_its_rounding_is_accused_of_that():
     """Residuals kept in eight bits: right in float64, useless as it is."""
 

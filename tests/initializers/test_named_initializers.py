@@ -25,6 +25,7 @@ def build(name):
     return I.named(spec, jax.nn.relu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_gives_an_array_of_the_shape_and_dtype_asked_for(name):
     shape, init = SHAPE.get(name, (4, 8)), build(name)
@@ -55,6 +56,7 @@ def test_initialisers_take_the_sharding_of_a_framework(name):
     chex.assert_trees_all_close(array, init(jax.random.key(0), shape), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_flax_layers_take_them():
     layer = nnx.Linear(4, 8, kernel_init=build("orthogonal"), rngs=nnx.Rngs(0))
     chex.assert_trees_all_close(layer.kernel @ layer.kernel.T, jnp.eye(4), atol=1e-6)

@@ -175,6 +175,7 @@ def test_a_gain_is_a_number_under_jit():
     chex.assert_trees_all_close(scaled(jnp.ones(())), I.gain(jnp.tanh), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.gelu, jax.nn.sigmoid])
 def test_weights_scaled_for_an_activation_keep_unit_variance_at_depth_ten(activation):
     key_x, *keys = jax.random.split(jax.random.key(0), 11)

@@ -143,6 +143,7 @@ def test_every_option_changes_the_answer(kind, option):
     )
 
 
+@pytest.mark.slow
 def test_the_longest_sequence_is_that_of_max_length_or_of_the_examples():
     small = SMALL_OF["transformer"]
     model = build("transformer", in_shape=(4, 4), num_outputs=4, **small)

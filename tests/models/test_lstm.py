@@ -42,6 +42,7 @@ def written_out(x, kernel, recurrent_kernel, bias):
     return np.stack(hs, axis=1), np.stack(cs, axis=1)
 
 
+@pytest.mark.slow
 def test_the_trajectory_is_that_of_the_equations():
     depth = 3
     model = lstm(depth, bias_init=initializers.normal(1.0))
@@ -178,6 +179,7 @@ def test_the_time_loop_carries_the_two_states_and_nothing_else():
     assert shapes == 2 * [(BATCH, HIDDEN)] + 2 * [(TIME, BATCH, HIDDEN)]
 
 
+@pytest.mark.slow
 def test_half_precision_is_used_throughout_if_asked():
     model = lstm(2, dtype=jnp.bfloat16)
     used = {a.dtype for a in jax.tree.leaves((model(X), model.trajectory(X)))}

@@ -254,6 +254,7 @@ def test_integer_inputs_are_refused():
         mlp()(jnp.ones((5, 4), jnp.uint8))
 
 
+@pytest.mark.slow
 def test_the_model_runs_in_the_tree_mode_of_flax():
     expected = mlp(norm="batch", dropout=0.5, aux_heads=(1,))(X)
     with nnx.set_graph_mode(False), nnx.set_graph_updates(False):

@@ -40,6 +40,7 @@ def unrolled(blocks, h):
     return outputs, after
 
 
+@pytest.mark.slow
 def test_a_scanned_stack_equals_a_loop_over_its_blocks():
     blocks = make_blocks()
     with jax.debug_key_reuse(False):  # slices of an array of keys count as its use
@@ -62,6 +63,7 @@ def test_statistics_and_random_streams_of_every_block_are_written_back():
     chex.assert_trees_all_equal(blocks.dropout.rngs.count[...], jnp.ones(NUM, "uint32"))
 
 
+@pytest.mark.slow
 def test_gradients_through_the_scan_equal_those_of_the_loop():
     blocks = make_blocks()
     blocks.eval()

@@ -138,6 +138,7 @@ COUPLED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", COUPLED.values(), ids=COUPLED)
 def test_a_function_that_is_not_that_of_the_layer_is_found_out(case):
     network, replay, pairs = traced(*case)
@@ -163,6 +164,7 @@ def test_a_mask_of_its_own_is_found_out():
     assert not agree(network.blocks[0], mistaken, context, data, key)
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_is_its_own_example():
     network, replay, pairs = traced(plain, normal(0, 1, WIDTH))
     assert agreements(network, replay, pairs) == [True]

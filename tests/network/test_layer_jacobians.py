@@ -136,6 +136,7 @@ def test_parameter_gradients_are_those_of_jax(found, expected):
     chex.assert_trees_all_close(found[1], expected[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_behind_an_embedding_the_chain_is_that_of_the_embedded_tokens():
     with jax.enable_x64(True):
         case = NETWORKS["embedding_of_integers"]()

@@ -47,6 +47,7 @@ def _locate(make, layer, plant=None):
     return locate_nonfinite(inner, wrapped, (X,), jnp.mean)
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_finite_networks_are_clean(make, name):
     assert _locate(make, lambda h, w, i: jnp.tanh(h @ w)) is None
@@ -98,6 +99,7 @@ def test_a_bad_derivative_ahead_of_a_layers_product_is_that_layers():
     )
 
 
+@pytest.mark.slow
 def test_a_bad_derivative_between_tied_layers_is_found_by_the_data():
     def apply(params, x):
         for i in range(4):
@@ -122,6 +124,7 @@ def test_a_loss_whose_gradient_is_not_finite_is_named():
     assert found == ("loss", "backward")
 
 
+@pytest.mark.slow
 def test_infinity_inside_a_layer_that_it_leaves_finite_is_no_finding():
     def apply(ws, x):
         for w in ws:

@@ -78,6 +78,7 @@ def test_dead_units_disconnect_what_lies_before_them():
     assert _disconnected(apply, params).tolist() == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_underflow_is_no_disconnection():
     def apply(ws, x):
         for w in ws:
@@ -114,6 +115,7 @@ def test_a_gradient_that_is_not_finite_is_no_disconnection():
     assert _disconnected(apply, _weights(2)).tolist() == [False, False]
 
 
+@pytest.mark.slow
 def test_norms_of_parameters_are_those_of_numpy_whatever_their_shapes():
     def apply(params, x):
         for p in params["loop"]:

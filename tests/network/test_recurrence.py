@@ -89,6 +89,7 @@ def lstm(request, params, x):
     return *_trajectory(_lstm(request.param), params, x), list(order)
 
 
+@pytest.mark.slow
 def test_gradients_at_states_are_those_of_the_unrolled_network(lstm, params, x):
     _, path, order = lstm
     taps = (jnp.zeros((STEPS, EXAMPLES, HIDDEN)),) * 2
@@ -189,6 +190,7 @@ def test_a_part_that_hands_the_state_before_on_does_not_reach_this_steps_output(
     chex.assert_trees_all_close(path.gradients[1][:, 0, 0], jnp.array([1.0, 0, 0]))
 
 
+@pytest.mark.slow
 def test_dropout_inside_a_recurrence_uses_no_key_twice(x):
     w = 0.5 * jnp.eye(FEATURES)
 

@@ -62,6 +62,7 @@ def _by_hand(params, x):
     return [np.asarray(h) for h in data[1:]], [np.asarray(g) for g in gradients]
 
 
+@pytest.mark.slow
 def test_forward_signals_are_those_of_numpy(flow, params, x):
     data, _ = _by_hand(params, x)
     signals = flow[1].signals

@@ -124,6 +124,7 @@ def test_a_linear_recurrence_has_the_exponents_of_the_power_of_its_weights():
     assert np.all(found.finite_time_errors < 1e-6)
 
 
+@pytest.mark.slow
 def test_exponents_far_apart_are_found_all_though_their_product_underflows():
     gains = np.array([2.0, 1.0, 1e-2, 1e-9])
     x = np.zeros((1, 60, 4))  # (1e-9)^60 is far below the smallest double
@@ -142,6 +143,7 @@ def test_an_lstm_has_the_exponents_of_both_parts_of_its_state_together(lstm):
     )
 
 
+@pytest.mark.slow
 def test_steps_are_multiplied_in_the_order_of_time_also_of_a_reversed_scan():
     """Gains of two steps that do not commute."""
     first, second = np.array([[1.0, 3.0], [0.0, 1.0]]), np.diag([2.0, 0.1])
@@ -164,6 +166,7 @@ def test_steps_are_multiplied_in_the_order_of_time_also_of_a_reversed_scan():
         np.testing.assert_allclose(found.finite_time_exponents, [expected], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_all_steps_count_and_not_only_those_that_are_shown():
     gains = np.exp(_normal(0, 100))
 
@@ -178,6 +181,7 @@ def test_all_steps_count_and_not_only_those_that_are_shown():
     )
 
 
+@pytest.mark.slow
 def test_jacobians_in_pieces_are_the_same_in_whatever_order_they_are_asked_for(lstm):
     options = {"joint": False, "keep": 2, "size": 2 * HIDDEN}
     whole = StateJacobians(lstm.scan, lstm.path, **options)
@@ -297,6 +301,7 @@ def test_a_sequence_that_is_too_short_for_an_error_says_so(lstm):
     assert np.isnan(found.exponents_error).all()
 
 
+@pytest.mark.slow
 def test_long_sequences_have_lyapunov_exponents_with_an_error_and_no_note():
     """A Jordan block: its product grows like t^2 0.9^t, its exponents are ln 0.9."""
     w = 0.9 * np.eye(3) + np.diag([1.0, 1.0], 1)

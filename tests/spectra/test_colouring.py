@@ -32,6 +32,7 @@ def layer():
     return network, flow, known.functions[0], truth
 
 
+@pytest.mark.slow
 def test_the_jacobian_of_a_convolution_takes_as_many_products_as_colours(layer):
     network, flow, example, truth = layer
     found, _ = layer_map(

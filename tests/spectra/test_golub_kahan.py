@@ -59,6 +59,7 @@ def errors(found, matrices):
     return np.abs(found.values - exact(matrices)[:, : found.values.shape[1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (50, 20), (20, 50), (1, 30)])
 def test_the_largest_value_is_that_of_a_dense_svd_within_1e_5(shape):
     matrices = gaussian(NUM, *shape).astype(np.float32)
@@ -68,6 +69,7 @@ def test_the_largest_value_is_that_of_a_dense_svd_within_1e_5(shape):
     assert found.values.shape == (NUM, min(16, *shape))
 
 
+@pytest.mark.slow
 def test_float64_maps_are_decomposed_in_float64_to_a_tolerance_that_takes_more_steps():
     matrices = gaussian(NUM, SIZE, SIZE)
     with jax.enable_x64(True):
@@ -133,6 +135,7 @@ def test_of_equal_values_as_many_are_found_as_are_asked_for():
     assert (found.bounds < 1e-3).all()
 
 
+@pytest.mark.slow
 def test_a_cluster_larger_than_the_block_has_wide_bounds_and_a_larger_block_finds_it():
     cluster = 3 - 1e-4 * np.linspace(0, 1, 20)
     matrices = with_values(np.r_[cluster, np.linspace(2, 0.1, 20)])
@@ -213,6 +216,7 @@ def test_the_values_scale_with_the_jacobian(power):
     chex.assert_trees_all_close(scaled.bounds / 2.0**power, one.bounds, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_vectors_are_orthonormal_and_belong_to_their_values():
     matrices = with_values([4, 3, 2, 1, 1e-4]).astype(np.float32)
     found = decompose(matrices, num_vectors=3)
@@ -245,6 +249,7 @@ def test_alignment_is_one_if_a_layer_amplifies_what_the_one_before_amplified():
     assert (alignment(before, unrelated) < 1e-2).all()
 
 
+@pytest.mark.slow
 def test_a_rule_for_the_backward_direction_only_is_transposed():
     @jax.custom_vjp
     def cube(x):
@@ -260,6 +265,7 @@ def test_a_rule_for_the_backward_direction_only_is_transposed():
     chex.assert_trees_all_close(found.values[:, 0], jnp.array([12.0]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_survives_vmap_over_keys():
     matrices = jnp.asarray(gaussian(NUM, SIZE, SIZE), jnp.float32)
 
@@ -288,6 +294,7 @@ def outside_the_last_block_only(rows, basis, whole=orthogonal_blocks._outside):
     return whole(rows, jax.vmap(lambda b, i: b[i])(basis, jnp.maximum(place, 0)))
 
 
+@pytest.mark.slow
 def test_without_reorthogonalisation_copies_of_the_largest_value_appear(monkeypatch):
     matrices = with_values([10.0, *np.linspace(1, 0.1, SIZE - 1)])
     found = decompose(matrices, rtol=0.0)

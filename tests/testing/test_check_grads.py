@@ -39,6 +39,7 @@ def test_right_gradients_pass_without_a_word():
     check_grads(jnp.tanh, [X], order=1, modes="rev", eps=1e-3, **QUICK)
 
 
+@pytest.mark.slow
 def test_a_zero_gradient_of_a_small_function_raises_here_and_not_in_jax():
     small = scaled(0.0, lambda x: 1e-4 * jnp.sum(x**2))
     jax.test_util.check_grads(small, (X,), 1, modes=("rev",))

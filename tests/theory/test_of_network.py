@@ -90,6 +90,7 @@ def test_every_layer_follows_the_recursion_from_its_own_input(activation, f, slo
         np.testing.assert_allclose(found.chi[number], np.mean(chi), rtol=EXACT)
 
 
+@pytest.mark.slow
 def test_the_measured_factor_is_the_ratio_of_the_gradient_norms():
     found, signals = predicted(chain(jnp.tanh), weights(2, 3), normal(3, 4, WIDTH))
     norms = np.asarray(signals.gradient_norms)
@@ -97,6 +98,7 @@ def test_the_measured_factor_is_the_ratio_of_the_gradient_norms():
     np.testing.assert_allclose(found.measured_gradient_factor[1:], ratios, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_layers_of_a_scan_are_told_apart():
     def scanned(params, x):
         return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, params)[0]
@@ -181,6 +183,7 @@ def test_a_convolution_loses_signal_at_its_borders():
     np.testing.assert_allclose(found.chi[0], chi, rtol=EXACT)
 
 
+@pytest.mark.slow
 def test_identity_connections_add_squares():
     def apply(params, x):
         for w, v in params:
@@ -223,6 +226,7 @@ def rms_norm(h):
     return h / jnp.sqrt(jnp.mean(h**2, axis=1, keepdims=True) + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "lost"), [(layer_norm, 2), (rms_norm, 1)])
 def test_layer_normalisation_divides_by_the_length(norm, lost):
     def apply(params, x):
@@ -268,6 +272,7 @@ def test_the_mean_square_of_a_normalised_batch_is_between_its_limits():
     assert abs(batch_norm_square(jnp.tanh, 1000) / wide - 1) < 1e-3
 
 
+@pytest.mark.slow
 def test_dropout_multiplies_squares_by_one_over_what_is_kept():
     keep = np.arange(2 * WIDTH).reshape(2, WIDTH) % 4 > 0
 
@@ -400,6 +405,7 @@ def test_sums_of_given_data_are_no_gaussians():
     assert found.notes == ("no theory: an activation of data that are not Gaussian",)
 
 
+@pytest.mark.slow
 def test_slopes_that_differ_from_unit_to_unit_are_no_activation():
     def apply(params, x):
         h = x @ params["w"]
@@ -413,6 +419,7 @@ def test_slopes_that_differ_from_unit_to_unit_are_no_activation():
     assert "differs from unit to unit" in other.notes[0]
 
 
+@pytest.mark.slow
 def test_a_network_that_is_silent_or_not_finite_raises_nothing():
     w, x = weights(44, 2), normal(45, 2, WIDTH)
     silent, _ = predicted(chain(jnp.tanh), [0 * w[0], w[1]], x, redraws=2)
@@ -421,6 +428,7 @@ def test_a_network_that_is_silent_or_not_finite_raises_nothing():
     assert np.all(np.isnan(broken.forward_z))
 
 
+@pytest.mark.slow
 def test_an_embedding_has_no_theory_and_the_layer_after_it_has():
     def apply(params, tokens):
         return jnp.tanh(params["embedding"][tokens] @ params["w"])
@@ -445,6 +453,7 @@ def test_without_redraws_there_is_theory_but_no_error():
         predicted(chain(jnp.tanh), params, x, redraws=1)
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_errors():
     params, x = weights(50, 2), normal(51, 2, WIDTH)
     first, _ = predicted(chain(jnp.tanh), params, x, redraws=4)
@@ -461,6 +470,7 @@ def test_half_precision_is_compared_within_its_rounding():
     assert np.all(np.abs(found.gradient_z) < 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", [True, False], ids=["layer", "rms"])
 def test_a_normalisation_behind_a_narrow_trunk_is_known(centred):
     """It computes in float32, and what enters and leaves has eight bits."""

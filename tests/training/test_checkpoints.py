@@ -23,6 +23,7 @@ def run(network, blobs, settings, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_checkpoint_restores_the_model_of_its_step(
     run, network, blobs, settings, arrays
 ):

@@ -92,6 +92,7 @@ def expect_state_of_step_before(error, model, data, settings):
     np.testing.assert_array_equal(error.run.history["loss"], run.history["loss"])
 
 
+@pytest.mark.slow
 def test_an_infinite_input_stops_the_run_at_its_step(model, settings, tmp_path):
     data = batches(20, x_bad=np.inf)
     error = stop(model, data, settings, directory=tmp_path, loss=reciprocal_loss)
@@ -127,6 +128,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(model, settings):
     expect_state_of_step_before(error, model, data, settings)
 
 
+@pytest.mark.slow
 def test_a_layer_that_breaks_the_gradient_is_named(settings):
     model = TwoLayers(nnx.Rngs(0), root_of_square)
     error = stop(model, batches(20, x_bad=0.0), settings)
@@ -179,6 +181,7 @@ def test_nothing_happens_after_a_step_that_was_not_taken(model, settings):
     chex.assert_trees_all_equal(state.params, params)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_stops_again_when_resumed(model, settings, tmp_path):
     data = batches(20, y_bad=BAD)
     stop(model, data, settings, directory=tmp_path)

@@ -21,6 +21,7 @@ def updates(optimizer, num=3, grads=GRADS):
     return update, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -37,6 +38,7 @@ def test_a_name_is_the_optimiser_of_that_name(name, options, expected):
     assert float(optax.tree.get(state, "pre_norm")) == 5.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "threshold"),
     [

@@ -159,6 +159,7 @@ def test_other_models_and_shares_are_refused(x):
         pretrain(make(), x, corruption=1.0)
 
 
+@pytest.mark.slow
 def test_a_layer_that_breaks_is_named(x):
     bad = x.copy()
     bad[3, 0] = np.inf
