@@ -26,7 +26,7 @@ def sentence(growth, unit, signal, way, sign, /) -> str:
     if growth.law == "constant":
         return (
             f"{signal} keeps its size{after}: constant {_bound(growth, unit)}; "
-            f"{measured}"
+            f"measured: {measured}"
         )
     if growth.law != "exponential":
         return (
