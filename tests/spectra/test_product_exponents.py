@@ -102,6 +102,8 @@ def test_an_embedding_is_left_out():
     assert "from 1 on" in found.note
     x = params[0][jnp.array([1, 4, 0])]
     expected = by_svd(lambda p, x: jnp.tanh(jnp.tanh(x @ p[0]) @ p[1]), params[1:], x)
+    # One direction is lost in float32: e^-22 of the others.
+    expected = np.where(expected < -8, -np.inf, expected)
     chex.assert_trees_all_close(found.exponents.values, expected, atol=1e-4)
 
 
