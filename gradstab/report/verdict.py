@@ -114,7 +114,8 @@ def _broken(layers):
     silent = _silent(layers)
     if silent:
         some = ", ".join(silent[:3]) + (", ..." if len(silent) > 3 else "")
-        found.append(("broken", f"no gradient reaches {len(silent)} layers: {some}"))
+        them = "one layer" if len(silent) == 1 else f"{len(silent)} layers"
+        found.append(("broken", f"no gradient reaches {them}: {some}"))
     return found
 
 

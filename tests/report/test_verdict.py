@@ -67,7 +67,7 @@ def test_a_layer_without_a_path_to_the_loss_is_cut_off_however_small_the_others(
     cut = dataclasses.replace(first, disconnected=True)
     found = report([cut, *others])
     assert found.verdict == "broken"
-    assert found.reasons[0] == "no gradient reaches 1 layers: blocks.0"
+    assert found.reasons[0] == "no gradient reaches one layer: blocks.0"
     assert report([first, *others]).verdict == "stable"
 
 
