@@ -182,9 +182,10 @@ def analyze(
     ):
         keys = _keys(seed, 4)
         flow = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
-        found = _one(network, flow)
+        trunk = find_trunk(network)
+        found = _one(flow, trunk)
         if ensemble:
-            found = _over_all(subject, every, loss, keys[1])
+            found = _over_all(subject, every, loss, trunk, keys[1])
         known = nothing_known(network)
         if any(wanted):
             known = example_functions(network, flow, subject.single())
@@ -216,7 +217,6 @@ def analyze(
         prediction = None
         if plan.redraws is not None:
             prediction = predict(network, flow, redraws=plan.redraws, key=keys[3])
-    trunk = find_trunk(network)
     narrowest = min(subject.dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
     verdict, reasons = judge(
         measured.layers,
@@ -268,16 +268,16 @@ class _Found(NamedTuple):
     ensemble: Ensemble | None
 
 
-def _one(network, flow):
-    growth = trunk_growth(flow.signals, find_trunk(network))
+def _one(flow, trunk):
+    growth = trunk_growth(flow.signals, trunk)
     return _Found(flow.signals, growth, float(flow.loss), None)
 
 
-def _over_all(subject, every, loss, key):
+def _over_all(subject, every, loss, trunk, key):
     network, inputs = subject.network, subject.target.inputs
     params, state = subject.cast(every)
     found = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
-    signals, ensemble, growth = summarize(found, find_trunk(network))
+    signals, ensemble, growth = summarize(found, trunk)
     return _Found(signals, growth, float(jnp.mean(found.loss)), ensemble)
 
 
