@@ -13,8 +13,11 @@ noise:
   are named rightly, and of the drift of true exponentials whose law is unknown. From 93
   to 97 %, within the sampling error of as many cases as there are.
 
-With few layers steps and levels cannot be told apart, so no interval covers 95 % of
-both: with six layers 92 to 95 % of walks and 98 to 100 % of scattered levels.
+Measured, with seed 0, 14,400 networks: at most 0.2 % named wrongly and 2 % of constants
+above their bound in any row; intervals cover 91.9 to 99.1 % of steps, with sampling
+errors of 1.4 %, and 94.2 to 100 % of levels. With few layers steps and levels cannot be
+told apart, so no interval covers 95 % of both: of levels it is 99.6 to 100 % with six
+layers and 97.2 to 98.8 % with eight. Ten minutes on a core.
 
     python -m experiments.growth_calibration
 """

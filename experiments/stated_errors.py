@@ -4,7 +4,8 @@ Random Jacobians of many kinds of spectra, and random orbits of maps whose expon
 known, against dense decompositions and closed forms. Expected: the true value of the
 same rank is within the stated error, but for the chance that is stated with it: 1e-3
 for the largest singular values (by products), 5 % for Lyapunov exponents; all others
-are bounds. Twenty minutes on one core for a thousand cases of each.
+are bounds. Of 40 cases in the first seven families of spectra none was outside. A
+thousand cases of all of them take hours.
 
     python -m experiments.stated_errors --cases 1000
 """

@@ -5,7 +5,7 @@ Ten models, each in a fresh process: a language model of 24 layers x 512 x 128 t
 smaller ones of each kind. Per model: seconds and resident memory at the peak, of the
 process and as estimated, and their ratios. Wanted: ratios of time within 3 and of
 memory within 1.5. Seconds of CPU stand beside those of the wall, for busy machines.
-Half an hour on two cores with nothing else to do.
+Not yet run as a whole.
 
     python -m experiments.benchmarks.large --names transformer resnet lstm
 """

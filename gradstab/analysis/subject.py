@@ -154,7 +154,7 @@ def _runs(target):
     arrays = _tree.fresh_keys((target.params, target.state))
     try:
         jax.eval_shape(target.apply, *arrays, *_tree.fresh_keys(target.inputs))
-    except Exception:
+    except Exception:  # a user's model, tried after it failed: it may raise anything
         return False
     return True
 

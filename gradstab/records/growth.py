@@ -40,7 +40,8 @@ class Growth:
             few layers too. Of a constant the drift per layer that is excluded at 95 %,
             over 1.96.
         change: scalar, the factor by which the measured norm changes from the first
-            layer to the last.
+            layer to the last. Along time, where it underflows, it goes on by an
+            exponential law, and the note of the `Recurrence` says so.
         offset: scalar, layers.
         settling: scalar, layers; 0 without a transient.
         law: which law.
