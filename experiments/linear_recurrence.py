@@ -11,9 +11,12 @@ that is uniform, so that
 the variance 2 E m^2 - (E m)^2 over units, with m = 1 / (1 - |lambda|^2), and two units
 that see the same d real inputs the covariance 2 / d E 1 / (1 - |lambda lambda'|^2).
 So it is known how close a mean must come: within four standard errors. Spread evenly
-over the radius instead, the same rings would give 1.636 and 13.05. The Lyapunov
-exponents of the recurrence, as `gs.analyze` finds them in the two real numbers of each
-unit, are ln|lambda|, each twice. Seed 1: 2.06, 13.52 and 2e-15. A minute.
+over the radius instead, the same rings would give 1.636 and 13.05. The exponents of the
+product of all steps, as `gs.analyze` finds them in the two real numbers of each unit,
+are ln|lambda|, each twice: a diagonal recurrence has no transient. The covariance was
+added to the tolerance after seed 1 had been seen (it widens it from 0.079 to 0.126 and
+from 0.59 to 0.62); with seeds 2 and 3, drawn afterwards: 2.026 and 2.038, 13.39 and
+13.18. Ten seconds.
 
     python -m experiments.linear_recurrence
 """
@@ -65,14 +68,15 @@ def _eigenvalues(config, ring, num, key):
     key_size, key_phase = jax.random.split(key)
     size = jax.random.uniform(key_size, (num,), minval=low, maxval=high)
     phase = jax.random.uniform(key_phase, (num,), maxval=2 * np.pi)
-    return (jnp.sqrt(size) if config.area else size) * jnp.exp(1j * phase)
+    radius = jnp.sqrt(size) if config.area else size
+    return jax.lax.complex(radius * jnp.cos(phase), radius * jnp.sin(phase))
 
 
 def _unit(params, x):
     """The state after all steps, (examples, units); ``x`` is (examples, steps, n)."""
 
     def step(h, u):
-        return params["lam"] * h + u @ params["b"], None
+        return params["lam"][None] * h + u @ params["b"], None
 
     start = jnp.zeros((x.shape[0], len(params["lam"])), params["lam"].dtype)
     return jax.lax.scan(step, start, x.swapaxes(0, 1).astype(start.dtype))[0]
@@ -99,14 +103,14 @@ def _squares(config, ring, key):
 
 
 def _exponents(config, ring, key):
-    """Lyapunov exponents, and ln|lambda| twice, both in descending order."""
+    """Exponents of the steps run, and ln|lambda| twice, both in descending order."""
     key_w, key_x = jax.random.split(key)
     params = _params(config, ring, config.analysed, key_w)
     x = jax.random.normal(key_x, (1, 50, config.inputs))
     options = {"theory": False, "progress": False, "seed": config.seed}
     (recurrence,) = gs.analyze(_unit, params, x, **options).recurrences
     known = np.log(np.abs(np.asarray(params["lam"], np.complex128)))
-    return recurrence.exponents[0], np.repeat(np.sort(known)[::-1], 2)
+    return recurrence.finite_time_exponents[0], np.repeat(np.sort(known)[::-1], 2)
 
 
 def _theory(config, ring):
@@ -134,7 +138,7 @@ def claims(config, arrays):
         )
         found.append(measured)
     gap = np.max(np.abs(arrays["exponents"] - arrays["eigenvalues"]))
-    text = "largest difference of Lyapunov exponents and ln|lambda|"
+    text = "largest difference of the state's exponents and ln|lambda|"
     return [*found, claim(text, gap, 0, within=1e-6, source=ORVIETO, row="23")]
 
 

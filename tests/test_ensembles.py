@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from analysis_samples import run, square_loss
 from flax import nnx
+from scipy import special
 
 import gradstab as gs
 from gradstab.analysis import ensemble as ensembles
@@ -16,6 +17,7 @@ from gradstab.analysis.ensemble import ensemble_signals, growth_over_seeds, summ
 from gradstab.analysis.initialization import member
 from gradstab.network import find_layers, propagate
 from gradstab.network.adapters import as_target
+from gradstab.records import NORMAL_95
 from gradstab.report import OverSeeds
 from gradstab.theory.finite_width import relu_log_law
 
@@ -208,14 +210,21 @@ def test_a_transient_is_not_taken_for_the_rate():
     np.testing.assert_allclose(found.values, -0.1, atol=1e-3)
 
 
-def test_a_rate_within_the_scatter_of_the_seeds_is_no_growth():
-    """Each network grows or shrinks at a certain rate; the ensemble does neither."""
-    rates = np.linspace(-0.5, 0.58, 12)
+@pytest.mark.parametrize(("scatter", "law"), [(1.0, "unknown"), (0.05, "constant")])
+def test_a_rate_within_the_scatter_of_the_seeds_is_no_growth(scatter, law):
+    """Every network has a rate; the ensemble has none if their mean is small."""
+    rates = scatter * np.linspace(-0.5, 0.58, 12)
     growth, found = growth_over_seeds(np.exp(rates[:, None] * np.arange(1, 21)))
-    assert growth.law == "constant"
-    assert growth.rate == 0
+    assert growth.law == law
+    assert "constant" in growth.compatible
     np.testing.assert_allclose(found.values, rates, rtol=1e-9)
-    np.testing.assert_allclose(growth.error, rates.std(ddof=1) / 12**0.5, rtol=1e-9)
+    expected = rates.std(ddof=1) / 12**0.5 * special.stdtrit(11, 0.975) / NORMAL_95
+    if law == "unknown":
+        np.testing.assert_allclose(growth.rate, rates.mean(), rtol=1e-9)
+        np.testing.assert_allclose(growth.error, expected, rtol=1e-9)
+    else:
+        assert growth.rate == 0
+        assert growth.bound**19 < math.e
 
 
 def test_seeds_whose_signal_dies_have_no_rate():

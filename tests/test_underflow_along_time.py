@@ -77,7 +77,7 @@ def test_a_model_that_fixes_float32_says_so_and_one_that_does_not_underflow_is_s
     (note,) = [n for n in report.notes if n.startswith("computed in float32")]
     assert "cannot be traced in float64 (Type" in note
     (cell,) = report.recurrences
-    assert cell.note == ""
+    assert "underflow" not in cell.note
     tops = np.asarray(cell.gradient_max)
     assert np.all(tops >= cell.gradient_median)
     np.testing.assert_allclose(tops[:-1] / tops[1:], 0.95, rtol=1e-5)
