@@ -15,6 +15,7 @@ import gradstab as gs
 from gradstab.analysis import ensemble as ensembles
 from gradstab.analysis.ensemble import ensemble_signals, growth_over_seeds, summarize
 from gradstab.analysis.initialization import member
+from gradstab.analysis.trunk import find_trunk
 from gradstab.network import find_layers, propagate
 from gradstab.network.adapters import as_target
 from gradstab.records import NORMAL_95
@@ -45,7 +46,7 @@ def relu_networks():
     x = jax.random.normal(jax.random.key(1), (1, 4))
     network = find_layers(_relu, member(params, 0), (x,))
     found = ensemble_signals(network, params, (), (x,), loss=jnp.sum)
-    return summarize(found, range(DEPTH))
+    return summarize(found, find_trunk(network))
 
 
 class Noisy(nnx.Module):
@@ -181,6 +182,11 @@ def test_without_a_loss_every_seed_has_its_own_unit_cotangents():
     assert np.all(np.isnan(signals.param_gradient_norm))
 
 
+def _wider(num_seeds):
+    """The 95 % interval of Student's distribution over the normal one's."""
+    return special.stdtrit(num_seeds - 1, 0.975) / NORMAL_95
+
+
 def test_the_rate_is_the_mean_over_seeds_and_its_error_their_scatter():
     rates = np.random.default_rng(0).normal(-0.2, 0.03, 40)
     layer = np.arange(1, 21)
@@ -189,7 +195,8 @@ def test_the_rate_is_the_mean_over_seeds_and_its_error_their_scatter():
     np.testing.assert_allclose(found.values, rates, rtol=1e-9)
     assert growth.law == "exponential"
     np.testing.assert_allclose(growth.rate, rates.mean(), rtol=1e-9)
-    np.testing.assert_allclose(growth.error, rates.std(ddof=1) / 40**0.5, rtol=1e-9)
+    expected = rates.std(ddof=1) / 40**0.5 * _wider(40)
+    np.testing.assert_allclose(growth.error, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("law", ["power", "exp-sqrt"])
@@ -218,7 +225,7 @@ def test_a_rate_within_the_scatter_of_the_seeds_is_no_growth(scatter, law):
     assert growth.law == law
     assert "constant" in growth.compatible
     np.testing.assert_allclose(found.values, rates, rtol=1e-9)
-    expected = rates.std(ddof=1) / 12**0.5 * special.stdtrit(11, 0.975) / NORMAL_95
+    expected = rates.std(ddof=1) / 12**0.5 * _wider(12)
     if law == "unknown":
         np.testing.assert_allclose(growth.rate, rates.mean(), rtol=1e-9)
         np.testing.assert_allclose(growth.error, expected, rtol=1e-9)
@@ -297,4 +304,5 @@ def test_analyze_reports_the_whole_ensemble():
     report = run(models, x, loss=square_loss, ensemble=True)
     assert report.ensemble.num_seeds == 4
     assert report.ensemble.names == tuple(layer.name for layer in report.layers)
-    assert report.growth.backward.error == float(report.ensemble.backward_rate.error)
+    expected = float(report.ensemble.backward_rate.error) * _wider(4)
+    assert report.growth.backward.error == pytest.approx(expected, rel=1e-12)
