@@ -110,7 +110,9 @@ def _exponents(config, ring, key):
     options = {"theory": False, "progress": False, "seed": config.seed}
     (recurrence,) = gs.analyze(_unit, params, x, **options).recurrences
     known = np.log(np.abs(np.asarray(params["lam"], np.complex128)))
-    return recurrence.finite_time_exponents[0], np.repeat(np.sort(known)[::-1], 2)
+    return np.asarray(recurrence.finite_time_exponents)[0], np.repeat(
+        np.sort(known)[::-1], 2
+    )
 
 
 def _theory(config, ring):

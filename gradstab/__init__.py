@@ -8,6 +8,7 @@
 """
 
 import importlib
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gradstab import initializers as initializers
     from gradstab import models as models
     from gradstab import plots as plots
+    from gradstab import testing as testing
     from gradstab import theory as theory
     from gradstab import training as training
     from gradstab.analysis import analyze as analyze
@@ -32,7 +34,16 @@ if TYPE_CHECKING:
     from gradstab.theory import mean_field as mean_field
 
 # Loaded when first used: `gradstab --help` need not wait for JAX.
-_ROOMS = ("clipping", "data", "initializers", "models", "plots", "theory", "training")
+_ROOMS = (
+    "clipping",
+    "data",
+    "initializers",
+    "models",
+    "plots",
+    "testing",
+    "theory",
+    "training",
+)
 _HOMES = {
     "analyze": "gradstab.analysis",
     "initializations": "gradstab.analysis",
@@ -50,6 +61,8 @@ _HOMES = {
 
 
 def __getattr__(name):
+    if name == "__version__":
+        return metadata.version("gradstab")
     if name in _ROOMS:
         return importlib.import_module(f"gradstab.{name}")
     if name in _HOMES:
@@ -58,4 +71,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*_ROOMS, *_HOMES])
+    return sorted(["__version__", *_ROOMS, *_HOMES])

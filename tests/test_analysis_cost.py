@@ -6,8 +6,8 @@ import pytest
 from analysis_samples import normal, run
 
 import gradstab as gs
-from gradstab import _reads
-from gradstab.analysis import budget, machine
+from gradstab import _memory, _reads
+from gradstab.analysis import budget
 from gradstab.network.work import num_equations, work_of
 
 
@@ -112,7 +112,7 @@ def test_nothing_is_said_where_all_is_affordable(capsys):
 
 
 def test_signals_beyond_the_memory_are_refused_before_they_are_computed(monkeypatch):
-    monkeypatch.setattr(machine, "memory_at_hand", lambda: 2.0**20)
+    monkeypatch.setattr(_memory, "memory_at_hand", lambda: 2.0**20)
     with pytest.raises(MemoryError, match="analyse fewer examples"):
         gs.analyze(*_deep(), progress=False)
 
@@ -132,7 +132,7 @@ def test_a_layer_whose_jacobian_is_far_above_the_limit_is_left_out():
     arguments = lambda p, x: x @ p["a"] @ p["b"], params, jnp.ones((2, 4))
     report = run(*arguments, max_bytes=2**20, max_dense=0)
     assert [layer.jacobian is None for layer in report.layers] == [False, True]
-    assert "no Jacobian of b" in report.notes[1]
+    assert any("no Jacobian of b" in note for note in report.notes)
 
 
 def test_the_chosen_layers_are_spaced_evenly():

@@ -110,4 +110,4 @@ def test_output_keywords_and_single_examples_from_the_command_line(
 
 def test_options_of_a_target_need_one(capsys):
     assert main(["analyze", "--no-batched"]) != 0
-    assert "are of a target" in capsys.readouterr().err
+    assert "--no-batched: of a target" in capsys.readouterr().err

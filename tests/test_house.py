@@ -9,7 +9,7 @@ ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("_rules",),
     ("_compat",),
-    ("_tree", "_reads"),
+    ("_tree", "_reads", "_memory", "_progress", "_model_options", "_checked"),
     ("records", "initializers", "clipping", "data"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),

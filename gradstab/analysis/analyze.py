@@ -142,23 +142,30 @@ def analyze(
         >>> report.verdict, round(report.growth.forward.factor, 6)
         ('vanishing', 0.5)
     """
-    began = time.monotonic()
     checked_limits(16 if examples is None else examples, top_k, max_dense, max_bytes)
     asked = Asked(
         examples, top_k, layers, precision, theory, max_dense, max_bytes, max_seconds
     )
-    target = as_target(model, args, apply_kwargs=apply_kwargs, batched=batched)
+    options = {"output": output, "loss": loss, "boundaries": boundaries}
+    given = {"apply_kwargs": apply_kwargs, "batched": batched}
+    with progress_bar(progress) as bar:
+        return _analyze(model, args, given, asked, bar, seed, ensemble, **options)
+
+
+def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Report:
+    loss = options["loss"]
+    began = time.monotonic()
+    target = as_target(model, args, **given)
     target, not_trained = trained_only(target, model)
     every = (target.params, target.state)
     if ensemble:
         ensemble_size(*every)
         first, state = member(every, 0)
         target = target._replace(params=first, state=state)
-    options = {"output": output, "loss": loss, "boundaries": boundaries}
     try:
-        subject = find_subject(target, precision=precision, **options)
+        subject = find_subject(target, precision=asked.precision, **options)
     except (TypeError, ValueError) as error:
-        if batched and takes_one_example(target):
+        if given["batched"] and takes_one_example(target):
             raise ValueError(
                 "the model does not run for the whole batch, but for each of its "
                 f"examples: give batched=False ({error})"
@@ -170,16 +177,14 @@ def analyze(
         narrowed = ("in the precision of the model: its signals in float64 are large",)
     network = subject.network
     plan = make_plan(
-        subject, select_layers(network.names, layers), asked, loss is not None
+        subject, select_layers(network.names, asked.layers), asked, loss is not None
     )
     limits, wanted, cost = plan.limits, plan.wanted, plan.cost
     along = time_for_examples(network)
     said = (*narrowed, *filter(None, [along]), *plan.notes)
     say(said)
-    with (
-        arithmetic(subject.wide),
-        progress_bar(progress, len(wanted), note=str(cost)) as advance,
-    ):
+    bar.begin(len(wanted), str(cost))
+    with arithmetic(subject.wide):
         keys = _keys(seed, 4)
         flow = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
         trunk = find_trunk(network)
@@ -197,12 +202,12 @@ def analyze(
             wanted,
             limits,
             key=keys[2],
-            advance=advance,
+            advance=bar.advance,
         )
         if loss is not None and any(wanted):
             measured = with_cosines(measured, subject, flow, known, limits)
         exponents, note = None, "only some layers were asked for"
-        if layers is None:
+        if asked.layers is None:
             note = "not without the Jacobians of all layers"
         if all(wanted):
             product = product_exponents(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradstab.analysis import machine
+from gradstab import _memory
 from gradstab.analysis.cost import Cost, estimate_cost, too_large
 from gradstab.analysis.selection import Limits
 
@@ -72,9 +72,9 @@ def too_large_for_float64(subject, asked: Asked, loss, /) -> bool:
         return False
     nothing = [False] * len(subject.network.layers)
     cost = estimate_cost(subject, nothing, _limits(asked, 1, 1), loss=loss)
-    most = min(_WIDE_BYTES, machine.memory_at_hand() / 2)
+    most = min(_WIDE_BYTES, _memory.memory_at_hand() / 2)
     signals = dict(cost.parts).get("signals", 0.0)
-    above = cost.num_bytes - machine.memory_in_use() > most
+    above = cost.num_bytes - _memory.memory_in_use() > most
     return above or signals > _SHARE * asked.max_seconds
 
 
@@ -93,8 +93,8 @@ def make_plan(subject, wanted, asked: Asked, loss, /) -> Plan:
     Raises:
         MemoryError: if not even the signals fit into the memory at hand.
     """
-    room = machine.memory_at_hand()
-    used = machine.memory_in_use()
+    room = _memory.memory_at_hand()
+    used = _memory.memory_in_use()
     most = Cost(asked.max_seconds, used + room / 2)
     redraws = _affordable_redraws(subject, asked, loss)
     first, fair = None, wanted

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradstab import _compat, _reads, _tree
+from gradstab import _compat, _memory, _reads, _tree
 from gradstab.analysis import machine
 from gradstab.network.work import Work, num_equations, work_of
 
@@ -89,7 +89,7 @@ def estimate_cost(
         num_bytes = max(num_bytes, _jacobian_bytes(subject, counts, wanted, limits))
     return Cost(
         seconds,
-        machine.memory_in_use() + _COMPILERS + num_bytes,
+        _memory.memory_in_use() + _COMPILERS + num_bytes,
         tuple(parts.seconds.items()),
     )
 

@@ -1,32 +1,42 @@
-"""A progress bar on standard error, or in a notebook."""
+"""How far an analysis has come."""
 
 import contextlib
-import importlib.util
 
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from gradstab._progress import progress
+
+
+class _Parts:
+    """The parts of the work: first how many there are, then which one is done."""
+
+    def __init__(self, update):
+        self._update = update
+
+    def begin(self, total, note, /):
+        """So many parts are to come; the note is shown until the first one is done."""
+        self._update(total=total, description=note)
+
+    def advance(self, name, /):
+        """One more part is done, and which one it was."""
+        self._update(advance=1, description=name)
 
 
 @contextlib.contextmanager
-def progress_bar(wanted, total, /, *, note=""):
-    """Yields ``advance(name)``: one more part is done, and which one it was.
+def progress_bar(wanted, /):
+    """Yields the bar, with the methods ``begin(total, note)`` and ``advance(name)``.
 
     Args:
         wanted: whether to show it, where somebody can see it.
-        total: how many parts there are.
-        note: what to say before the first one is done.
     """
-    console = Console(stderr=True)
-    # In a notebook rich draws with ipywidgets, and warns where it is missing.
-    widgets = importlib.util.find_spec("ipywidgets") is not None
-    seen = console.is_terminal or (console.is_jupyter and widgets)
-    with Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not (wanted and seen),
-    ) as bar:
-        task = bar.add_task(note, total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)
+    columns = Progress.get_default_columns()[:2]
+    columns = (*columns, MofNCompleteColumn(), TimeElapsedColumn())
+    with progress(
+        *columns, line=_line, wanted=wanted, description="finding layers", total=None
+    ) as update:
+        yield _Parts(update)
+
+
+def _line(task):
+    done = "" if task.total is None else f", {task.completed:g} of {task.total:g}"
+    return f"{task.description}{done}, {task.elapsed or 0:.0f} s"

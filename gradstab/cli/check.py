@@ -6,8 +6,8 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-from rich.console import Console
-
+from gradstab._checked import number, seed
+from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
 from gradstab.cli.targets import TargetError, load_function
 from gradstab.gradcheck import Verdict, check, views
 
@@ -25,26 +25,29 @@ _FORM = (
 
 def run(options, /) -> int:
     """Check all cases, print, write; returns the exit status."""
-    if options.json is not None and options.json.exists() and not options.overwrite:
-        raise FileExistsError(f"{options.json} exists; choose another or --overwrite")
-    console, results = Console(), {}
+    seed(options.seed, "--seed")
+    if options.rtol is not None:
+        number(options.rtol, "--rtol", above=0, below=1)
+    prepared(options.json, overwrite=options.overwrite)
+    to_stdout = options.json == STANDARD_OUTPUT
+    screen, results = console(quiet=options.quiet, stderr=to_stdout), {}
     try:
         cases = _cases(options)
     except TargetError:
         raise
     except _TROUBLE as error:
         print(f"gradstab: {options.target} {views.raised(error)}", file=sys.stderr)
-        _finish(results, options, console, trouble=error)
+        _finish(results, options, screen, trouble=error)
         return _RAISED
     try:
         for name, case in cases.items():
-            with console.status(f"{len(results) + 1} of {len(cases)}: {name}"):
+            with screen.status(f"{len(results) + 1} of {len(cases)}: {name}"):
                 results[name] = _result(case, options)
     except KeyboardInterrupt:
-        _finish(results, options, console)
+        _finish(results, options, screen)
         print(f"interrupted after {len(results)} of {len(cases)}", file=sys.stderr)
         return _INTERRUPTED
-    _finish(results, options, console)
+    _finish(results, options, screen)
     return _status(results.values(), options.strict)
 
 
@@ -99,27 +102,28 @@ def _status(results, strict) -> int:
     return _UNSEEN if strict and Verdict.INCONCLUSIVE in verdicts else 0
 
 
-def _finish(results, options, console, *, trouble=None):
-    """Prints what there is, and writes it."""
-    if results:
-        console.print(views.table(results))
-    for name, result in results.items():
-        if isinstance(result, BaseException):
-            _print_error(name, result, options, console)
-        elif result.verdict is not Verdict.PASS:
-            console.print(f"\n{name}: {result}", markup=False, soft_wrap=True)
-    if trouble is not None and options.verbose:
-        console.print(_traceback(trouble), markup=False, soft_wrap=True)
+def _finish(results, options, screen, *, trouble=None):
+    """Writes what there is, and prints it."""
     if options.json is not None:
         _write(results, options.json, trouble)
-        console.print(f"results: {options.json}", soft_wrap=True)
+    if results:
+        screen.print(views.table(results))
+    for name, result in results.items():
+        if isinstance(result, BaseException):
+            _print_error(name, result, options, screen)
+        elif result.verdict is not Verdict.PASS:
+            screen.print(f"\n{name}: {result}", markup=False, soft_wrap=True)
+    if trouble is not None and options.verbose:
+        screen.print(_traceback(trouble), markup=False, soft_wrap=True)
+    if options.json not in (None, STANDARD_OUTPUT):
+        screen.print(f"results: {options.json}", soft_wrap=True, markup=False)
 
 
-def _print_error(name, error, options, console):
+def _print_error(name, error, options, screen):
     text = f"\n{name}: ERROR: {views.raised(error)}"
     if options.verbose:
         text += f"\n{_traceback(error)}"
-    console.print(text, markup=False, soft_wrap=True, highlight=False)
+    screen.print(text, markup=False, soft_wrap=True, highlight=False)
 
 
 def _traceback(error) -> str:
@@ -127,13 +131,15 @@ def _traceback(error) -> str:
 
 
 def _write(results, path, trouble):
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = {name: _as_json(result) for name, result in results.items()}
     whole = {"schema": 1, "cases": written}
     if trouble is not None:
         whole["error"] = _as_json(trouble)
     text = json.dumps(whole, indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    if path == STANDARD_OUTPUT:
+        print(text)
+    else:
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def _as_json(result):

@@ -97,11 +97,83 @@ class RunOptions:
     overwrite: bool = False
     """Replace the results in the folder."""
     progress: bool = True
-    """Show a progress bar on a terminal."""
+    """Show a progress bar on a terminal; elsewhere a line every half minute."""
+    quiet: bool = False
+    """Print errors and warnings only."""
+    verbose: bool = False
+    """Print the whole traceback of an error."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Analyze(RunOptions, DataOptions, ModelOptions):
+class SubjectOptions:
+    """What is analysed, if not a new model of gradstab's own."""
+
+    output: str | None = None
+    """Which array of the target's result is differentiated: a path in it (0, logits,
+    0.loc), or module:function that takes the result; the only one by default."""
+    batched: bool = True
+    """Whether the target takes a batch; else one example."""
+    apply_kwargs: tuple[str, ...] | None = None
+    """Keyword arguments of the target, such as train=False rate=0.1; none by
+    default."""
+    checkpoint: pathlib.Path | None = None
+    """Folder of a training run: analyse its model, on its data."""
+    step: int | None = None
+    """Which checkpoint of the run; the last by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureOptions:
+    """What is measured, and how closely."""
+
+    batch_size: int = 64
+    """Examples that are sent through."""
+    mode: str = "train"
+    """train or eval: batch statistics of the batch, or the running ones; dropout."""
+    examples: int | None = None
+    """Examples whose Jacobians are decomposed; 16 by default, where affordable."""
+    layers: tuple[str, ...] | None = None
+    """Layers whose Jacobians are computed: names, or one regular expression that names
+    match as a whole; all by default."""
+    top_k: int | None = None
+    """How many singular values and exponents; all by default, where affordable."""
+    max_dense: int = 1024
+    """Jacobians whose smaller side is above this are known by products only."""
+    max_bytes: int = 2**28
+    """Bytes of Jacobians at work at a time."""
+    max_seconds: float = 600.0
+    """How long the analysis may take by its estimate; what is not asked for is chosen
+    accordingly."""
+    boundaries: tuple[str, ...] | None = None
+    """Regular expressions over parameter paths: where to cut layers; found by
+    default."""
+    ensemble: int | None = None
+    """Analyse so many initialisations together, for means and standard errors; one by
+    default."""
+    theory: bool = True
+    """Set mean-field theory beside the measurement."""
+    precision: str | None = None
+    """float64, or own for the model's own; float64 where possible by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What is written."""
+
+    json: pathlib.Path | None = None
+    """Write the report to this file instead of a results folder by default; - is
+    standard output."""
+    plot: pathlib.Path | None = None
+    """Draw the report to this file (.png, .svg, .pdf); not drawn by default."""
+    fail_on: tuple[str, ...] | None = None
+    """Verdicts for which the exit status is 1, such as exploding broken; none by
+    default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analyze(
+    RunOptions, ReportOptions, MeasureOptions, SubjectOptions, DataOptions, ModelOptions
+):
     """Say what the gradients of a network do, layer by layer.
 
     Without arguments: a 20-layer sigmoid network on real digits, as it is initialised.
@@ -109,44 +181,7 @@ class Analyze(RunOptions, DataOptions, ModelOptions):
 
     target: tyro.conf.Positional[str | None] = None
     """module:function that returns (apply, params, inputs[, loss]) or (model, inputs[,
-    loss]), to analyse that instead."""
-    output: str | None = None
-    """Which array of the target's result is differentiated: a path in it (0, logits,
-    0.loc), or module:function that takes the result."""
-    batched: bool = True
-    """Whether the target takes a batch; else one example."""
-    apply_kwargs: tuple[str, ...] | None = None
-    """Keyword arguments of the target, such as train=False rate=0.1."""
-    checkpoint: pathlib.Path | None = None
-    """Folder of a training run: analyse its model, on its data."""
-    step: int | None = None
-    """Which checkpoint of the run; the last by default."""
-    batch_size: int = 64
-    """Examples that are sent through."""
-    examples: int | None = None
-    """Examples whose Jacobians are decomposed; 16 by default, where affordable."""
-    layers: tuple[str, ...] | None = None
-    """Layers whose Jacobians are computed, by name; all by default."""
-    top_k: int | None = None
-    """How many singular values and exponents; all by default, where affordable."""
-    max_dense: int = 1024
-    """Jacobians whose smaller side is above this are known by products only."""
-    max_bytes: int = 2**28
-    """Bytes of Jacobians at work at a time."""
-    boundaries: tuple[str, ...] | None = None
-    """Regular expressions over parameter paths: where to cut layers."""
-    ensemble: int | None = None
-    """Analyse so many initialisations together: means and standard errors."""
-    theory: bool = True
-    """Set mean-field theory beside the measurement."""
-    mode: str = "train"
-    """train or eval: batch statistics of the batch, or the running ones; dropout."""
-    precision: str | None = None
-    """float64, or own for the model's own; float64 where possible by default."""
-    json: pathlib.Path | None = None
-    """Write the report to this file instead of a results folder."""
-    plot: pathlib.Path | None = None
-    """Draw the report to this file (.png, .svg, .pdf)."""
+    loss]), to analyse that instead of a model of gradstab's own by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,12 +256,30 @@ class Check:
     """Of the random directions."""
     verbose: bool = False
     """Print where in the code a case raised."""
+    quiet: bool = False
+    """Print errors only."""
     json: pathlib.Path | None = None
-    """Write the results to this file, with the traceback of each case that raised."""
+    """Write the results to this file, with the traceback of each case that raised; - is
+    standard output; not written by default."""
     overwrite: bool = False
     """Replace that file."""
     platform: str | None = None
     """cpu, gpu or tpu; what JAX finds by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Say what there is: versions, devices, memory, precision, data, caches.
+
+    What to send with a question. Exit status 1 if something that is needed is missing.
+    """
+
+    data_dir: pathlib.Path | None = None
+    """Folder of the MNIST files; GRADSTAB_DATA_DIR by default."""
+    platform: str | None = None
+    """cpu, gpu or tpu; what JAX finds by default."""
+    verbose: bool = False
+    """Print the whole traceback of an error."""
 
 
 def model_settings(options, /) -> dict:
@@ -234,6 +287,16 @@ def model_settings(options, /) -> dict:
     fields = dataclasses.fields(ModelOptions)
     values = {field.name: getattr(options, field.name) for field in fields[1:]}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def given(options, kinds, /) -> list[str]:
+    """The options of some groups that differ from their defaults, as they are typed."""
+    fields = [field for kind in kinds for field in dataclasses.fields(kind)]
+    return [
+        ("--no-" if field.default is True else "--") + field.name.replace("_", "-")
+        for field in fields
+        if getattr(options, field.name) != field.default
+    ]
 
 
 def as_json(options, /) -> dict:

@@ -1,11 +1,11 @@
-"""A progress bar of a long comparison, on standard error or in a notebook."""
+"""How far a long comparison has come."""
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
+
+from gradstab._progress import progress
 
 
 @contextlib.contextmanager
@@ -15,16 +15,10 @@ def share_done(*, wanted: bool) -> Iterator[Callable[[str, float], None]]:
     Args:
         wanted: whether to show it, where somebody can see it.
     """
-    console = Console(stderr=True)
-    # In a notebook rich draws with ipywidgets, and warns where it is missing.
-    widgets = importlib.util.find_spec("ipywidgets") is not None
-    seen = console.is_terminal or (console.is_jupyter and widgets)
-    with Progress(
-        *Progress.get_default_columns()[:3],
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (wanted and seen),
-    ) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda name, share: bar.update(task, completed=share, description=name)
+    columns = (*Progress.get_default_columns()[:3], TimeRemainingColumn())
+    with progress(*columns, line=_line, wanted=wanted, total=1.0) as update:
+        yield lambda name, share: update(completed=share, description=name)
+
+
+def _line(task):
+    return f"{task.description}, {task.completed:.0%}, {task.elapsed or 0:.0f} s"

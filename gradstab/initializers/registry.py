@@ -1,6 +1,7 @@
 """Initialisers by name, for the command line: ``he_normal``, ``mean_field:1.5``."""
 
 import functools
+import math
 
 from jax.nn.initializers import Initializer
 
@@ -29,6 +30,8 @@ _NUMBER_REQUIRED = {
     "mean_field": variance.mean_field,
     "normal": variance.normal,
 }
+
+_NOT_NEGATIVE = ("chrono_bias", "mean_field", "normal", "orthogonal")
 
 NAMES = {
     **dict.fromkeys(_ALONE, "takes no number"),
@@ -98,8 +101,14 @@ def _for_activation(name, activation):
 
 def _number(spec, text):
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         raise ValueError(
             f"the initialiser {spec!r} should read name:number; {text!r} is no number"
-        ) from None
+        )
+    name = spec.partition(":")[0]
+    if number < 0 and (name in _FAMILY or name in _NOT_NEGATIVE):
+        raise ValueError(f"{spec!r}: the {NAMES[name]}; that is not negative")
+    return number

@@ -1,5 +1,7 @@
 """Models from plain names and numbers: what a command line and a config file hold."""
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,6 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gradstab import _memory
+from gradstab._checked import number, truth, whole_number
+from gradstab._checked import seed as a_seed
+from gradstab._model_options import OPTIONS as OPTIONS
 from gradstab.initializers import named
 from gradstab.models.activations import activation
 from gradstab.models.lstm import LSTM
@@ -18,81 +24,17 @@ from gradstab.models.resnet import ResNet
 from gradstab.models.rnn import RNN
 from gradstab.models.transformer import Transformer
 
-_EVERY = {
-    "init": "lecun_normal",
-    "head_init": None,
-    "dropout": 0.0,
-    "dtype": None,
-    "param_dtype": "float32",
-}
-_LAYERED = {
-    "bias_init": "zeros",
-    "use_bias": True,
-    "norm": "none",
-    "norm_momentum": None,
-    "num_groups": None,
-    "slope": None,
-    "aux_heads": (),
-}
-_RECURRENT = {
-    "depth": 1,
-    "width": 64,
-    "recurrent_init": "orthogonal",
-    "sequence_output": False,
-}
+_count = functools.partial(whole_number, least=1)
 
-OPTIONS: dict[str, dict] = {
-    "mlp": {
-        **_EVERY,
-        **_LAYERED,
-        "depth": 20,
-        "width": 100,
-        "widths": None,
-        "activation": "sigmoid",
-        "norm_output": False,
-        "skip": False,
-    },
-    "resnet": {
-        **_EVERY,
-        **_LAYERED,
-        "depth": 20,
-        "width": 64,
-        "kernel_size": None,
-        "activation": "relu",
-        "init": "he_normal",
-        "norm": "batch",
-        "preactivation": True,
-        "residual_scale": 1.0,
-        "skip_init": False,
-        "last_init": None,
-    },
-    "lstm": {**_EVERY, **_RECURRENT, "forget_bias": None, "bias_init": None},
-    "rnn": {
-        **_EVERY,
-        **_RECURRENT,
-        "activation": "tanh",
-        "slope": None,
-        "bias_init": "zeros",
-    },
-    "transformer": {
-        **_EVERY,
-        **_LAYERED,
-        "depth": 6,
-        "width": 64,
-        "num_heads": 4,
-        "mlp_width": None,
-        "max_length": None,
-        "vocab_size": None,
-        "activation": "gelu",
-        "norm": "layer",
-        "prenorm": True,
-        "causal": False,
-        "sequence_output": False,
-        "residual_scale": 1.0,
-        "embed_init": None,
-    },
+_VALUES: dict[str, Any] = {
+    **dict.fromkeys(("depth", "width", "num_heads", "mlp_width"), _count),
+    **dict.fromkeys(("max_length", "vocab_size", "kernel_size", "num_groups"), _count),
+    "dropout": functools.partial(number, least=0, below=1),
+    "norm_momentum": functools.partial(number, least=0, most=1),
+    **dict.fromkeys(("slope", "residual_scale", "forget_bias"), number),
+    **dict.fromkeys(("use_bias", "norm_output", "skip", "preactivation"), truth),
+    **dict.fromkeys(("skip_init", "prenorm", "causal", "sequence_output"), truth),
 }
-"""The options of every kind of model with their defaults, for `build`."""
 
 
 def build(
@@ -120,7 +62,9 @@ def build(
     Raises:
         KeyError: for an unknown kind, activation, normalisation or initialiser.
         ValueError: for an option that the kind does not have or that another one makes
-            meaningless, and for an ``in_shape`` that does not fit.
+            meaningless, for a value that makes no sense, and for an ``in_shape`` that
+            does not fit.
+        MemoryError: if the parameters are larger than the memory at hand.
 
     >>> model = build("mlp", in_shape=(8, 8), num_outputs=10, depth=50, width=32)
     >>> model(jnp.zeros((5, 8, 8))).shape, model.blocks.dense.kernel.shape
@@ -145,12 +89,62 @@ def build(
         "rnn": _rnn,
         "transformer": _transformer,
     }[kind]
+    _check(chosen)
+    _expect_room(kind, chosen, in_shape, num_outputs)
     # Streams of their own: with or without dropout, one seed gives one initialisation.
     return make(tuple(in_shape), num_outputs, chosen, _streams(seed))
 
 
+def _check(chosen):
+    """Names the option whose value makes no sense, before anything is built."""
+    for name, check in _VALUES.items():
+        value = getattr(chosen, name, None)
+        if value is not None:
+            check(value, name)
+    for name, least in (("widths", 1), ("aux_heads", 0)):
+        for value in getattr(chosen, name, None) or ():
+            whole_number(value, name, least=least)
+
+
+def _expect_room(kind, chosen, in_shape, num_outputs):
+    """An error if the parameters alone do not fit into the memory at hand."""
+    least = _least_parameters(kind, chosen, in_shape, num_outputs)
+    size = least * jnp.dtype(chosen.param_dtype).itemsize
+    room = _memory.memory_at_hand()
+    if size > room:
+        raise MemoryError(
+            f"{kind} with {_sizes(chosen)} has at least {least:.3g} parameters, "
+            f"{size / 2**30:.3g} GiB; {room / 2**30:.3g} GiB of memory are at hand: "
+            "give a smaller width or depth"
+        )
+
+
+def _least_parameters(kind, chosen, in_shape, num_outputs):
+    """How many parameters a model has at least: those of its large matrices."""
+    if getattr(chosen, "widths", None):
+        widths = [math.prod(in_shape), *chosen.widths, num_outputs]
+        return sum(a * b for a, b in itertools.pairwise(widths))
+    width, depth = chosen.width, chosen.depth
+    if kind == "mlp":
+        return width * (math.prod(in_shape) + (depth - 1) * width + num_outputs)
+    if kind == "resnet":
+        window = (chosen.kernel_size or 1) ** 2
+        return width * (in_shape[-1] + depth * width * window + num_outputs)
+    if kind == "transformer":
+        blocks = depth * width * (4 * width + 2 * (chosen.mlp_width or 4 * width))
+        return blocks + width * (chosen.max_length or in_shape[0])
+    gates = 4 if kind == "lstm" else 1
+    layers = width * (in_shape[-1] + (2 * depth - 1) * width)
+    return gates * layers + width * num_outputs
+
+
+def _sizes(chosen):
+    names = ("widths",) if getattr(chosen, "widths", None) else ("depth", "width")
+    return " and ".join(f"{name} {getattr(chosen, name)}" for name in names)
+
+
 def _streams(seed):
-    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    key = seed if isinstance(seed, jax.Array) else jax.random.key(a_seed(seed))
     key_params, key_dropout = jax.random.split(key)
     return nnx.Rngs(params=key_params, dropout=key_dropout)
 

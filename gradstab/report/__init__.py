@@ -3,9 +3,10 @@
 from gradstab.report.ensembles import Ensemble, OverSeeds
 from gradstab.report.ranges import ranges, ranges_along_time
 from gradstab.report.report import GrowthPair, Report, load
-from gradstab.report.verdict import Expected, judge
+from gradstab.report.verdict import VERDICTS, Expected, judge
 
 __all__ = [
+    "VERDICTS",
     "Ensemble",
     "Expected",
     "GrowthPair",

@@ -1,23 +1,40 @@
 """The progress bar of a run."""
 
 import contextlib
+import math
 
 import jax
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
+)
+from rich.text import Text
+
+from gradstab._progress import progress
+
+
+class _StepsPerSecond(ProgressColumn):
+    def render(self, task):
+        return Text(f"{task.speed or 0:.3g} steps/s")
+
+
+_COLUMNS = (
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("loss {task.fields[loss]:.4g}"),
+    _StepsPerSecond(),
+    TimeRemainingColumn(),
 )
 
 
 @contextlib.contextmanager
 def progress_bar(show: bool, first_step: int, num_steps: int, /):
-    """A bar with loss, steps per second and the time left.
+    """A bar with loss, steps per second and the time left, on standard error.
 
-    Nothing is shown where the output is no terminal, or by processes other than the
-    first.
+    Processes other than the first show nothing.
 
     Args:
         show: whether to show it at all.
@@ -27,22 +44,12 @@ def progress_bar(show: bool, first_step: int, num_steps: int, /):
     Yields:
         ``advance(step, loss)``.
     """
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}"),
-        TextColumn("{task.fields[rate]:.3g} steps/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not show or jax.process_index() != 0) as bar:
-        if not bar.console.is_terminal:
-            bar.disable = True
-        task = bar.add_task(
-            "", total=num_steps, completed=first_step, loss=float("nan"), rate=0.0
-        )
+    wanted = show and jax.process_index() == 0
+    state = {"total": num_steps, "completed": first_step, "loss": math.nan}
+    with progress(*_COLUMNS, line=_line, wanted=wanted, **state) as update:
+        yield lambda step, loss: update(completed=step, loss=loss)
 
-        def advance(step, loss):
-            rate = bar.tasks[0].speed or 0.0
-            bar.update(task, completed=step, loss=loss, rate=rate)
 
-        yield advance
+def _line(task):
+    done = f"step {task.completed:g} of {task.total:g}"
+    return f"{done}, loss {task.fields['loss']:.4g}, {task.elapsed or 0:.0f} s"

@@ -199,9 +199,14 @@ def test_an_ensemble_of_models_is_made_by_vmap_over_keys():
         ("mlp", {"slope": 0.1}, ValueError, "slope is of leaky_relu; 'sigmoid' has"),
         ("mlp", {"num_groups": 2}, ValueError, "of norm='group'; norm is 'none'"),
         ("mlp", {"widths": (3,), "depth": 2}, ValueError, "not both"),
-        ("mlp", {"depth": 0}, ValueError, "widths is empty"),
-        ("mlp", {"width": 0}, ValueError, "width must be a positive integer, got 0"),
-        ("mlp", {"dropout": 1.0}, ValueError, r"in \[0, 1\); got 1.0"),
+        ("mlp", {"depth": 0}, ValueError, "depth must be a whole number from 1, got 0"),
+        ("mlp", {"width": 0}, ValueError, "width must be a whole number from 1, got 0"),
+        (
+            "mlp",
+            {"dropout": 1.0},
+            ValueError,
+            "dropout must be a number from 0 below 1, got 1.0",
+        ),
         (
             "mlp",
             {"aux_heads": (20,)},

@@ -1,0 +1,163 @@
+"""From the options, which are flat, to a parser whose help has groups and defaults."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import types
+import typing
+from typing import Annotated, Any
+
+import tyro
+
+from gradstab import _model_options
+from gradstab.cli.options import (
+    Analyze,
+    Check,
+    DataOptions,
+    Doctor,
+    MeasureOptions,
+    ModelOptions,
+    ReportOptions,
+    RunOptions,
+    SubjectOptions,
+    Train,
+)
+
+# In the order of the help.
+_GROUPS = {
+    ModelOptions: "model",
+    DataOptions: "data",
+    SubjectOptions: "subject",
+    MeasureOptions: "measure",
+    ReportOptions: "report",
+    RunOptions: "run",
+}
+_COMMANDS = {Analyze: "analyze", Check: "check", Train: "train", Doctor: "doctor"}
+
+_EXAMPLES = """Are gradients right, do they reach every layer, what to change?
+
+gradstab analyze
+
+gradstab analyze my_package.my_module:make --json report.json
+
+gradstab train --model resnet --steps 1000; gradstab train --resume results/train-1
+
+gradstab check my_package.ops:cases --strict
+
+Each command has a --help of its own; gradstab --version prints the version."""
+
+
+def parse(arguments, /):
+    """The options of one command; prints help or what is wrong, and exits."""
+    commands: Any = None
+    for kind, verb in _COMMANDS.items():
+        subcommand = tyro.conf.subcommand(verb, description=_paragraphs(kind))
+        command = Annotated[_grouped(kind), subcommand]
+        commands = command if commands is None else commands | command
+    chosen = tyro.cli(commands, prog="gradstab", description=_EXAMPLES, args=arguments)
+    return chosen.flat()
+
+
+def _grouped(kind):
+    """The class of a command with its groups as fields, for the parser."""
+    groups = [g for g in _GROUPS if issubclass(kind, g)]
+    inherited = {field.name for group in groups for field in dataclasses.fields(group)}
+    own = [f for f in dataclasses.fields(kind) if f.name not in inherited]
+    fields: list[Any] = [_field(kind, field) for field in own]
+    for group in groups:
+        made = dataclasses.make_dataclass(
+            group.__name__,
+            [_field(group, field) for field in dataclasses.fields(group)],
+            frozen=True,
+        )
+        made.__doc__ = group.__doc__
+        wanted = tyro.conf.OmitArgPrefixes[made]
+        fields.append((_GROUPS[group], wanted, dataclasses.field(default=made())))
+
+    def flat(options):
+        values = {field.name: getattr(options, field.name) for field in own}
+        for group in groups:
+            part = getattr(options, _GROUPS[group])
+            values |= {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+        return kind(**values)
+
+    made = dataclasses.make_dataclass(
+        kind.__name__, fields, frozen=True, namespace={"flat": flat}
+    )
+    made.__doc__ = _paragraphs(kind)
+    return made
+
+
+def _field(kind, field):
+    """A field of a dataclass for the parser: name, type with help, default."""
+    hint = typing.get_type_hints(kind, include_extras=True)[field.name]
+    help_ = tyro.conf.arg(
+        help=_texts(kind)[field.name],
+        help_behavior_hint=_default(kind, field),
+        metavar=_metavar(hint),
+    )
+    if field.default is dataclasses.MISSING:
+        return field.name, Annotated[hint, help_]
+    return field.name, Annotated[hint, help_], dataclasses.field(default=field.default)
+
+
+def _paragraphs(kind):
+    text = inspect.getdoc(kind) or ""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def _texts(kind):
+    """The strings below the fields of a class."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        node.target.id: " ".join(str(text.value.value).split())
+        for node, text in itertools.pairwise(tree.body)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+def _metavar(hint):
+    """What to write for an optional value; None leaves it to the parser."""
+    if typing.get_origin(hint) is Annotated:
+        return None
+    kinds = [k for k in typing.get_args(hint) if k is not type(None)]
+    if not isinstance(hint, types.UnionType) or len(kinds) != 1:
+        return None
+    of = {int: "INT", float: "FLOAT", str: "STR", bool: "{True,False}"}
+    if typing.get_origin(kinds[0]) is tuple:
+        return f"[{of[typing.get_args(kinds[0])[0]]} ...]"
+    return of.get(kinds[0], "PATH")
+
+
+def _default(kind, field):
+    """The default as the help shows it; of the models, it depends on their kind."""
+    if kind is ModelOptions and field.default is None:
+        return _of_models(field.name)
+    if field.default is None or field.default is dataclasses.MISSING:
+        return ""  # the text says what happens
+    return f"(default: {field.default})"
+
+
+def _of_models(name):
+    """Which models have an option, and its default in each.
+
+    >>> _of_models("depth")
+    '(default: mlp, resnet 20; lstm, rnn 1; transformer 6)'
+    """
+    values = {k: o[name] for k, o in _model_options.OPTIONS.items() if name in o}
+    kinds: dict[Any, list[str]] = {}
+    for kind, value in values.items():
+        kinds.setdefault(_said(value), []).append(kind)
+    if len(kinds) == 1:
+        every = len(values) == len(_model_options.OPTIONS)
+        of = "" if every else f"; of {', '.join(values)}"
+        return f"(default: {next(iter(kinds))}{of})"
+    parts = [f"{', '.join(names)} {value}" for value, names in kinds.items()]
+    return f"(default: {'; '.join(parts)})"
+
+
+def _said(value):
+    return "none" if value is None or value == () else str(value)
