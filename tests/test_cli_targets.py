@@ -49,9 +49,7 @@ MADE = {
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE.keys())
 @pytest.mark.parametrize("loss", [(), (_loss,)], ids=["no loss", "loss"])
 def test_what_is_made_is_sorted_into_model_inputs_and_loss(made, loss, monkeypatch):
-    monkeypatch.setattr(
-        "gradstab.cli.prepare.load_function", lambda _: lambda: made + loss
-    )
+    monkeypatch.setattr("gradstab.cli.prepare.call", lambda _: made + loss)
     arguments, found = load_target("module:make")
     assert len(arguments) == len(made)
     assert all(a is b for a, b in zip(arguments, made, strict=True))
@@ -60,7 +58,7 @@ def test_what_is_made_is_sorted_into_model_inputs_and_loss(made, loss, monkeypat
 
 @pytest.mark.parametrize("made", [(_apply, X), (_apply, X, _loss)])
 def test_a_function_without_its_parameters_is_named(made, monkeypatch):
-    monkeypatch.setattr("gradstab.cli.prepare.load_function", lambda _: lambda: made)
+    monkeypatch.setattr("gradstab.cli.prepare.call", lambda _: made)
     with pytest.raises(ValueError, match="a function without its parameters"):
         load_target("module:make")
 

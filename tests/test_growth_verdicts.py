@@ -82,7 +82,11 @@ def _residual(depth, *, last_norm, width=64):
     keys = jax.random.split(jax.random.key(0), 2 * depth + 1)
     weights = jax.vmap(lambda k: jax.random.normal(k, (width, width)))(keys)
     weights = weights / width**0.5
-    params = {"up": weights[:depth], "down": weights[depth:-1], "head": weights[-1]}
+    params = {
+        "up": weights[:depth],
+        "down": weights[depth:-1],
+        "head": weights[-1][:, :10],
+    }
 
     def apply(p, x):
         def block(x, w):
@@ -99,8 +103,11 @@ def _residual(depth, *, last_norm, width=64):
 def test_the_last_norm_of_a_pre_norm_network_does_not_hide_its_law(depth):
     reports = [_report(*_residual(depth, last_norm=n)) for n in (False, True)]
     for report in reports:
-        assert report.growth.forward.law == "power"
-        assert report.growth.forward.rate == pytest.approx(0.5, abs=0.15)
+        # Of 24 blocks a root of the depth is not told from exp of a root.
+        found = report.growth.forward.compatible
+        assert found == ("power",) or (depth < 48 and found == ("power", "exp-sqrt"))
+        if found == ("power",):
+            assert report.growth.forward.rate == pytest.approx(0.5, abs=0.15)
         assert report.verdict == "critical"
     with_norm = reports[1]
     assert any("normalisation" in note for note in with_norm.notes)

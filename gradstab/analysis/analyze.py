@@ -4,6 +4,7 @@ import dataclasses
 import platform
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab._checked import number, one_of, truth
+from gradstab._checked import seed as checked_seed
 from gradstab.analysis.beside import beside_ensemble
 from gradstab.analysis.budget import Asked, make_plan, say, too_large_for_float64
 from gradstab.analysis.ensemble import ensemble_signals, summarize
@@ -142,6 +145,14 @@ def analyze(
         >>> report.verdict, round(report.growth.forward.factor, 6)
         ('vanishing', 0.5)
     """
+    _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision)
+    for name, value in {
+        "batched": batched,
+        "ensemble": ensemble,
+        "theory": theory,
+        "progress": progress,
+    }.items():
+        truth(value, name)
     checked_limits(16 if examples is None else examples, top_k, max_dense, max_bytes)
     asked = Asked(
         examples, top_k, layers, precision, theory, max_dense, max_bytes, max_seconds
@@ -150,6 +161,23 @@ def analyze(
     given = {"apply_kwargs": apply_kwargs, "batched": batched}
     with progress_bar(progress) as bar:
         return _analyze(model, args, given, asked, bar, seed, ensemble, **options)
+
+
+def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision):
+    """Refuses at once what cannot be called, or measured with."""
+    for name, value, form in (
+        ("loss", loss, "loss(output) -> scalar"),
+        ("output", output, "output(result) -> the array that is differentiated"),
+    ):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function {form}, got {value!r}")
+    if apply_kwargs is not None and not isinstance(apply_kwargs, Mapping):
+        raise TypeError(f"apply_kwargs must be a dict, got {apply_kwargs!r}")
+    if not isinstance(boundaries, (str, Iterable, type(None))):
+        raise TypeError(f"boundaries must be regular expressions, got {boundaries!r}")
+    number(max_seconds, "max_seconds", above=0)
+    checked_seed(seed)
+    one_of(precision, "precision", ("float64", "own", None))
 
 
 def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Report:
@@ -181,7 +209,11 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     )
     limits, wanted, cost = plan.limits, plan.wanted, plan.cost
     along = time_for_examples(network)
-    said = (*narrowed, *filter(None, [along]), *plan.notes)
+    fewer = ""
+    if asked.examples is not None and limits.examples > network.num_examples:
+        fewer = f"examples={limits.examples}: the batch has {network.num_examples}"
+    limits = limits._replace(examples=min(limits.examples, network.num_examples))
+    said = (*narrowed, *filter(None, [along, fewer]), *plan.notes)
     say(said)
     bar.begin(len(wanted), str(cost))
     with arithmetic(subject.wide):

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from gradstab import _tree
+from gradstab._checked import whole_number
 
 # What a function of a key raises if it looks at the values of traced arrays.
 _NOT_TRACEABLE = (
@@ -63,8 +64,13 @@ def initializations(make, key, num, /):
         >>> variables["params"]["kernel"].shape
         (10, 3, 4)
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+    if not callable(make):
+        raise TypeError(f"make must be a function make(key) -> parameters: {make!r}")
+    whole_number(num, "num", least=1)
+    if not hasattr(key, "dtype"):
+        raise TypeError(
+            f"key must be a PRNG key, such as jax.random.key(0); got {key!r}"
+        )
     parts = []
 
     def arrays(key):

@@ -1,8 +1,10 @@
 """Which layers are looked at closely, and how closely."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from gradstab._checked import whole_number
 from gradstab.report.names import short_names
 
 
@@ -21,13 +23,11 @@ def checked_limits(examples, top_k, max_dense, max_bytes, /) -> Limits:
     Raises:
         ValueError: if one of them is below what makes sense.
     """
-    if examples < 1:
-        raise ValueError(f"examples must be at least 1, got {examples}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, or None for all: {top_k}")
-    if max_dense < 0:
-        raise ValueError(f"max_dense must not be negative, got {max_dense}")
-    if max_bytes < 2**20:
+    whole_number(examples, "examples", least=1)
+    if top_k is not None:
+        whole_number(top_k, "top_k", least=1)
+    whole_number(max_dense, "max_dense")
+    if whole_number(max_bytes, "max_bytes") < 2**20:
         raise ValueError(f"max_bytes must be at least 2**20, one MiB, got {max_bytes}")
     return Limits(examples, top_k, max_dense, max_bytes)
 
@@ -57,17 +57,29 @@ def select_layers(names, which, /) -> list[bool]:
         return [True] * len(names)
     listed = f"this network has: {', '.join(names)}"
     if isinstance(which, str):
+        try:
+            pattern = re.compile(which)
+        except re.error as error:
+            text = f"layers={which!r} is no regular expression: {error}; {listed}"
+            raise ValueError(text) from error
         found = [
-            any(re.fullmatch(which, spelling) is not None for spelling in spellings)
+            any(pattern.fullmatch(spelling) is not None for spelling in spellings)
             for spellings in zip(names, short_names(names), strict=True)
         ]
         if not any(found):
             raise ValueError(f"layers={which!r} matches no layer; {listed}")
         return found
+    if isinstance(which, (bytes, dict)) or not isinstance(which, Iterable):
+        raise ValueError(
+            "layers must be names and positions, a regular expression or None, got "
+            f"{which!r}"
+        )
     positions: dict = {i: i % len(names) for i in range(-len(names), len(names))}
     positions |= dict(zip(short_names(names), range(len(names)), strict=True))
     positions |= dict(zip(names, range(len(names)), strict=True))
     for item in which:
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise ValueError(f"layers must be names or positions, got {item!r}")
         if item not in positions:
             raise KeyError(f"there is no layer {item!r}; {listed}")
     chosen = {positions[item] for item in which}

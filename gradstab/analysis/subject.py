@@ -160,7 +160,17 @@ def _runs(target):
 
 
 def _look_at_loss(loss, shapes):
-    closed = jax.make_jaxpr(loss)(shapes)
+    try:
+        closed, made = jax.make_jaxpr(loss, return_shape=True)(shapes)
+    except TypeError as error:
+        raise TypeError(f"loss(output): {_first_line(error)}") from error
+    leaves = jax.tree.leaves(made)
+    if len(leaves) != 1 or leaves[0].shape != ():
+        shown = made if len(leaves) != 1 else f"shape {leaves[0].shape}"
+        raise ValueError(
+            f"loss(output) must return a scalar, got {shown}; take the mean or the sum "
+            "over the examples"
+        )
     if any(isinstance(value, Tracer) for _, value in _compat.constants(closed)):
         raise ValueError(
             "the output holds what the model computed outside of its arrays (as some "

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from gradstab._checked import number, seed
 from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
-from gradstab.cli.targets import TargetError, load_function
+from gradstab.cli.targets import TargetError, call
 from gradstab.gradcheck import Verdict, check, views
 
 # What the command returns, see `gradstab.cli.options.Check`; the first that applies.
@@ -67,7 +67,7 @@ def _result(case, options):
 
 def _cases(options) -> dict:
     """The cases that are wanted, by name."""
-    cases = load_function(options.target)()
+    cases = call(options.target)
     if not isinstance(cases, Mapping) or (
         cases and not any(map(_is_case, cases.values()))
     ):

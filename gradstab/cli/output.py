@@ -47,6 +47,9 @@ def prepared(path: pathlib.Path | None, /, *, overwrite: bool) -> pathlib.Path |
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or --overwrite")
+    made = next(folder for folder in path.absolute().parents if folder.exists())
+    if not made.is_dir():
+        raise NotADirectoryError(f"{path}: {made.name} is a file and no folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"{path.parent} cannot be written to; choose another")

@@ -7,8 +7,9 @@ from flax import nnx
 
 from gradstab import data as datasets
 from gradstab import models, training
+from gradstab._checked import one_of
 from gradstab.cli.options import model_settings
-from gradstab.cli.targets import load_function
+from gradstab.cli.targets import call
 from gradstab.network.adapters import takes_parameters
 
 
@@ -31,6 +32,10 @@ _LOSSES = {
     "sequence-classification": training.cross_entropy,
     "regression": training.mean_squared_error,
 }
+
+
+# Those that can give an output at every time step.
+_SEQUENCE_MODELS = ("lstm", "rnn", "transformer")
 
 
 def prepare(options, /, *, aux_weight=0.3) -> Task:
@@ -63,6 +68,7 @@ def build_model(options, data, seed, /) -> nnx.Module:
     """
     settings = model_settings(options)
     if data.task == "sequence-classification":
+        one_of(options.model, f"--data {options.data}: --model", _SEQUENCE_MODELS)
         settings.setdefault("sequence_output", True)
     return models.build(
         options.model,
@@ -104,7 +110,7 @@ def load_target(target, /) -> tuple:
         ValueError: if there is no such module or function, or it returns something
             else.
     """
-    made = load_function(target)()
+    made = call(target)
     if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
         raise ValueError(
             f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "

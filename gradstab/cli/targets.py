@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -25,14 +26,43 @@ def load_function(target: str, /) -> Callable:
     module, colon, function = target.partition(":")
     if not colon:
         raise TargetError(f"{target!r} is not of the form package.module:function")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise TargetError(f"{target!r} is not of the form package.module:function")
+    plain = module.removesuffix(".py")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if plain != module and _exists(plain):
+        raise TargetError(f"give {plain}:{function}, without .py")
     if not _exists(module):
         raise TargetError(f"there is no module {module!r} here or among the installed")
     found = importlib.import_module(module)
     if not hasattr(found, function):
         raise TargetError(f"module {module!r} has no {function!r}")
-    return getattr(found, function)
+    wanted = getattr(found, function)
+    if not callable(wanted):
+        kind = type(wanted).__name__
+        raise TargetError(f"{target} is of type {kind}, and no function to call")
+    return wanted
+
+
+def call(target: str, /) -> Any:
+    """What the function that ``package.module:function`` names returns.
+
+    Raises:
+        TargetError: see `load_function`; if it needs arguments, or leaves Python.
+    """
+    function = load_function(target)
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        text = f"{target} is called without arguments: {error}"
+        raise TargetError(text) from error
+    except ValueError:  # of some built-in functions nothing is known
+        pass
+    try:
+        return function()
+    except SystemExit as error:
+        raise TargetError(f"{target} called sys.exit({error.code!r})") from error
 
 
 def selector(text: str, /) -> Callable[[Any], Any]:
@@ -87,4 +117,10 @@ def _part(result, name):
 
 def _exists(module):
     parent = module.rpartition(".")[0]
-    return (not parent or _exists(parent)) and bool(importlib.util.find_spec(module))
+    try:
+        found = (
+            importlib.util.find_spec(module) if not parent or _exists(parent) else None
+        )
+    except ModuleNotFoundError:  # the parent is a module and no package
+        return False
+    return found is not None

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from gradstab._checked import number, truth, whole_number
+from gradstab._checked import seed as checked_seed
 from gradstab.gradcheck.conclusion import conclude
 from gradstab.gradcheck.curves import curves
 from gradstab.gradcheck.differences.probes import MAX_BYTES
@@ -171,6 +173,15 @@ def check(
     (<Verdict.PASS: 'PASS'>, True)
     """
     _validate(f, rtol, at, order, modes, precision, reference, expect, max_seconds)
+    checked_seed(seed)
+    whole_number(max_bytes, "max_bytes", least=1)
+    for name, value in {
+        "exhaustive": exhaustive,
+        "transformations": transformations,
+        "locate": locate,
+        "progress": progress,
+    }.items():
+        truth(value, name)
     with time_limit(max_seconds):
         task = problem(f, args, modes=modes, precision=precision)
         oracles = {REFERENCE: reference, EXPECTED: expect}
@@ -257,17 +268,19 @@ def _stories(
 
 
 def _validate(f, rtol, at, order, modes, precision, reference, expect, seconds):
-    for function in (f, reference, expect):
-        if function is not None and not callable(function):
+    for name, function in {"f": f, "reference": reference, "expect": expect}.items():
+        wanted = name == "f" or function is not None
+        if wanted and not callable(function):
             raise TypeError(
-                f"expected a function and its arguments, got {type(function).__name__}"
+                f"{name}: expected a function and its arguments, got a "
+                f"{type(function).__name__}"
             )
     if reference is not None and expect is not None:
         raise ValueError("f has either a reference or an expected derivative, not both")
-    if rtol is not None and not 0 < rtol < 1:
-        raise ValueError(f"rtol is a relative error between 0 and 1, got {rtol!r}")
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"max_seconds is a positive number or None, got {seconds!r}")
+    if rtol is not None:
+        number(rtol, "rtol", above=0, below=1)
+    if seconds is not None:
+        number(seconds, "max_seconds", above=0)
     unknown = [mode for mode in modes if mode not in MODES]
     if isinstance(modes, str) or unknown or not modes:
         raise ValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")

@@ -73,6 +73,10 @@ def named(spec: str, /, activation=None) -> Initializer:
     >>> named("he_normal") is named("he_normal")
     True
     """
+    if not isinstance(spec, str):
+        raise TypeError(
+            f"an initialiser's name is text such as he_normal, not {spec!r}"
+        )
     name, colon, text = spec.partition(":")
     if name not in NAMES:
         raise KeyError(
@@ -110,5 +114,5 @@ def _number(spec, text):
         )
     name = spec.partition(":")[0]
     if number < 0 and (name in _FAMILY or name in _NOT_NEGATIVE):
-        raise ValueError(f"{spec!r}: the {NAMES[name]}; that is not negative")
+        raise ValueError(f"{spec!r}: {text} is negative; expected {NAMES[name]}")
     return number

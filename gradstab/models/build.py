@@ -81,6 +81,9 @@ def build(
         )
     if "widths" in given and ("depth" in given or "width" in given):
         raise ValueError("give widths, or depth and width, but not both.")
+    for size in _sequence(in_shape, "in_shape"):
+        whole_number(size, "in_shape", least=1)
+    whole_number(num_outputs, "num_outputs", least=1)
     chosen: Any = SimpleNamespace(**{**OPTIONS[kind], **given})
     make = {
         "mlp": _mlp,
@@ -102,8 +105,26 @@ def _check(chosen):
         if value is not None:
             check(value, name)
     for name, least in (("widths", 1), ("aux_heads", 0)):
-        for value in getattr(chosen, name, None) or ():
+        for value in _sequence(getattr(chosen, name, None) or (), name):
             whole_number(value, name, least=least)
+    for name in ("dtype", "param_dtype"):
+        if getattr(chosen, name) is not None:
+            _floating(getattr(chosen, name), name)
+
+
+def _sequence(values, name):
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ValueError(f"{name} must be a sequence of whole numbers, got {values!r}")
+    return values
+
+
+def _floating(dtype, name):
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise ValueError(f"{name} must be a floating dtype, got {dtype!r}")
 
 
 def _expect_room(kind, chosen, in_shape, num_outputs):

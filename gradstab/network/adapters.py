@@ -3,7 +3,7 @@
 import functools
 import numbers
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from flax import nnx
 
 from gradstab import _tree
 from gradstab.network.raw_keys import with_typed_keys
-from gradstab.network.refusals import without_parameters
+from gradstab.network.refusals import not_numeric, without_parameters
 
 
 class Target(NamedTuple):
@@ -75,6 +75,8 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
         )
     if not target.inputs:
         raise TypeError("no inputs: analyze(model, x) or analyze(apply, params, x)")
+    if stranger := not_numeric(target.inputs, "inputs"):
+        raise TypeError(stranger)
     target = with_typed_keys(target)
     return target if batched else over_examples(target)
 
@@ -112,6 +114,11 @@ def _is_linen_pair(model):
 
 
 def _from_linen(module, variables, inputs, kwargs):
+    if not isinstance(variables, Mapping):
+        raise TypeError(
+            "a linen module needs its variables: give (module, module.init(key, x)), "
+            f"not a {type(variables).__name__}"
+        )
     if _are_params(module, variables, inputs, kwargs):
         variables = {"params": variables}
     state = {name: value for name, value in variables.items() if name != "params"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import jax
@@ -125,6 +126,12 @@ def _is_variable(node):
 
 
 def _differentiated(result, flat, output):
+    strangers = {type(leaf).__name__ for leaf in flat if not _is_numeric(leaf)}
+    if strangers:
+        raise TypeError(
+            f"the model returns a {' and a '.join(sorted(strangers))} among its "
+            "arrays: return arrays only, e.g. lambda params, x: apply(params, x)[0]"
+        )
     floating = [i for i, leaf in enumerate(flat) if _tree.is_floating(leaf)]
     if output is not None:
         chosen = output(result)
@@ -142,6 +149,10 @@ def _differentiated(result, flat, output):
             "say which one to differentiate, e.g. output=lambda result: result[0]"
         )
     return floating[0]
+
+
+def _is_numeric(leaf):
+    return hasattr(leaf, "dtype") or isinstance(leaf, numbers.Number)
 
 
 def _described(tree):

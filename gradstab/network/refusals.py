@@ -1,6 +1,7 @@
 """What to say of what cannot be analysed as it was given: the leaf, and the way."""
 
 import collections
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,19 @@ def without_parameters(model, /) -> str:
         "closes over become its first argument, and a module under jit or vmap is "
         "given itself, with batched=False if it takes one example"
     )
+
+
+def not_numeric(tree, name, /) -> str:
+    """Which leaf of a pytree is no array of numbers and no key; empty if all are."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    for path, leaf in flat:
+        kind = getattr(getattr(leaf, "dtype", None), "kind", None)
+        plain = kind is None and not isinstance(leaf, numbers.Number)
+        if plain or kind in tuple("OSUMm"):
+            what = type(leaf).__name__ if plain else f"an array of kind {kind!r}"
+            place = f"{name}{jax.tree_util.keystr(path)}"
+            return f"{place} is {what}: give arrays of numbers"
+    return ""
 
 
 def without_examples(inputs, /) -> str:

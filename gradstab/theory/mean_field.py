@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradstab._checked import number, whole_number
 from gradstab.records import record, static
 from gradstab.theory.depth_scales import CRITICAL, depth_scale
 from gradstab.theory.fixed_points import (
@@ -21,6 +22,9 @@ from gradstab.theory.fixed_points import (
     length_map_of_inputs,
 )
 from gradstab.theory.quadrature import expectations
+
+MOST_LAYERS = 10**6
+"""Of a recursion: it takes some ten microseconds per layer."""
 
 
 @record
@@ -79,7 +83,7 @@ class MeanField:
             q^l = \sigma_w^2 E\,\phi(\sqrt{q^{l-1}} z)^2 + \sigma_b^2
 
         Args:
-            depth: number of layers.
+            depth: number of layers, a million at most.
             q0: mean square of the entries of the input.
 
         Returns:
@@ -94,11 +98,8 @@ class MeanField:
             >>> mean_field(jax.nn.relu, sigma_w=2.0).lengths(3).round(6)
             array([ 4.,  8., 16.])
         """
-        if depth < 1 or not q0 >= 0:
-            raise ValueError(
-                f"depth is {depth} and q0 {q0}; there is at least one layer, and a "
-                "mean square is not negative."
-            )
+        whole_number(depth, "depth", least=1, most=MOST_LAYERS)
+        number(q0, "q0", least=0)
         averages = expectations(self.activation)
         lengths = [length_map_of_inputs(self.sigma_w, self.sigma_b, q0)]
         while len(lengths) < depth:
@@ -205,9 +206,13 @@ def mean_field(activation, /, sigma_w, sigma_b=0.0, *, q0=1.0) -> MeanField:
         >>> theory.phase, round(theory.chi, 5), round(theory.c_star, 5)
         ('chaotic', 1.3424, 0.16506)
     """
+    if not callable(activation):
+        raise TypeError(
+            "activation must be a function of an array, such as jax.numpy.tanh; got "
+            f"{activation!r}"
+        )
     for name, scale in (("sigma_w", sigma_w), ("sigma_b", sigma_b), ("q0", q0)):
-        if not 0 <= scale < np.inf:
-            raise ValueError(f"{name} is {scale}; it has to be finite and at least 0.")
+        number(scale, name, least=0)
     sigma_w, sigma_b = float(sigma_w), float(sigma_b)
     averages = expectations(activation)
     start = length_map_of_inputs(sigma_w, sigma_b, q0)
