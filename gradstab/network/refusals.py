@@ -43,7 +43,7 @@ def not_numeric(tree, name, /) -> str:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     for path, leaf in flat:
         kind = getattr(getattr(leaf, "dtype", None), "kind", None)
-        plain = kind is None and not isinstance(leaf, numbers.Number)
+        plain = not hasattr(leaf, "dtype") and not isinstance(leaf, numbers.Number)
         if plain or kind in tuple("OSUMm"):
             what = type(leaf).__name__ if plain else f"an array of kind {kind!r}"
             place = f"{name}{jax.tree_util.keystr(path)}"
