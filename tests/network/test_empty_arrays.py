@@ -137,6 +137,9 @@ def test_cosines_are_those_of_the_gradients_of_single_examples(model):
     for place, matrix in zip(network.layers, found, strict=True):
         own = [rows[name].reshape(4, -1) for name in place.params]
         own = np.concatenate([np.asarray(part) for part in own], axis=1)
+        if own.shape[1] == 0:  # there is no angle between vectors without entries
+            assert np.isnan(matrix).all()
+            continue
         own = own / np.linalg.norm(own, axis=1, keepdims=True)
         np.testing.assert_allclose(matrix, own @ own.T, atol=1e-4)
 
