@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
+import sys
 import types
 import typing
 from typing import Annotated, Any
@@ -59,6 +61,7 @@ def parse(arguments, /):
     return chosen.flat()
 
 
+@functools.cache
 def _grouped(kind):
     """The class of a command with its groups as fields, for the parser."""
     groups = [g for g in _GROUPS if issubclass(kind, g)]
@@ -107,16 +110,22 @@ def _paragraphs(kind):
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
+@functools.cache
 def _texts(kind):
     """The strings below the fields of a class."""
-    (tree,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(tree, ast.ClassDef)
+    tree = _classes(sys.modules[kind.__module__])[kind.__name__]
     return {
         node.target.id: " ".join(str(text.value.value).split())
         for node, text in itertools.pairwise(tree.body)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
     }
+
+
+@functools.cache
+def _classes(module):
+    body = ast.parse(inspect.getsource(module)).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
 
 
 def _metavar(hint):
