@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import rich.console
@@ -17,12 +17,42 @@ from gradstab.training import new_results_folder
 
 NO_DIFFERENCE = "defaults"
 
+# What the flags mean that many experiments have.
+_FLAGS = {
+    "seed": "Of all random numbers",
+    "seeds": "How many networks of each kind, each from a seed of its own",
+    "num_seeds": "How many networks of each kind, each from a seed of its own",
+    "networks": "How many networks of each kind",
+    "width": "Units of each layer",
+    "widths": "Units of each layer, one network for each",
+    "hidden": "Units of each hidden layer",
+    "depth": "Layers of each network",
+    "depths": "Layers of the networks, one kind for each",
+    "examples": "Examples that are sent through",
+    "batch": "Examples that are sent through together",
+    "batch_size": "Examples per training step",
+    "steps": "Training steps",
+    "epochs": "Passes over the training data",
+    "learning_rate": "Of the optimiser",
+    "data": "Name of the data set",
+    "data_dir": "Folder of the data; GRADSTAB_DATA_DIR by default",
+    "sigma_w": "Scale of the weights: N(0, sigma_w^2 / fan_in)",
+    "sigma_b": "Standard deviation of the biases",
+    "time_steps": "Length of the sequences",
+    "repeats": "How often each is timed",
+    "turns": "How often each is timed, in turn",
+    "quick": "Smaller networks, fewer of them",
+    "write": "Write the table into the README",
+    "only": "Names of what is run; all by default",
+}
+
 
 def experiment(config_class: type, run: Callable, claims: Callable, plot: Callable, /):
     """Read the flags, measure, compare with what was published, keep everything.
 
-    Written to ``results/NAME/<what differs from the defaults>/``: the config, the
-    arrays, the figure and the table of claims. The exit code is 1 if one did not hold.
+    Written to ``results/NAME/<what differs from the defaults>-1/``, or -2 and so on:
+    the config, the arrays, the figure and the table of claims. The exit code is 1 if
+    one did not hold.
 
     Args:
         config_class: the experiment's frozen ``Config``; each field is a flag.
@@ -30,12 +60,11 @@ def experiment(config_class: type, run: Callable, claims: Callable, plot: Callab
         claims: takes the config and the arrays, returns `_claims.Claim` records.
         plot: takes the config and the arrays, returns a matplotlib figure.
     """
-    config = tyro.cli(config_class)
+    config = read_flags(config_class)
     arrays = run(config)
     compared = claims(config, arrays)
     print(table(compared))
-    folder = pathlib.Path("results", _name(), differences(config))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_results_folder(f"results/{_name()}", differences(config))
     _write_config(folder, config)
     np.savez(folder / "arrays.npz", **arrays)
     plot(config, arrays).savefig(folder / "figure.png", dpi=150)
@@ -53,13 +82,35 @@ def print_table(config_class: type, run: Callable[[Any], str], /) -> None:
         config_class: a frozen ``Config``; each field is a flag.
         run: takes a config, returns a table as text.
     """
-    config = tyro.cli(config_class)
+    config = read_flags(config_class)
     text = run(config)
     print(text)
     folder = new_results_folder("results", _name())
     _write_config(folder, config)
     (folder / "table.md").write_text(text + "\n")
     print(f"results: {folder}")
+
+
+def read_flags(config_class: type, /):
+    """The config of the command line. Its help is what the experiment's file says.
+
+    Args:
+        config_class: a frozen ``Config``; each field is a flag.
+    """
+    fields = [
+        (field.name, Annotated[field.type, _help(field)], field)
+        for field in dataclasses.fields(config_class)
+    ]
+    typed = dataclasses.make_dataclass("Config", fields, frozen=True)
+    main = sys.modules["__main__"]
+    name = f"python -m {main.__spec__.name}" if main.__spec__ else None
+    given = tyro.cli(typed, prog=name, description=main.__doc__)
+    return config_class(**dataclasses.asdict(given))
+
+
+def _help(field):
+    text = _FLAGS.get(field.name, field.name.replace("_", " ").capitalize())
+    return tyro.conf.arg(help=f"{text}.")
 
 
 def progress(items: Iterable, what: str, /) -> Iterator:

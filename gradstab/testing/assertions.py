@@ -38,6 +38,7 @@ def assert_grads(
     >>> assert_grads(jnp.sin, jnp.arange(3.0)).verdict
     <Verdict.PASS: 'PASS'>
     """
+    __tracebackhide__ = True  # a test shows its own line, not ours
     validate(inconclusive)
     result = check(f, *args, rtol=rtol, **options)
     ledger.enter(result)
@@ -54,6 +55,7 @@ def validate(inconclusive: str, /) -> None:
 
 def settle(result: GradCheck, inconclusive: str, /, *, stacklevel: int) -> GradCheck:
     """Returns a check that passed; raises or warns otherwise."""
+    __tracebackhide__ = True
     if result.verdict is Verdict.PASS:
         return result
     if result.verdict is Verdict.INCONCLUSIVE and inconclusive == "warn":

@@ -78,6 +78,7 @@ def check_grads(
     >>> import jax.numpy as jnp
     >>> check_grads(jnp.sin, (jnp.arange(3.0),), order=1, rtol=1e-3)
     """
+    __tracebackhide__ = True  # a test shows its own line, not ours
     del eps
     validate(inconclusive)
     if order < 0:
@@ -133,6 +134,7 @@ def check_jvp(
     """
     rule = jax.custom_jvp(lambda *args: f(*args))
     rule.defjvp(lambda primals, tangents: f_jvp(tuple(primals), tuple(tangents)))
+    __tracebackhide__ = True
     _check_rule(rule, args, "fwd", atol, rtol, eps, err_msg, options)
 
 
@@ -173,10 +175,12 @@ def check_vjp(
         lambda *args: (f_vjp(*args)[0], args),
         lambda args, w: tuple(f_vjp(*args)[1](w)),
     )
+    __tracebackhide__ = True
     _check_rule(rule, args, "rev", atol, rtol, eps, err_msg, options)
 
 
 def _check_rule(rule, args, mode, atol, rtol, eps, err_msg, options):
+    __tracebackhide__ = True
     try:
         check_grads(rule, args, 1, (mode,), atol, rtol, eps, **options)
     except AssertionError as error:
