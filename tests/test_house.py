@@ -8,8 +8,8 @@ import gradstab
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("_rules",),
-    ("_compat",),
-    ("_tree", "_reads", "_memory", "_progress", "_model_options", "_checked"),
+    ("_compat", "_console"),
+    ("_tree", "_reads", "_drawing", "_memory", "_progress", "_model_options", "_checked"),
     ("records", "initializers", "clipping", "data"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),

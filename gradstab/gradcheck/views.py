@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import io
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,9 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from gradstab import _console
+from gradstab._console import text
 
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 _ERROR = "magenta"
@@ -24,12 +25,14 @@ _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 def show(result, console: Console | None = None, /) -> None:
     """Prints a `GradCheck` to a rich console: standard output by default."""
-    console = console or Console()
+    console = console or _console.terminal()
     colour = COLOURS[result.verdict.value]
     reason = f": {result.reason}" if result.reason else ""
-    console.print(Text.assemble((result.verdict.value, colour), reason))
+    line = text(f"{result.verdict.value}{reason}")
+    line.stylize(colour, 0, len(result.verdict.value))
+    console.print(line)
     for place in result.locations:
-        console.print(Text(str(place)))
+        console.print(text(str(place)))
     for made in (_findings(result), _identities(result)):
         if made.row_count:
             console.print(made)
@@ -41,16 +44,29 @@ def show(result, console: Console | None = None, /) -> None:
     if result.figures is not None:
         console.print(_figures(result.figures))
     for where, answer in result.moved:
-        console.print(Text(f"moved {where}: {answer}", style="dim"))
+        console.print(text(f"moved {where}: {answer}", style="dim"))
     for note in result.notes:
-        console.print(Text(f"note: {note}", style="dim"))
+        console.print(text(f"note: {note}", style="dim"))
 
 
 def html(result, /) -> str:
     """The same as HTML, for notebooks."""
-    console = Console(record=True, width=140, file=io.StringIO())
-    show(result, console)
-    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+    return _console.html(lambda console: show(result, console))
+
+
+def show_audit(audit, console: Console | None = None, /) -> None:
+    """Prints an `Audit` to a rich console: standard output by default."""
+    console = console or _console.terminal()
+    for line in str(audit).splitlines():
+        words = text(line)
+        for verdict, colour in COLOURS.items():
+            words.highlight_regex(rf"^ *{verdict}\b", style=colour)
+        console.print(words)
+
+
+def audit_html(audit, /) -> str:
+    """The same as HTML, for notebooks."""
+    return _console.html(lambda console: show_audit(audit, console))
 
 
 def table(results: Mapping[str, Any], /) -> Table:
@@ -62,11 +78,11 @@ def table(results: Mapping[str, Any], /) -> Table:
     made = _table("case", "verdict", "resolution", "asked for", "precision", "evals")
     for name, result in results.items():
         if isinstance(result, BaseException):
-            made.add_row(Text(name), Text("ERROR", style=_ERROR), *"----")
+            made.add_row(text(name), text("ERROR", style=_ERROR), *"----")
             continue
         made.add_row(
-            Text(name),
-            Text(result.verdict.value, style=COLOURS[result.verdict.value]),
+            text(name),
+            text(result.verdict.value, style=COLOURS[result.verdict.value]),
             f"{result.resolution:.1e}",
             f"{result.rtol:.1e}",
             result.precision,
@@ -78,8 +94,8 @@ def table(results: Mapping[str, Any], /) -> Table:
 def raised(error: BaseException, /) -> str:
     """An exception in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f": {lines[0]}" if lines else ""
-    return f"raised {type(error).__name__}{text}"
+    reason = f": {lines[0]}" if lines else ""
+    return f"raised {type(error).__name__}{reason}"
 
 
 def plot(result, /, *, axes=None):
@@ -147,13 +163,13 @@ def _findings(result):
     for g in result.findings:
         zero = " of f's size" if g.absolute else ""
         made.add_row(
-            Text(g.leaf),
+            text(g.leaf),
             g.mode,
             f"{g.error:.1e}",
             f"{g.bar:.1e}",
             f"{g.resolution:.1e}{zero}",
-            Text(g.oracle if g.point == "as given" else f"{g.oracle}, {g.point}"),
-            Text(g.state, style=_style(g.state)),
+            text(g.oracle if g.point == "as given" else f"{g.oracle}, {g.point}"),
+            text(g.state, style=_style(g.state)),
         )
     return made
 
@@ -170,11 +186,11 @@ def _identities(result):
     made = _table("law", "argument", "error", "rounding", "holds")
     for law in result.identities:
         made.add_row(
-            Text(law.name),
-            Text(law.leaf),
+            text(law.name),
+            text(law.leaf),
             f"{law.error:.1e}",
             f"{law.bar:.1e}",
-            Text("yes") if law.holds else Text(f"no: {law.detail}", style="bold red"),
+            text("yes") if law.holds else text(f"no: {law.detail}", style="bold red"),
         )
     return made
 

@@ -1,59 +1,65 @@
-"""The report as a figure."""
+"""The report as a figure: a panel for each question, any of them on axes of yours."""
 
 import numpy as np
 
+from gradstab import _drawing as drawing
+from gradstab.report import panels
 
-def plot(report, /):
-    """Signals, singular values and what is lost, against depth.
+KINDS = {
+    "signals": panels.signals,
+    "jacobians": panels.jacobians,
+    "exponents": panels.exponents,
+    "units": panels.units,
+    "time": panels.time,
+    "lyapunov": panels.lyapunov,
+}
+
+_HAS = {
+    "signals": lambda report: bool(report.layers),
+    "jacobians": lambda report: any(x.jacobian is not None for x in report.layers),
+    "exponents": lambda report: report.exponents is not None,
+    "units": lambda report: bool(report.layers),
+    "time": lambda report: bool(report.recurrences),
+    "lyapunov": lambda report: any(np.size(x.exponents) for x in report.recurrences),
+}
+
+
+def plot(report, /, *, kind=None, ax=None):
+    """Signals, singular values, exponents, units, and what happens along time.
 
     Args:
         report: the report.
+        kind: the panel to draw, one of `KINDS`; by default all that the report has
+            something for, or the signals if axes are given.
+        ax: matplotlib axes for one panel; by default a new figure.
 
     Returns:
-        A `matplotlib.figure.Figure` with three panels; save it with `savefig`.
+        The `matplotlib.figure.Figure`; save it with `savefig`.
+
+    Raises:
+        ValueError: if there is no such panel, or nothing to draw in it.
     """
-    from matplotlib.figure import Figure
-
-    depth = np.arange(1, len(report.layers) + 1)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    signals, spectra, lost = figure.subplots(1, 3)
-    _curve(signals, depth, report, "forward_rms", "forward rms")
-    gradients = [np.median(layer.gradient_norm) for layer in report.layers]
-    _log(signals, depth, gradients, "gradient norm")
-    _curve(signals, depth, report, "param_gradient_norm", "gradient of parameters")
-    signals.set(xlabel="layer", title=report.verdict)
-    signals.legend(fontsize="small")
-    _spectra(spectra, depth, report)
-    for name in ("saturated_fraction", "dead_fraction", "zero_fraction"):
-        values = [getattr(layer, name) for layer in report.layers]
-        lost.plot(depth, values, marker=".", label=name.replace("_", " "))
-    lost.set(xlabel="layer", ylim=(-0.02, 1.02))
-    lost.legend(fontsize="small")
-    return figure
-
-
-def _curve(axes, depth, report, field, label):
-    _log(axes, depth, [getattr(layer, field) for layer in report.layers], label)
+    kinds = [name for name, has in _HAS.items() if has(report)]
+    if ax is not None or kind is not None:
+        kind = kind or "signals"
+        if kind not in kinds:
+            raise ValueError(
+                f"kind is {kind!r}; this report has panels for: {', '.join(kinds)}"
+            )
+        ax = drawing.canvas(ax)
+        KINDS[kind](ax, report)
+        return ax.figure
+    title = f"{_number(report)}: {report.verdict}"
+    if not any(share.any() for share in panels.shares(report).values()):
+        kinds.remove("units")
+        title = f"{title}\n{panels.without(report)}"
+    axes = drawing.new_axes(len(kinds), size=(6.4, 4.2), columns=min(2, len(kinds)))
+    for name, panel in zip(kinds, axes, strict=True):
+        KINDS[name](panel, report)
+    axes[0].figure.suptitle(title)
+    return axes[0].figure
 
 
-def _log(axes, depth, values, label):
-    """A curve on a logarithmic axis, with gaps where there is no logarithm."""
-    values = np.asarray(values, float)
-    axes.semilogy(depth, np.where(values > 0, values, np.nan), marker=".", label=label)
-
-
-def _spectra(axes, depth, report):
-    rows = [
-        (x, layer.jacobian)
-        for x, layer in zip(depth, report.layers, strict=True)
-        if layer.jacobian is not None
-    ]
-    if rows:
-        x = [position for position, _ in rows]
-        values = [np.mean(jacobian.values, axis=0) for _, jacobian in rows]
-        _log(axes, x, [v[0] for v in values], "largest")
-        _log(axes, x, [np.median(v) for v in values], "median")
-        _log(axes, x, [v[-1] for v in values], "smallest")
-        axes.axhline(1.0, color="grey", linewidth=0.5)
-        axes.legend(fontsize="small")
-    axes.set(xlabel="layer", title="singular values of the layer Jacobians")
+def _number(report):
+    num = len(report.layers)
+    return f"{num} layers" if num != 1 else "one layer"

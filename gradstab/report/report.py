@@ -1,10 +1,13 @@
 """The report of an analysis."""
 
 import dataclasses
+import operator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradstab._console import printable
 from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
@@ -70,11 +73,39 @@ class Report:
         short = dict(zip(short_names(found), found, strict=True))
         name = name if name in found else short.get(name, name)
         if name not in found:
+            names = ", ".join(map(printable, found))
             raise KeyError(
-                f"no layer named {name!r}; this network has: {', '.join(found)}. "
+                f"no layer named {name!r}; this network has: {names}. "
                 "Layers are named by the path of the parameters they own."
             )
         return found[name]
+
+    def __getitem__(self, place) -> Layer:
+        """The layer of that name, or at that place from the input (-1: the last)."""
+        if isinstance(place, str):
+            return self.layer(place)
+        if not hasattr(place, "__index__"):
+            raise TypeError(
+                f"a report is asked for a layer by its name or number, and got "
+                f"{place!r}; report.layers[1:3] gives several"
+            )
+        num = len(self.layers)
+        if not -num <= operator.index(place) < num:
+            raise IndexError(f"no layer {place}; this network has {num}, from 0 on")
+        return self.layers[place]
+
+    def __len__(self) -> int:
+        """How many layers."""
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        """The layers, in depth order."""
+        return iter(self.layers)
+
+    def __contains__(self, name) -> bool:
+        """Whether a layer has that name."""
+        names = [layer.name for layer in self.layers]
+        return name in names or name in short_names(names)
 
     def show(self, console=None) -> None:
         """Print verdict and tables.
@@ -84,9 +115,22 @@ class Report:
         """
         table.show(self, console)
 
-    def plot(self):
-        """Draw signals and singular values against depth: a matplotlib figure."""
-        return plots.plot(self)
+    def plot(self, *, kind=None, ax=None):
+        """Draw signals, singular values, exponents and time against depth.
+
+        Args:
+            kind: the panel to draw: 'signals', 'jacobians', 'exponents', 'units',
+                'time' or 'lyapunov'; by default all that the report has something for,
+                or the signals if axes are given.
+            ax: matplotlib axes for one panel; by default a new figure.
+
+        Returns:
+            The matplotlib figure; save it with ``savefig``.
+
+        Raises:
+            ValueError: if there is no such panel, or nothing to draw in it.
+        """
+        return plots.plot(self, kind=kind, ax=ax)
 
     def save(self, path, /, *, overwrite=False) -> None:
         """Write everything as JSON; `gradstab.load` reads it back.
@@ -103,8 +147,10 @@ class Report:
         return table.html(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}: {len(self.layers)} layers", *self.reasons]
-        return "\n  ".join(lines)
+        num = len(self.layers)
+        number = f"{num} layers" if num != 1 else "one layer"
+        lines = [f"{self.verdict}: {number}", *self.reasons]
+        return "\n  ".join(map(printable, lines))
 
 
 def load(path, /) -> Report:

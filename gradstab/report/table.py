@@ -1,13 +1,13 @@
 """The report as tables in a terminal or a notebook."""
 
-import io
-
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
+from gradstab import _console
+from gradstab._console import text
+from gradstab.report.columns import beside_names
 from gradstab.report.names import shared_prefix
 
 COLOURS = {
@@ -39,67 +39,62 @@ _COLUMNS = (
 
 def show(report, console=None, /) -> None:
     """Print verdict and tables to a rich console (standard output by default)."""
-    console = console or Console()
-    # A narrow screen needs every character for the numbers.
-    console.print(_layers(report, padding=(0, 0, 0, int(console.width >= 80))))
-    for view in _views(report):
-        console.print()
+    console = console or _console.terminal()
+    for place, view in enumerate(_views(report, console.width)):
+        if place:
+            console.print()
         console.print(view)
     console.print()
     notes = {layer.note: layer.name for layer in reversed(report.layers) if layer.note}
     for note, name in notes.items():
-        console.print(Text(f"{name}: {note}", style="dim"))
+        console.print(text(f"{name}: {note}", style="dim"))
     for recurrence in report.recurrences:
         if recurrence.note:
             line = f"{recurrence.name}: {recurrence.note}"
-            console.print(Text(line, style="dim"))
+            console.print(text(line, style="dim"))
     for note in report.notes:
-        console.print(Text(note, style="dim"))
-    colour = COLOURS[report.verdict]
-    line = Text.assemble("verdict: ", (report.verdict, colour))
+        console.print(text(note, style="dim"))
+    line = text(f"verdict: {report.verdict}")
+    line.stylize(COLOURS.get(report.verdict, ""), len("verdict: "))
     console.print(line)
     for reason in report.reasons:
-        console.print(Text(f"  {reason}"))
+        console.print(text(f"  {reason}"))
 
 
-def _views(report):
-    """The tables that some reports have."""
+def html(report, /) -> str:
+    """The same as HTML, for notebooks."""
+    return _console.html(lambda console: show(report, console))
+
+
+def _views(report, width):
+    """The tables, of which some reports have more."""
+    yield from _layers(report, width)
     for recurrence in report.recurrences:
-        yield _recurrence(recurrence)
+        yield from _recurrence(recurrence, width)
         if _near(recurrence.ranges):
             yield _ranges(recurrence.ranges, "steps")
     if report.theory is not None:
-        yield _theory(report.theory, [layer.forward_rms for layer in report.layers])
+        rms = [layer.forward_rms for layer in report.layers]
+        yield from _theory(report.theory, rms, width)
     if report.exponents is not None:
         yield _exponents(report.exponents)
     if _near(report.ranges):
         yield _ranges(report.ranges, "layers")
 
 
-def html(report, /) -> str:
-    """The same as HTML, for notebooks."""
-    console = Console(record=True, width=140, file=io.StringIO())
-    show(report, console)
-    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
-
-
-def _layers(report, *, padding):
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=padding,
-        show_edge=False,
+def _layers(report, width):
+    prefix = shared_prefix([layer.name for layer in report.layers])
+    with_loss = not all(np.isnan(layer.param_gradient_norm) for layer in report.layers)
+    return beside_names(
+        ("layer", *_COLUMNS),
+        [
+            row and _layer_row(row, prefix, with_loss)
+            for row in _with_gap(report.layers)
+        ],
+        width,
         title=_title(report),
         caption="sv: singular values of the layer's Jacobian",
     )
-    table.add_column("layer", overflow="fold")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    prefix = shared_prefix([layer.name for layer in report.layers])
-    for row in _with_gap(report.layers):
-        table.add_row(
-            *(["..."] * (1 + len(_COLUMNS)) if row is None else _layer_row(row, prefix))
-        )
-    return table
 
 
 def _title(report):
@@ -111,46 +106,49 @@ def _title(report):
     return f"{number}{place}, {report.made.get('precision', '')}"
 
 
-def _layer_row(layer, prefix):
+def _layer_row(layer, prefix, with_loss):
     jacobian = layer.jacobian
+    gradient = float(np.median(layer.gradient_norm))
+    by_example = np.isfinite(gradient) or not np.isfinite(layer.gradient_rms)
+    of_loss = with_loss or np.isnan(layer.gradient_rms)
     return (
-        Text(layer.name.removeprefix(prefix) + (" *" if layer.coupled else "")),
+        layer.name.removeprefix(prefix) + (" *" if layer.coupled else ""),
         _number(layer.forward_rms),
         _percent(layer.saturated_fraction),
         _percent(layer.dead_fraction),
-        _number(np.median(layer.gradient_norm)),
-        _number(layer.param_gradient_norm),
+        _number(gradient if by_example else None),
+        _number(layer.param_gradient_norm if of_loss else None),
         _number(jacobian and jacobian.largest.mean),
         _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
     )
 
 
-def _recurrence(recurrence):
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        title=Text(f"{recurrence.name} along time, state of {recurrence.state_size}"),
-        caption=_lyapunov(recurrence),
-    )
-    table.add_column("step")
-    for column in ("state rms", "gradient", "largest sv", "rms sv"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _recurrence(recurrence, width):
     steps = len(recurrence.state_rms)
     spectra = dict(zip(recurrence.jacobian_steps, recurrence.jacobians, strict=True))
     known = sorted(spectra) or range(steps)
     shown = [
         known[int(i)] for i in np.unique(np.linspace(0, len(known) - 1, 11).round())
     ]
+    rows = []
     for step in shown:
         jacobian = spectra.get(step)
-        table.add_row(
-            str(step),
-            _number(recurrence.state_rms[step]),
-            _number(np.median(recurrence.gradient_norms[step])),
-            _number(jacobian and jacobian.largest.mean),
-            _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
+        rows.append(
+            (
+                str(step),
+                _number(recurrence.state_rms[step]),
+                _number(np.median(recurrence.gradient_norms[step])),
+                _number(jacobian and jacobian.largest.mean),
+                _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
+            )
         )
-    return table
+    return beside_names(
+        ("step", "state rms", "gradient", "largest sv", "rms sv"),
+        rows,
+        width,
+        title=f"{recurrence.name} along time, state of {recurrence.state_size}",
+        caption=_lyapunov(recurrence),
+    )
 
 
 def _lyapunov(recurrence):
@@ -171,35 +169,34 @@ def _lyapunov(recurrence):
     return f"Lyapunov exponents {numbers} per time step{without}"
 
 
-def _theory(theory, rms):
+def _theory(theory, rms, width):
     """Measurement, theory, and the standard errors between them."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
+    rows = []
+    for row in _with_gap(tuple(np.flatnonzero(np.isfinite(theory.gradient_factor)))):
+        if row is None:
+            rows.append(None)
+            continue
+        length = theory.forward_rms[row]
+        has_length = not np.isnan(length)
+        rows.append(
+            (
+                theory.names[row],
+                _number(rms[row]),
+                _number(length if has_length else None),
+                f"{theory.forward_z[row]:+.1f}" if has_length else "-",
+                _number(theory.measured_gradient_factor[row]),
+                _number(theory.gradient_factor[row]),
+                f"{theory.gradient_z[row]:+.1f}",
+            )
+        )
+    return beside_names(
+        ("layer", "rms", "theory", "z", "factor", "theory", "z"),
+        rows,
+        width,
         title="mean-field theory beside the measurement",
         caption="factor: by which a gradient's norm changes on its way back through "
         "the layer; z: measurement minus theory, in standard errors",
     )
-    table.add_column("layer", overflow="fold")
-    for column in ("rms", "theory", "z", "factor", "theory", "z"):
-        table.add_column(column, justify="right", no_wrap=True)
-    columns = (
-        rms,
-        theory.forward_rms,
-        theory.forward_z,
-        theory.measured_gradient_factor,
-        theory.gradient_factor,
-        theory.gradient_z,
-    )
-    known = np.flatnonzero(np.isfinite(theory.gradient_factor))
-    for row in _with_gap(tuple(known)):
-        if row is None:
-            table.add_row(*["..."] * 7)
-            continue
-        numbers = [_number(column[row]) for column in columns]
-        numbers[2], numbers[5] = (f"{columns[i][row]:+.1f}" for i in (2, 5))
-        table.add_row(Text(theory.names[row]), *numbers)
-    return table
 
 
 def _exponents(exponents):
@@ -208,7 +205,7 @@ def _exponents(exponents):
     shown = np.unique(np.linspace(0, len(mean) - 1, 5).round().astype(int))
     numbers = ", ".join(f"{place + 1}: {_number(mean[place])}" for place in shown)
     title = "growth exponents of the Jacobian from input to output, per layer"
-    return Text(f"{title} (by rank)\n  {numbers}")
+    return Group(text(f"{title} (by rank)"), text(f"  {numbers}"))
 
 
 def _near(ranges):
@@ -229,7 +226,7 @@ def _ranges(ranges, unit):
     for found in ranges:
         cells.setdefault(found.dtype, {})[found.direction] = _end(found, unit)
     for dtype, cell in cells.items():
-        table.add_row(dtype, Text(cell["forward"]), Text(cell["backward"]))
+        table.add_row(dtype, text(cell["forward"]), text(cell["backward"]))
     return table
 
 
@@ -250,7 +247,8 @@ def _with_gap(layers):
 
 
 def _number(value):
-    if value is None or np.isnan(value):
+    """A few digits; a dash for what was not computed, while NaN is a result."""
+    if value is None:
         return "-"
     if value == 0:
         return "0"
@@ -260,4 +258,5 @@ def _number(value):
 
 
 def _percent(value):
+    # A share is NaN where there is nothing to have a share of.
     return "-" if np.isnan(value) else f"{100 * value:.0f} %"

@@ -65,7 +65,7 @@ def test_a_check_shows_itself(results):
 
 def test_the_html_holds_the_same_words(results):
     text = views.html(results["wrong"])
-    assert text.startswith("<pre>")
+    assert text.startswith("<pre ")
     assert "FAIL" in text
     assert "differs" in text
 

@@ -99,7 +99,8 @@ def test_show_prints_to_standard_output(sample, capsys):
 
 def test_a_notebook_shows_the_table(sample):
     html = sample._repr_html_()
-    assert html.startswith("<pre>")
+    assert html.startswith("<pre ")
+    assert "monospace" in html
     assert "vanishing" in html
     assert "blocks.7" in html
 
@@ -118,22 +119,80 @@ def test_a_layer_is_found_by_name():
     assert found.layer("blocks.1").forward_rms == 3.0
 
 
-def test_the_figure_has_the_signals(sample):
-    from matplotlib.figure import Figure
-
-    figure = sample.plot()
-    assert isinstance(figure, Figure)
-    signals, spectra, lost = figure.axes
-    forward = signals.lines[0].get_ydata()
-    np.testing.assert_array_equal(forward, [x.forward_rms for x in sample.layers])
-    assert signals.get_yscale() == "log"
-    np.testing.assert_array_equal(spectra.lines[0].get_ydata(), np.full(19, 2.0))
-    assert len(lost.lines) == 3
-
-
 @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
 def test_signals_that_no_logarithm_has_are_drawn_all_the_same(value, tmp_path):
     found = report(network([value] * 3, [value] * 3))
     found.plot().savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert "verdict: broken" in _shown(found, 80)
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 50])
+def test_a_narrow_screen_has_every_number_beside_its_name(sample, width):
+    """In tables one below the other, none of which loses its names."""
+    text = _shown(sample, width)
+    assert max(map(len, text.splitlines())) <= width
+    rows = [line.split() for line in text.splitlines()]
+    rows = [row for row in rows if row[:1] == ["blocks.7"]]
+    numbers = [word for row in rows for word in row[1:]]
+    assert numbers == ["0.00391", "-", "50", "%", "256", "256", "2", "1.58"]
+    steps = [line.split() for line in text.splitlines()]
+    assert any(row[:1] == ["0"] and "1" in row for row in steps)
+
+
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "nan"), (math.inf, "inf")])
+def test_what_is_not_finite_is_printed_as_it_is(value, word):
+    """A dash says that a number was not computed, not that it broke."""
+    broken = layer("blocks.0", rms=value, gradient=value)
+    text = _shown(report([broken, layer("blocks.1")]), 80)
+    (row,) = [
+        line for line in text.splitlines() if line.lstrip().startswith("blocks.0 ")
+    ]
+    assert row.split()[1] == word
+    assert row.split()[-4:-2] == [word] * 2
+
+
+def test_a_dash_says_that_there_is_no_number():
+    layers = [
+        dataclasses.replace(layer(f"blocks.{i}"), param_gradient_norm=math.nan)
+        for i in range(3)
+    ]
+    layers[1] = dataclasses.replace(layers[1], gradient_norm=np.full(3, math.nan))
+    rows = [line.split() for line in _shown(report(layers), 80).splitlines()]
+    rows = [row[4:] for row in rows if row[:1] in (["blocks.0"], ["blocks.1"])]
+    assert rows == [["%", "1", "-", "2", "1.58"], ["%", "-", "-", "2", "1.58"]]
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\x9b1m\n"
+
+
+def test_no_control_character_of_a_name_or_a_note_is_printed(sample):
+    hostile = layer(f"blocks.{ESCAPES}0", note=f"because{ESCAPES}")
+    steps = np.ones(8)
+    found = report([hostile, layer("b")], [recurrence(steps, steps, f"c{ESCAPES}")])
+    found = dataclasses.replace(
+        found,
+        made=found.made | {"precision": f"[/bold]{ESCAPES}"},
+        notes=(f"note{ESCAPES}",),
+        reasons=(f"reason{ESCAPES}",),
+    )
+    for text in (_shown(found, 80), str(found), repr(found), found._repr_html_()):
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+    with pytest.raises(KeyError) as error:
+        found["x"]
+    assert error.value.args[0].isprintable()
+
+
+def test_a_report_has_its_layers_by_name_and_by_number():
+    found = report(network([1.0, 3.0, 5.0], [1.0, 1.0, 1.0]))
+    assert len(found) == 3
+    assert found["blocks.1"] is found[1] is found[-2] is found.layers[1]
+    assert list(found) == list(found.layers)
+    assert "blocks.2" in found
+    assert "blocks.3" not in found
+    with pytest.raises(KeyError, match=r"no layer named 'head'.*blocks\.0, blocks\.1"):
+        found["head"]
+    with pytest.raises(IndexError, match="no layer 3; this network has 3"):
+        found[3]
+    with pytest.raises(TypeError, match=r"report\.layers\[1:3\]"):
+        found[1:3]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import math
 
 import jax
@@ -119,6 +120,16 @@ class Audit:
                 lines.append(f"{meaning}: {', '.join(paths)}")
         return "\n".join(lines)
 
+    def show(self, console=None) -> None:
+        """Prints the same in colours to a rich console, by default the terminal."""
+        _views().show_audit(self, console)
+
+    def __repr__(self) -> str:
+        return f"<Audit {self}>"
+
+    def _repr_html_(self) -> str:
+        return _views().audit_html(self)
+
     def _counts(self) -> str:
         if not self.rules:
             count = sum(len(getattr(self, name)) for name in _MEANINGS)
@@ -130,6 +141,11 @@ class Audit:
         shown = [number for number in numbers if not number.startswith("0 ")]
         rules = f"{len(verdicts)} rule{'s' * (len(verdicts) > 1)}"
         return f"{rules}, of which {', '.join(shown)}"
+
+
+def _views():
+    # What draws tables takes longer to import than a result takes to print.
+    return importlib.import_module("gradstab.gradcheck.views")
 
 
 _MEANINGS = {

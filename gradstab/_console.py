@@ -1,0 +1,76 @@
+"""What people see of a record, in a terminal and in a notebook; not for users."""
+
+import io
+import unicodedata
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+# Each has a contrast of 3 and more, which large text needs (WCAG 2.2, 1.4.3), on a
+# white page and on one as dark as those of JupyterLab.
+_MIDTONES = (
+    (118, 118, 118),
+    (220, 50, 47),
+    (34, 145, 60),
+    (170, 120, 0),
+    (38, 122, 210),
+    (200, 60, 150),
+    (0, 140, 145),
+    (128, 128, 128),
+)
+# Dim text is halfway between its colour and the background: a grey stays as it is.
+_GREY = (118, 118, 118)
+_THEME = TerminalTheme(_GREY, _GREY, [*_MIDTONES])
+
+# JupyterLab's style sheet gives `pre` no font of its own.
+_FORMAT = (
+    "<pre style=\"font-family: Menlo, Consolas, 'DejaVu Sans Mono', monospace; "
+    'white-space: pre; overflow-x: auto; line-height: normal">{code}</pre>'
+)
+
+_WIDTH = 140
+
+_BREAKS = "\n\r\t\u2028\u2029"
+# Control characters, format (bidirectional ones), and what cannot be encoded.
+_HIDDEN = ("Cc", "Cf", "Cs")
+
+
+def terminal() -> Console:
+    """Standard output, as text in notebooks too.
+
+    Inside of a kernel rich would display every piece by itself, whatever its file is.
+    """
+    return Console(force_jupyter=False)
+
+
+def html(show: Callable[[Console], object], /) -> str:
+    """What a function prints to a console as HTML, for a white page and a dark one.
+
+    Args:
+        show: prints to the `rich.console.Console` that it is given.
+    """
+    console = Console(
+        record=True, width=_WIDTH, file=io.StringIO(), force_jupyter=False
+    )
+    show(console)
+    return console.export_html(theme=_THEME, inline_styles=True, code_format=_FORMAT)
+
+
+def text(words: str, style: str = "") -> Text:
+    """The words as they are, in one line: markup and escapes are only characters."""
+    return Text(printable(words), style=style)
+
+
+def printable(words: str, /) -> str:
+    r"""The words in one line, without what a terminal would obey instead of printing.
+
+    Names come from models and files of others: an escape in one could set the title of
+    a window, and one that writes from right to left could swap what is read.
+
+    >>> printable("a\x1b]0;title\x07b"), printable("two\nlines"), printable("h₁ é")
+    ('a]0;titleb', 'two lines', 'h₁ é')
+    """
+    line = "".join(" " if c in _BREAKS else c for c in str(words))
+    return "".join(c for c in line if unicodedata.category(c) not in _HIDDEN)
