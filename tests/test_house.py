@@ -1,7 +1,11 @@
 """A room imports only rooms on lower floors."""
 
 import ast
+import importlib
+import inspect
 import pathlib
+
+import pytest
 
 import gradstab
 
@@ -140,3 +144,40 @@ def test_files_inside_a_room_import_each_other_without_cycles():
 
     for name in graph:
         visit(name)
+
+
+PUBLIC = (
+    "analysis",
+    "calibration",
+    "clipping",
+    "data",
+    "gradcheck",
+    "initializers",
+    "models",
+    "plots",
+    "records",
+    "report",
+    "testing",
+    "theory",
+    "training",
+)
+
+
+@pytest.mark.parametrize("room", PUBLIC)
+def test_a_room_completes_to_what_is_for_users(room):
+    """No submodules, no `np`: what its ``__init__`` imports from it, all of that."""
+    module = importlib.import_module(f"gradstab.{room}")
+    source = pathlib.Path(module.__file__).read_text()
+    nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)]
+    nodes = [n for n in nodes if n.module.startswith(f"gradstab.{room}.")]
+    imported = {alias.asname or alias.name for n in nodes for alias in n.names}
+    assert set(dir(module)) == set(module.__all__) == imported
+    for name in dir(module):
+        assert not inspect.ismodule(getattr(module, name)), name
+
+
+def test_a_star_import_brings_the_public_names_of_a_room():
+    found = {}
+    exec("from gradstab.plots import *", found)
+    assert {"exponents", "heat_map", "phase_diagram", "spectra"} <= found.keys()
+    assert "np" not in found

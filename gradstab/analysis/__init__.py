@@ -4,3 +4,7 @@ from gradstab.analysis.analyze import analyze
 from gradstab.analysis.initialization import initializations
 
 __all__ = ["analyze", "initializations"]
+
+
+def __dir__():
+    return __all__

@@ -3,3 +3,7 @@
 from gradstab.calibration.lsuv import Calibration, lsuv
 
 __all__ = ["Calibration", "lsuv"]
+
+
+def __dir__():
+    return __all__

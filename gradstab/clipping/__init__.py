@@ -60,3 +60,7 @@ __all__ = [
     "skip_nonfinite",
     "weights_only",
 ]
+
+
+def __dir__():
+    return __all__

@@ -29,3 +29,7 @@ __all__ = [
     "audit",
     "check",
 ]
+
+
+def __dir__():
+    return __all__

@@ -70,3 +70,7 @@ __all__ = [
     "xavier_uniform",
     "zeros",
 ]
+
+
+def __dir__():
+    return __all__

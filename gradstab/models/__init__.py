@@ -1,21 +1,44 @@
 """Networks in Flax NNX, deep without compiling for long, to analyse and to train."""
 
-from gradstab.models.activations import ACTIVATIONS as ACTIVATIONS
-from gradstab.models.activations import activation as activation
-from gradstab.models.activations import leaky_relu as leaky_relu
-from gradstab.models.build import OPTIONS as OPTIONS
-from gradstab.models.build import build as build
-from gradstab.models.lstm import LSTM as LSTM
-from gradstab.models.lstm import LSTMState as LSTMState
-from gradstab.models.mlp import MLP as MLP
-from gradstab.models.normalization import NORMALIZATIONS as NORMALIZATIONS
-from gradstab.models.normalization import batch_norm as batch_norm
-from gradstab.models.normalization import group_norm as group_norm
-from gradstab.models.normalization import layer_norm as layer_norm
-from gradstab.models.normalization import normalization as normalization
-from gradstab.models.normalization import rms_norm as rms_norm
-from gradstab.models.resnet import ResNet as ResNet
-from gradstab.models.rnn import RNN as RNN
-from gradstab.models.stack import scan_blocks as scan_blocks
-from gradstab.models.stack import stack as stack
-from gradstab.models.transformer import Transformer as Transformer
+from gradstab.models.activations import ACTIVATIONS, activation, leaky_relu
+from gradstab.models.build import OPTIONS, build
+from gradstab.models.lstm import LSTM, LSTMState
+from gradstab.models.mlp import MLP
+from gradstab.models.normalization import (
+    NORMALIZATIONS,
+    batch_norm,
+    group_norm,
+    layer_norm,
+    normalization,
+    rms_norm,
+)
+from gradstab.models.resnet import ResNet
+from gradstab.models.rnn import RNN
+from gradstab.models.stack import scan_blocks, stack
+from gradstab.models.transformer import Transformer
+
+__all__ = [
+    "ACTIVATIONS",
+    "LSTM",
+    "MLP",
+    "NORMALIZATIONS",
+    "OPTIONS",
+    "RNN",
+    "LSTMState",
+    "ResNet",
+    "Transformer",
+    "activation",
+    "batch_norm",
+    "build",
+    "group_norm",
+    "layer_norm",
+    "leaky_relu",
+    "normalization",
+    "rms_norm",
+    "scan_blocks",
+    "stack",
+]
+
+
+def __dir__():
+    return __all__

@@ -22,3 +22,7 @@ __all__ = [
     "record",
     "static",
 ]
+
+
+def __dir__():
+    return __all__

@@ -17,3 +17,7 @@ __all__ = [
     "ranges",
     "ranges_along_time",
 ]
+
+
+def __dir__():
+    return __all__

@@ -19,6 +19,9 @@ _HOMES = {
 }
 
 
+__all__ = ["assert_grads", "check_grads", "check_jvp", "check_vjp"]
+
+
 def __getattr__(name):
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
@@ -26,4 +29,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(_HOMES)
+    return __all__

@@ -50,3 +50,7 @@ __all__ = [
     "singular_value_density",
     "singular_values",
 ]
+
+
+def __dir__():
+    return __all__
