@@ -1,12 +1,13 @@
 """What people see of a record, in a terminal and in a notebook; not for users."""
 
 import io
-import unicodedata
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
+
+from gradstab._printable import printable
 
 # Each has a contrast of 3 and more, which large text needs (WCAG 2.2, 1.4.3), on a
 # white page and on one as dark as those of JupyterLab.
@@ -31,10 +32,6 @@ _FORMAT = (
 )
 
 _WIDTH = 140
-
-_BREAKS = "\n\r\t\u2028\u2029"
-# Control characters, format (bidirectional ones), and what cannot be encoded.
-_HIDDEN = ("Cc", "Cf", "Cs")
 
 
 def terminal() -> Console:
@@ -61,16 +58,3 @@ def html(show: Callable[[Console], object], /) -> str:
 def text(words: str, style: str = "") -> Text:
     """The words as they are, in one line: markup and escapes are only characters."""
     return Text(printable(words), style=style)
-
-
-def printable(words: str, /) -> str:
-    r"""The words in one line, without what a terminal would obey instead of printing.
-
-    Names come from models and files of others: an escape in one could set the title of
-    a window, and one that writes from right to left could swap what is read.
-
-    >>> printable("a\x1b]0;title\x07b"), printable("two\nlines"), printable("h₁ é")
-    ('a]0;titleb', 'two lines', 'h₁ é')
-    """
-    line = "".join(" " if c in _BREAKS else c for c in str(words))
-    return "".join(c for c in line if unicodedata.category(c) not in _HIDDEN)

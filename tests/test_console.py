@@ -12,6 +12,7 @@ from rich.text import Text
 
 import gradstab as gs
 from gradstab import _console
+from gradstab._printable import printable
 
 
 @pytest.fixture
@@ -109,6 +110,6 @@ def test_words_without_a_style_have_the_colour_of_the_page():
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x202E, 0x200B])
 def test_no_control_character_is_printed(code):
-    shown = _console.printable(f"a{chr(code)}b")
+    shown = printable(f"a{chr(code)}b")
     assert shown in ("ab", "a b")
     assert shown.isprintable()

@@ -11,7 +11,7 @@ import gradstab
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
-    ("_rules",),
+    ("_rules", "_printable"),
     ("_compat", "_console"),
     ("_tree", "_reads", "_drawing", "_memory", "_progress", "_model_options", "_checked"),
     ("records", "initializers", "clipping", "data"),

@@ -58,6 +58,21 @@ class Dataset:
     baseline: float
     baseline_answer: str
 
+    def __repr__(self) -> str:
+        # In a tree that was mapped the arrays may be anything.
+        shapes = [getattr(getattr(self, name), "shape", None) for name in ARRAYS[::2]]
+        sizes = ", ".join(
+            f"{shape[0] if shape else '?'} {part}"
+            for shape, part in zip(
+                shapes, ("training", "validation", "test"), strict=True
+            )
+        )
+        example = "x".join(map(str, (shapes[0] or ())[1:])) or "scalar"
+        return (
+            f"<Dataset {self.name}: {self.task}, {self.num_outputs} outputs, "
+            f"{sizes} examples of {example}>"
+        )
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example."""

@@ -5,7 +5,8 @@ import math
 import numpy as np
 from scipy import special
 
-from gradstab.records._record import record, static
+from gradstab._printable import printable
+from gradstab.records._record import record, reduced, short, static
 from gradstab.records.spectrum import Estimate, Spectrum
 
 # Half of the central 95 % of a normal variable, in standard deviations.
@@ -168,6 +169,17 @@ class Recurrence:
     gradient_max: np.ndarray | None = None
     gradient_median: np.ndarray | None = None
     dtype: str = static(default="float64")
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{len(self.state_rms)} steps",
+            f"state of {self.state_size}",
+            f"gradient {self.backward.law} by {short(self.backward.change)}",
+        ]
+        if np.size(self.exponents):
+            largest = reduced(lambda x: x[..., 0].max(), self.exponents)
+            parts.append(f"largest Lyapunov exponent {largest}")
+        return f"<Recurrence {printable(self.name)}: {', '.join(parts)}>"
 
     @property
     def mean_exponents(self) -> Estimate:

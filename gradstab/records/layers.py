@@ -5,7 +5,8 @@ import math
 import jax
 import numpy as np
 
-from gradstab.records._record import record, static
+from gradstab._printable import printable
+from gradstab.records._record import record, reduced, short, static
 from gradstab.records.spectrum import Spectrum
 
 
@@ -157,3 +158,19 @@ class Layer:
     forward_median: float = math.nan
     gradient_max: float = math.nan
     gradient_median: float = math.nan
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{_shape(self.in_shape)} -> {_shape(self.out_shape)}",
+            f"{self.num_params} parameters",
+            f"forward rms {short(self.forward_rms)}",
+            f"gradient {reduced(np.median, self.gradient_norm)}",
+        ]
+        if self.jacobian is not None:
+            largest = reduced(lambda x: x[..., 0].mean(), self.jacobian.values)
+            parts.append(f"largest singular value {largest}")
+        return f"<Layer {printable(self.name)}: {', '.join(parts)}>"
+
+
+def _shape(shape):
+    return "integers" if shape is None else "x".join(map(str, shape)) or "scalar"

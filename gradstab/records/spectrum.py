@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradstab.records._record import record, static
+from gradstab.records._record import record, short, static
 
 
 @record
@@ -67,6 +67,13 @@ class Spectrum:
     coupled: bool = static(default=False)
     method: str = static(default="svd")
     relative_square: Estimate | None = None
+
+    def __repr__(self) -> str:
+        coupled = ", of all examples together" * self.coupled
+        return (
+            f"<Spectrum of {self.shape[0]} x {self.shape[1]} by {self.method}: "
+            f"(examples, values) {short(self.values)}{coupled}>"
+        )
 
     @property
     def largest(self) -> Estimate:

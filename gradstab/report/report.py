@@ -5,13 +5,17 @@ import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from gradstab._console import printable
+from gradstab._printable import printable
 from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
 from gradstab.report.names import short_names
+
+# Of more layers the ends are printed.
+_MOST_LINES = 10
 
 
 class GrowthPair(NamedTuple):
@@ -26,7 +30,25 @@ class GrowthPair(NamedTuple):
     backward: Growth
 
 
-@dataclasses.dataclass(frozen=True)
+class Layers(tuple):
+    """The layers of a report: a tuple that is printed in a few lines."""
+
+    def __repr__(self) -> str:
+        lines = list(map(repr, self))
+        if len(lines) > _MOST_LINES:
+            between = f"... {len(lines) - _MOST_LINES} more"
+            half = _MOST_LINES // 2
+            lines = [*lines[:half], between, *lines[-half:]]
+        return "\n ".join([f"({len(self)} layers:", *lines]) + ")"
+
+
+# JAX takes a subclass of a tuple for a leaf.
+jax.tree_util.register_pytree_node(
+    Layers, lambda layers: (tuple(layers), None), lambda _, layers: Layers(layers)
+)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Report:
     """What the gradients of a model do, and how that was found.
 
@@ -62,6 +84,9 @@ class Report:
     ranges: tuple[Range, ...] = ()
     ensemble: Ensemble | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", Layers(self.layers))
 
     def layer(self, name, /) -> Layer:
         """The layer of that name, with or without the modules that all of them share.

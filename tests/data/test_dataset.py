@@ -179,3 +179,13 @@ def test_a_stratified_order_is_random_within_a_class():
         members = order[labels[order] == label]
         assert (np.diff(members) < 0).any()
     assert (stratified_order(labels, seed=1) != order).any()
+
+
+def test_a_data_set_is_printed_in_a_line(data):
+    assert repr(data) == (
+        "<Dataset toy: classification, 6 outputs, 6 training, 2 validation, 2 test "
+        "examples of 12>"
+    )
+    assert "examples of 3x4x1>" in repr(data.images())
+    assert "? training" in repr(jax.tree.map(lambda _: None, data))
+    jax.jit(lambda tree: repr(tree) and tree)(data)

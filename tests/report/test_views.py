@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 
+import jax
 import numpy as np
 import pytest
 from report_samples import layer, network, recurrence, report
@@ -176,7 +177,14 @@ def test_no_control_character_of_a_name_or_a_note_is_printed(sample):
         notes=(f"note{ESCAPES}",),
         reasons=(f"reason{ESCAPES}",),
     )
-    for text in (_shown(found, 80), str(found), repr(found), found._repr_html_()):
+    for text in (
+        _shown(found, 80),
+        str(found),
+        repr(found),
+        found._repr_html_(),
+        repr(found.layers),
+        repr(found.recurrences),
+    ):
         assert not [c for c in text if not c.isprintable() and c != "\n"]
     with pytest.raises(KeyError) as error:
         found["x"]
@@ -196,3 +204,60 @@ def test_a_report_has_its_layers_by_name_and_by_number():
         found[3]
     with pytest.raises(TypeError, match=r"report\.layers\[1:3\]"):
         found[1:3]
+
+
+def test_what_a_cell_names_is_printed_in_a_few_lines(sample):
+    """Each was a page: all arrays, and for 101 layers 175,119 characters."""
+    deep = report(network(np.ones(300), np.ones(300)), sample.recurrences)
+    short = {
+        "layers": (deep.layers, 1200),
+        "layer": (deep.layers[3], 160),
+        "spectrum": (deep.layers[3].jacobian, 160),
+        "estimate": (deep.layers[3].jacobian.largest, 200),
+        "recurrence": (deep.recurrences[0], 160),
+        "recurrences": (deep.recurrences, 200),
+        "growth": (deep.growth, 500),
+    }
+    for name, (record, most) in short.items():
+        assert len(repr(record)) <= most, name
+    assert repr(deep.layers[3]) == (
+        "<Layer blocks.3: 2 -> 2, 4 parameters, forward rms 1, gradient 1, "
+        "largest singular value 2>"
+    )
+    lines = repr(deep.layers).splitlines()
+    assert lines[0] == "(300 layers:"
+    assert "blocks.0:" in lines[1]
+    assert "... 290 more" in repr(deep.layers)
+    assert "blocks.299:" in lines[-1]
+    assert "200 steps, state of 2" in repr(deep.recurrences[0])
+    assert "2 x 2 by gram: (examples, values) float64[1,2] 1 .. 2" in repr(
+        deep.layers[3].jacobian
+    )
+
+
+def test_the_layers_are_a_tuple_and_a_tree(sample):
+    assert isinstance(sample.layers, tuple)
+    assert sample.layers == tuple(sample.layers)
+    assert isinstance(sample.layers[1:3], tuple)
+    twice = jax.tree.map(lambda x: 2 * x, sample.layers)
+    assert twice[0].forward_rms == 2 * sample.layers[0].forward_rms
+
+
+def test_records_are_printed_inside_of_jit_and_of_any_dtype(sample):
+    printed = []
+    spectrum = sample.layers[0].jacobian
+
+    def look(tree):
+        printed.append(repr(tree))
+        return tree
+
+    jax.jit(look)((spectrum, sample.layers[0], sample.growth, sample.recurrences))
+    for change in (
+        lambda x: None,
+        lambda x: np.asarray(x, np.complex64),
+        lambda x: np.asarray(x, bool),
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), np.float32),
+    ):
+        for record in (spectrum.largest, sample.growth.forward):
+            printed.append(repr(jax.tree.map(change, record)))
+    assert max(map(len, printed)) < 2000

@@ -1,0 +1,20 @@
+"""Words of others, made fit for a terminal; not for users."""
+
+import unicodedata
+
+_BREAKS = "\n\r\t\u2028\u2029"
+# Control characters, format (bidirectional ones), and what cannot be encoded.
+_HIDDEN = ("Cc", "Cf", "Cs")
+
+
+def printable(words: str, /) -> str:
+    r"""The words in one line, without what a terminal would obey instead of printing.
+
+    Names come from models and files of others: an escape in one could set the title of
+    a window, and one that writes from right to left could swap what is read.
+
+    >>> printable("a\x1b]0;title\x07b"), printable("two\nlines"), printable("h₁ é")
+    ('a]0;titleb', 'two lines', 'h₁ é')
+    """
+    line = "".join(" " if c in _BREAKS else c for c in str(words))
+    return "".join(c for c in line if unicodedata.category(c) not in _HIDDEN)
