@@ -27,6 +27,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 NAMES = "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu"
@@ -209,18 +210,21 @@ def plot(config, arrays):
         "o",
         label="measured",
     )
+    left.set_title("what a layer does to a gradient", fontsize="medium")
     left.set(xlabel="activation", ylabel="ln of the gradient's factor per layer")
-    left.legend()
+    legend(left)
     for name in config.names:
         middle.plot(arrays[f"{name}_dead"], label=name)
+    middle.set_title("dead units while training", fontsize="medium")
     middle.set(xlabel="step", ylabel="share of dead units")
-    middle.legend()
+    legend(middle)
     relu = arrays["seconds"][:, [config.names.index("relu")]]
     alone, beside = np.median(arrays["seconds"] / relu, axis=2)
     right.bar(places - 0.2, alone, width=0.4, label="alone")
     right.bar(places + 0.2, beside, width=0.4, label="with matrix products")
+    right.set_title("cost", fontsize="medium")
     right.set(xlabel="activation", ylabel="time / that of relu")
-    right.legend()
+    legend(right)
     for axes in (left, right):
         axes.set_xticks(places, config.names, rotation=45)
     return figure

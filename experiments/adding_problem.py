@@ -19,6 +19,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 SOURCES = {
@@ -124,8 +125,9 @@ def plot(config, arrays):
         steps = (1 + np.arange(len(means))) * WINDOW
         axes.plot(steps, means, label=f"{cell}, T = {length}")
     axes.axhline(1 / 6, color="black", linestyle=":", label="always 1")
+    axes.set_title("the adding problem", fontsize="medium")
     axes.set(yscale="log", xlabel="step", ylabel="mean squared error")
-    axes.legend()
+    legend(axes)
     return figure
 
 

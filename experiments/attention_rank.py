@@ -35,6 +35,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 NAIT_SAADA = "Nait Saada et al. 2025"
@@ -146,8 +147,9 @@ def plot(config, arrays):
         axes.plot(np.arange(1, tokens + 1) / tokens, values, ".", label=f"T={tokens}")
     axes.axhline(limit(config.deviation)[0], color="black", ls=":", label="2 sigma")
     axes.set(yscale="log", ylim=(1e-2, None))
+    axes.set_title("attention matrices before training", fontsize="medium")
     axes.set(xlabel="share of directions", ylabel="singular value x sqrt(T)")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -25,6 +25,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 LEE = "Lee et al. 2015"
@@ -155,8 +156,12 @@ def plot(config, arrays):
     for name, style in (("plain", "k-"), ("auxiliary", "C1--"), ("identity", "C0-")):
         axes.plot(layers, arrays[f"{name}_main"], style, label=f"{name}, main loss")
     axes.plot(layers, arrays["auxiliary_all"], "C1-", label="auxiliary, all losses")
+    axes.set_title(
+        "gradients before training, with and without auxiliary losses",
+        fontsize="medium",
+    )
     axes.set(yscale="log", xlabel="layer", ylabel="gradient norm of the weights")
-    axes.legend()
+    legend(axes)
     return figure
 
 

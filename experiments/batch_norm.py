@@ -22,6 +22,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 YANG = "Yang et al. 2019, theorem 3.9"
@@ -167,8 +168,9 @@ def plot(config, arrays):
         norms = np.exp(np.mean(np.log(arrays[f"norms {name}"]), axis=0))
         norms = norms[: config.depth] / norms[config.depth - 1]
         axes.semilogy(np.arange(1, config.depth + 1), norms, label=name)
+    axes.set_title("gradients with and without batch normalisation", fontsize="medium")
     axes.set(xlabel="layer", ylabel="norm of the gradient, relative")
-    axes.legend(fontsize="small")
+    legend(axes)
     return figure
 
 

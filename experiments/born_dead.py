@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 from gradstab import initializers as init
 
@@ -108,8 +109,9 @@ def plot(config, arrays):
     axes.plot([0, 1], [0, 1], "k:", label="law of a point")
     axes.plot(law, arrays["point"], "o", label="dead at a point")
     axes.plot(law, arrays["interval"], "s", label="dead on [-1, 1]")
+    axes.set_title("ReLU networks that are born dead", fontsize="medium")
     axes.set(xlabel="1 - (1 - 2^-N)^L", ylabel="share of the networks", xlim=(0.5, 1))
-    axes.legend()
+    legend(axes)
     return figure
 
 

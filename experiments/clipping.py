@@ -30,6 +30,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 PASCANU, ZHANG = "Pascanu et al. 2013", "Zhang et al. 2020"
@@ -221,16 +222,28 @@ def plot(config, arrays):
     rates, starts = arrays["rates"], arrays["starts"]
     left.contourf(rates, starts, _diverged(arrays["x^4, unclipped"]).T, cmap="cividis")
     left.loglog(rates, (2 / rates) ** 0.5, "w--")
-    left.set(
-        xlabel="learning rate", ylabel="start", title="unclipped x^4 / 4 diverges above"
+    left.set_title(
+        "unclipped $x^4 / 4$: yellow diverges; dashed: $x_0^2 = 2 / lr$",
+        fontsize="medium",
     )
-    for name in WAYS:
-        middle.semilogy(arrays[f"loss, {name}"][0], label=name)
-        right.plot(arrays[f"cosine, {name}"][0], ".", label=name)
+    left.set(xlabel="learning rate lr", ylabel="start $x_0$")
+    for i, name in enumerate(WAYS):
+        losses, cosines = (arrays[f"{what}, {name}"][0] for what in ("loss", "cosine"))
+        finite = np.isfinite(losses)
+        steps = int(np.argmin(finite)) if not finite.all() else len(losses)
+        ended = f": not finite from step {steps} on" * (steps < len(losses))
+        style = {"color": f"C{i}", "label": name + ended}
+        middle.semilogy(losses[:steps], marker="x" if ended else "", **style)
+        if ended and not np.isfinite(cosines[steps:]).any():
+            cosines = cosines[:steps]
+        right.plot(cosines, ".", **style)
     middle.axhline(BASELINE, color="k", linestyle=":", label="always 1")
-    middle.set(xlabel="step", ylabel="squared error", ylim=(1e-3, 1e3))
+    middle.set_title("a recurrent network on the adding problem", fontsize="medium")
+    middle.set(xlabel="step", ylabel="squared error")
+    right.set_title("what clipping does to the gradient's direction", fontsize="medium")
     right.set(xlabel="step", ylabel="cosine of gradient and clipped gradient")
-    middle.legend()
+    legend(middle)
+    legend(right)
     return figure
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 # sigma_b^2, sigma_w^2, q*, c, xi_q. The second is the point of Xiao et al. (2018).
@@ -156,7 +157,7 @@ def plot(config, arrays):
     axes.text(0.25, 0.6, "ordered:\ngradients vanish", transform=axes.transAxes)
     axes.text(0.6, 0.15, "chaotic:\ngradients explode", transform=axes.transAxes)
     axes.set(xlabel=r"$\sigma_w^2$", ylabel=r"$\sigma_b^2$", title="tanh")
-    axes.legend(loc="upper left")
+    legend(axes)
     return figure
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 NG = "Ng, Deep Learning Specialization, course 2, week 1"
@@ -83,8 +84,9 @@ def plot(config, arrays):
     axes.plot(config.scales, rates, "o", label="measured, gradient")
     scales = np.linspace(min(config.scales), max(config.scales))
     axes.plot(scales, np.log10(scales), label="law: scale per matrix")
+    axes.set_title("products of scaled identities", fontsize="medium")
     axes.set(xlabel="scale of the identity", ylabel="decades per matrix")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -23,6 +23,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 ROBERTS = "Roberts, Yaida and Hanin 2022, section 5.3"
@@ -148,8 +149,9 @@ def plot(config, arrays):
         axes.loglog(layers, np.exp(np.mean(np.log(gains), axis=0)), label=name)
     layers = np.arange(3, config.depth)
     axes.loglog(layers, 0.7075 / layers, "k--", label="0.7075 / L")
+    axes.set_title("gradients under default initialisers", fontsize="medium")
     axes.set(xlabel="layers L", ylabel="squared gain of a gradient", ylim=(1e-30, 10))
-    axes.legend()
+    legend(axes)
     return figure
 
 

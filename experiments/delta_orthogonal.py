@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 from gradstab import initializers as init
 
@@ -118,8 +119,9 @@ def plot(config, arrays):
     axes = figure.subplots()
     for name in KERNELS:
         axes.plot(np.arange(len(arrays[name])), arrays[name], label=name)
+    axes.set_title("gradients in deep convolutional networks", fontsize="medium")
     axes.set(yscale="log", xlabel="layer", ylabel="gradient norm / that at the end")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 PENNINGTON = "Pennington et al. 2017, equation 22"
@@ -123,8 +124,9 @@ def plot(config, arrays):
         values = arrays[f"values {kind}"]
         share = np.arange(1, len(values) + 1) / len(values)
         axes.semilogy(share, np.maximum(values, 1e-6), label=kind)
+    axes.set_title("Jacobians from input to output", fontsize="medium")
     axes.set(xlabel="share of directions", ylabel="singular value")
-    axes.legend()
+    legend(axes)
     return figure
 
 

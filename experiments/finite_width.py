@@ -27,6 +27,7 @@ from scipy import stats
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 HANIN = "Hanin and Nica 2020; exact by symmetry"
@@ -210,7 +211,7 @@ def plot(config, arrays):
         axes.hist(law, bins, density=True, histtype="step", label="exact law")
         axes.axvline(-2.5 / width * config.depth, ls="--", c="k", label="limit's mean")
         axes.set(xlabel=r"$\ln\,|Ju|^2$", ylabel="density", title=f"width {width}")
-        axes.legend()
+        legend(axes)
     return figure
 
 

@@ -23,6 +23,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 TALLEC = "Tallec and Ollivier 2018"
@@ -170,9 +171,11 @@ def plot(config, arrays):
     left.plot(biases, _sigmoid(biases) ** config.time_steps, label="$\\sigma(b)^T$")
     left.plot(config.biases, arrays["kept"], "o", label="zero weights")
     left.plot(config.biases, np.exp(arrays["rms"]), "s", label="random weights")
+    left.set_title("what an LSTM cell keeps", fontsize="medium")
     left.set(yscale="log", xlabel="forget bias", ylabel="kept after all steps")
-    left.legend()
+    legend(left)
     right.hist(arrays["chrono"], bins=40)
+    right.set_title("chrono initialisation", fontsize="medium")
     right.set(xlabel="share of the cell kept, chrono biases", ylabel="units")
     return figure
 

@@ -31,6 +31,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 GLOROT = "Glorot and Bengio 2010, section 4.2"
@@ -176,13 +177,15 @@ def plot(config, arrays):
     for kind in KINDS:
         values = arrays[f"values {kind}"].mean(axis=0)
         left.plot(layers[1:], values, "o-", label=kind)
+    left.set_title("layer Jacobians", fontsize="medium")
     left.set(xlabel="layer", ylabel="mean singular value", ylim=(0, 1))
     for name in ("backward", "weights"):
         mean = arrays[name].mean(axis=0)
         right.semilogy(layers, mean / mean[-1], "o-", label=f"{name}, standard")
+    right.set_title("gradients on their way back", fontsize="medium")
     right.set(xlabel="layer", ylabel="variance of the gradient, relative")
-    left.legend()
-    right.legend()
+    legend(left)
+    legend(right)
     return figure
 
 

@@ -34,6 +34,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 NG, TAYLOR = "Ng, course 2, week 1", "Taylor's formula"
@@ -230,12 +231,14 @@ def plot(config, arrays):
         left.loglog(STEPS, _middle(arrays[name]), "o-", label=name)
     left.loglog(STEPS, STEPS**2 / 5, "k--", label="slope 2")
     left.loglog(STEPS, 1e-15 / STEPS, "k:", label="slope -1")
+    left.set_title("error of central differences", fontsize="medium")
     left.set(xlabel="step", ylabel="|a - g| / (|a| + |g|)", ylim=(1e-12, 2))
-    left.legend()
+    legend(left)
     ratios = [np.median(arrays[name]) for name in config.cases]
     right.barh(config.cases, ratios)
     for limit in (1e-7, 1e-5, 1e-3):
         right.axvline(limit, color="k", linestyle=":")
+    right.set_title("the textbook's ratio, case by case", fontsize="medium")
     right.set(xscale="log", xlabel="the ratio with step 1e-7; dotted: Ng's bands")
     return figure
 

@@ -27,6 +27,7 @@ import optax
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 BENGIO = "Bengio et al. 2007"
@@ -173,8 +174,9 @@ def plot(config, arrays):
         curves = arrays[f"loss, {name}"].T
         labels = [name, *[""] * (config.num_seeds - 1)]
         axes.semilogy(curves, color=f"C{i}", label=labels)
+    axes.set_title("fine-tuning, a curve for each seed", fontsize="medium")
     axes.set(xlabel="step of fine-tuning", ylabel="cross-entropy, nats")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -24,6 +24,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 HE = "He et al. 2015, figure 3"
@@ -105,8 +106,9 @@ def plot(config, arrays):
         label = f"{name}, {config.depths[i]} layers"
         axes.plot(arrays[f"{name}, steps"][i], style, color=f"C{i}", label=label)
     axes.axhline(math.log(10), color="k", linestyle=":", label="ln 10")
+    axes.set_title("training deep ReLU networks", fontsize="medium")
     axes.set(xlabel="step", ylabel="cross-entropy, nats")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 NG = "Ng, Deep Learning Specialization, course 2, week 1"
@@ -169,8 +170,11 @@ def plot(config, arrays):
         axes.bar(places + 0.2 * (i - 1.5), factors, width=0.2, label=name)
     axes.axhline(1, ls="--", c="k")
     axes.set_xticks(places, config.activations)
+    axes.set_title(
+        "initialisers and activations; dashed: norms are kept", fontsize="medium"
+    )
     axes.set(xlabel="activation", ylabel="factor of gradient norms per layer")
-    axes.legend(fontsize="small")
+    legend(axes)
     return figure
 
 

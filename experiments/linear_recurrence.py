@@ -30,6 +30,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 ORVIETO = "Orvieto et al. 2023"
@@ -154,13 +155,15 @@ def plot(config, arrays):
     left.boxplot(arrays["squares"].T, tick_labels=names)
     places = np.arange(1, len(names) + 1)
     left.plot(places, [_theory(config, ring)[0] for ring in config.rings], "_", ms=30)
+    left.set_title("states; dashes: theory", fontsize="medium")
     left.set(yscale="log", xlabel="ring of |lambda|", ylabel="E|h|^2 of a network")
     for name, *pair in zip(
         names, arrays["eigenvalues"], arrays["exponents"], strict=True
     ):
         right.plot(*pair, "o", label=name)
+    right.set_title("exponents and eigenvalues", fontsize="medium")
     right.set(xlabel="ln|lambda|", ylabel="Lyapunov exponent per step")
-    right.legend()
+    legend(right)
     return figure
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 SCHOENHOLZ = "Schoenholz et al. 2017, equation 14"
@@ -164,8 +165,9 @@ def plot(config, arrays):
         axes.plot(arrays["predicted"][rows], means, "o", label=name)
     ends = np.array([np.min(arrays["predicted"]), np.max(arrays["predicted"])])
     axes.plot(ends, ends, "k--", label="theory")
+    axes.set_title("rates of gradients", fontsize="medium")
     axes.set(xlabel="rate of theory, per layer", ylabel="rate measured, per layer")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 GERON = "Geron, notebook 11"
@@ -152,8 +153,9 @@ def plot(config, arrays):
         )
         published = PUBLISHED.get(name, {})
         axes.plot(list(published), list(published.values()), "o", color=f"C{i}")
+    axes.set_title("recipes for MNIST, a curve for each seed", fontsize="medium")
     axes.set(xlabel="epoch", ylabel="validation accuracy (dots: published)")
-    axes.legend()
+    legend(axes)
     return figure
 
 

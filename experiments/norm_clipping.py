@@ -20,6 +20,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 PASCANU = "Pascanu et al. 2013"
@@ -153,12 +154,14 @@ def plot(config, arrays):
         logs = arrays["tanh"][i].max(axis=0) / np.log(10)
         left.plot(steps, logs, color=f"C{i}", label=f"g = {gain:g}")
         left.plot(steps, steps * np.log10(gain), ":", color=f"C{i}")
+    left.set_title("tanh networks along time", fontsize="medium")
     left.set(xlabel="steps", ylabel="log10 of the largest norm (dotted: bound)")
-    left.legend()
+    legend(left)
     right.plot(arrays["before"], arrays["chosen_cosine"], label=f"by {config.by}")
     right.plot(arrays["before"], arrays["by_value_cosine"], "--", label="by value")
+    right.set_title("what clipping does to a direction", fontsize="medium")
     right.set(xscale="log", xlabel="gradient norm", ylabel="cosine with itself before")
-    right.legend()
+    legend(right)
     return figure
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 OONO = "Oono and Suzuki 2020"
@@ -104,8 +105,9 @@ def plot(config, arrays):
         (".", "measured", arrays["exponents"]),
     ):
         axes.plot(np.where(np.isfinite(values), values, np.nan), style, label=name)
+    axes.set_title("averaging over a ring", fontsize="medium")
     axes.set(xlabel="direction", ylabel="growth exponent per layer")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 XIONG = "Xiong et al. 2020, theorem 1"
@@ -127,9 +128,10 @@ def plot(config, arrays):
         axes.plot(depths, arrays[name].mean(axis=1), marker, label=f"{name.title()}-LN")
     law = arrays["pre"][0].mean() * ((1 + depths / 2) / (1 + depths[0] / 2)) ** -0.5
     axes.plot(depths, law, label="$(1 + L/2)^{-1/2}$")
+    axes.set_title("transformers before training", fontsize="medium")
     axes.set(xlabel="blocks", ylabel="gradient norm of the last block's weights")
     axes.set(xscale="log", yscale="log")
-    axes.legend()
+    legend(axes)
     return figure
 
 

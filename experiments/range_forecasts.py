@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 from gradstab.network.extremes import largest, typical
 from gradstab.report import GrowthPair, ranges
@@ -228,8 +229,11 @@ def plot(config, arrays):
         chosen = arrays["overflow"] == end
         axes.plot(arrays["actual"][chosen], arrays["forecast"][chosen], ".", label=name)
     limits = {"xlim": (1, config.depth), "ylim": (1, 2 * config.depth)}
+    axes.set_title(
+        "where a signal leaves a dtype; dotted: as forecast", fontsize="medium"
+    )
     axes.set(xscale="log", yscale="log", xlabel="actual", ylabel="forecast", **limits)
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -25,6 +25,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 YANG = "Yang and Schoenholz 2017"
@@ -204,10 +205,12 @@ def plot(config, arrays):
     left.plot(blocks, arrays["tanh"], label=f"width {config.tanh_width}")
     left.plot(blocks[1:], np.cumsum(np.log(gains)), "--", label="infinite width")
     left.plot(blocks, TANH_RATE * np.sqrt(blocks), ":", label=r"$1.064 \sqrt{L}$")
+    left.set_title("residual tanh networks", fontsize="medium")
     left.set(xlabel="blocks x + tanh(Wx)", ylabel=r"$\ln E\|J\|^2$")
-    left.legend()
+    legend(left)
     names = ["full", "scaled", "plain"]
     right.boxplot([arrays[name] for name in names], tick_labels=names, whis=(2.5, 97.5))
+    right.set_title("residual relu networks", fontsize="medium")
     right.set(yscale="log", xlabel="relu blocks", ylabel=r"$\|J u\|^2$ per network")
     return figure
 

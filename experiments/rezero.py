@@ -71,6 +71,9 @@ def plot(config, arrays):
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(arrays["exponents"].T, ".")
+    axes.set_title(
+        "ReZero before training, a colour for each example", fontsize="medium"
+    )
     axes.set(xlabel="direction", ylabel="growth exponent per block")
     return figure
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment
 
 SAXE = "Saxe et al. 2014, equation 7"
@@ -115,8 +116,9 @@ def plot(config, arrays):
     ):
         axes.plot(time, mode, color=f"C{i}", label=f"s = {s:g}")
         axes.plot(time, law(config, s), ":", color="black")
+    axes.set_title("modes of a linear network while it learns", fontsize="medium")
     axes.set(xlabel="steps x learning rate", ylabel="strength (dotted: the law)")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -23,6 +23,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 LE = "Le et al. 2015, section 4.2, shortened"
@@ -132,8 +133,9 @@ def plot(config, arrays):
                 steps = np.linspace(0, config.num_steps, len(accuracies) + 1)[1:]
                 label = f"{cell}, {order}"
                 axes.plot(steps, accuracies, f"C{i}{style}", label=label)
+    axes.set_title("images read piece by piece", fontsize="medium")
     axes.set(xlabel="step", ylabel="validation accuracy")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 BALDUZZI = "Balduzzi et al. 2017"
@@ -155,8 +156,9 @@ def plot(config, arrays):
     k = 1 + np.arange(config.plain_layers)
     axes.plot(k, of_plain_network(config.plain_layers), "C1:", label="correlation map")
     axes.plot(k[: config.layers], 0.5 ** k[: config.layers], "C0:", label="$2^{-k}$")
+    axes.set_title("how alike gradients of neighbours are", fontsize="medium")
     axes.set(yscale="log", xlabel="layers below the top", ylabel="cosine of gradients")
-    axes.legend()
+    legend(axes)
     return figure
 
 

@@ -163,8 +163,10 @@ def plot(config, arrays):
     left, right = figure.subplots(1, 2)
     left.plot(arrays["z"], arrays["slopes"])
     left.axhline(0.25, ls="--", c="k")
+    left.set_title("slope; dashed: its bound", fontsize="medium")
     left.set(xlabel="pre-activation z", ylabel="slope of the sigmoid")
     right.plot(arrays["w"], arrays["windows"])
+    right.set_title("where the slope is at least one", fontsize="medium")
     right.set(xlabel="weight |w|", ylabel="width of the window of inputs")
     return figure
 

@@ -30,6 +30,7 @@ import optax
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 NIELSEN = "Nielsen, chapter 5"
@@ -168,8 +169,9 @@ def plot(config, arrays):
     for i, curve in enumerate(arrays["curves"][0].T):
         (line,) = axes.semilogy(curve, label=f"hidden layer {i + 1}")
         axes.plot(0, PUBLISHED[i], "o", color=line.get_color())
+    axes.set_title("how fast each layer learns", fontsize="medium")
     axes.set(xlabel="epoch", ylabel="norm of the bias gradient (dots: published)")
-    axes.legend()
+    legend(axes)
     return figure
 
 

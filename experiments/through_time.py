@@ -24,6 +24,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 init = gs.initializers
@@ -119,9 +120,11 @@ def plot(config, arrays):
         exponents = arrays[f"{cell}_exponents"]
         share = np.linspace(0, 1, len(exponents))
         right.plot(share, exponents, label=cell)
+    left.set_title("gradients through time", fontsize="medium")
     left.set(xlabel="steps back", ylabel="log10 of the gradient norm")
+    right.set_title("Lyapunov exponents", fontsize="medium")
     right.set(xlabel="share of the state's directions", ylabel="exponent per step")
-    left.legend()
+    legend(left)
     return figure
 
 

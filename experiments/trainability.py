@@ -26,6 +26,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 SCHOENHOLZ = "Schoenholz et al. 2017"
@@ -143,14 +144,16 @@ def plot(config, arrays):
     left, right = figure.subplots(1, 2)
     left.semilogx(arrays["ratios"], arrays["accuracies"], "o")
     left.axvline(RULE, color="k", linestyle="--", label="six xi_c")
+    left.set_title("depth that trains", fontsize="medium")
     left.set(xlabel="depth / xi_c", ylabel="training accuracy", ylim=(0, 1))
-    left.legend()
+    legend(left)
     for depth, square, curve in zip(
         config.depths, config.squares, arrays["losses"], strict=True
     ):
         right.plot(curve, label=f"depth {depth}, sigma_w^2 {square:g}")
+    right.set_title("training, network by network", fontsize="medium")
     right.set(xlabel="step", ylabel="cross-entropy, nats")
-    right.legend()
+    legend(right)
     return figure
 
 

@@ -156,7 +156,8 @@ def add_legend(ax, /, *, top=None):
         ax: axes on which all is drawn.
         top: where what is drawn ends at most; by default where the axes end.
     """
-    named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    handles, labels = ax.get_legend_handles_labels()
+    named = dict(_explained(ax, *entry) for entry in zip(handles, labels, strict=True))
     low, high = ax.get_ylim()
     if top is not None:
         high = top
@@ -181,6 +182,19 @@ def add_legend(ax, /, *, top=None):
     ax.set_ylim(low, high)
 
 
+def _explained(ax, handle, words):
+    """The entry of a legend; of a curve without points it says that there are none."""
+    from matplotlib.lines import Line2D
+
+    if isinstance(handle, Line2D):
+        values = np.asarray(handle.get_ydata(), float)
+        logarithmic = ax.get_yscale() == "log"
+        if not np.any(np.isfinite(values) & ((values > 0) | (not logarithmic))):
+            what = "zero or not finite" if logarithmic else "not finite"
+            return f"{words}: {what}, no curve", Line2D([], [], linestyle="none")
+    return words, handle
+
+
 def _legend_size(labels, ax):
     """Columns of the legend, and which shares of the axes it may take."""
     width, height = np.multiply(_size(ax), (_KEPT_WIDTH, _KEPT_HEIGHT))
@@ -198,20 +212,25 @@ def _legend_size(labels, ax):
 
 def _highest(ax, scale, side, width):
     """The highest of what is drawn below a legend on that side, on the axis' scale."""
-    start, end = ax.get_xlim()
+    along = np.log10 if ax.get_xscale() == "log" else np.asarray
+    start, end = along(ax.get_xlim())
     edge = start + width * (end - start)
     if side == "right":
         edge = end - width * (end - start)
+    # Limits that were set by hand cut off what is beyond.
+    most = math.inf if ax.get_autoscaley_on() else ax.get_ylim()[1]
     tops = []
     for points in _drawn(ax):
-        x, y = points[np.isfinite(points).all(axis=1)].T
+        points = points[np.isfinite(points).all(axis=1)]
+        x, y = points[(points[:, 0] > 0) | (along is np.asarray)].T
+        x = along(x)
         below = x <= edge if side == "left" else x >= edge
         # The line to the next point is below the legend too.
         below[1:] |= below[:-1].copy()
         below[:-1] |= below[1:].copy()
         with np.errstate(invalid="ignore"):
             y = y[below & ((y > 0) | (scale is float))]
-        tops += [scale(y.max())] if len(y) else []
+        tops += [scale(min(y.max(), most))] if len(y) else []
     return max(tops, default=scale(ax.get_ylim()[0]))
 
 
@@ -224,7 +243,7 @@ def _drawn(ax):
             x, y = (start, end), (y[0], y[-1])
         yield np.column_stack([np.asarray(x, float), np.asarray(y, float)])
     for patch in ax.patches:
-        yield patch.get_path().vertices
+        yield patch.get_patch_transform().transform(patch.get_path().vertices)
     for collection in ax.collections:
         for path in collection.get_paths():
             yield path.vertices

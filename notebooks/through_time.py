@@ -69,15 +69,17 @@ for name, recurrence in cells.items():
 # %%
 figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for name, recurrence in cells.items():
-    norms = np.asarray(recurrence.gradient_norms)
-    axes.semilogy(np.median(norms, axis=-1), label=name)
-axes.set(xlabel="time step", ylabel="norm of the gradient of the state")
+    norms = np.median(np.asarray(recurrence.gradient_norms), axis=-1)
+    axes.semilogy(np.where(norms > 0, norms, np.nan), label=name)
+axes.set(xlabel="time step", ylabel="norm, median over the examples")
+axes.set_title("the gradient of the state; a curve ends where it is exactly zero")
 axes.legend()
 plt.show()
 
 # %% [markdown]
-# The identity RNN's exponent is minus infinity: with these inputs every ReLU unit is at
-# zero at some step, and what it carried is lost for good.
+# The identity RNN hands its gradient on as it is, through the units that are alive:
+# their exponents are zero. ReLU units at zero hand on nothing, and what they carried is
+# lost for good: exponents of minus infinity, of another number in each example.
 #
 # The gradient comes from the last step, on the right. The forget gate is a factor
 # $\sigma(b_f)$ on the cell's way through time: with a bias of 0 one half is lost per
@@ -89,15 +91,19 @@ plt.show()
 # ## The Lyapunov spectrum
 #
 # One exponent for every direction of the state. The few near zero are what the network
-# can remember.
+# can remember. (`report.plot()` has panels of the gradient along time and of these.)
 
 # %%
 figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for name, recurrence in cells.items():
-    spectrum = np.asarray(recurrence.exponents).mean(axis=0)
-    axes.plot(np.arange(1, len(spectrum) + 1), spectrum, ".-", label=name)
+    spectrum = np.median(recurrence.exponents, axis=0)  # over the examples
+    known = np.isfinite(spectrum)
+    lost = f" (and {np.sum(~known)} of minus infinity)" if not known.all() else ""
+    ranks = 1 + np.flatnonzero(known)
+    axes.plot(ranks, spectrum[known], ".-", label=name + lost)
 axes.axhline(0, color="grey", linewidth=0.8)
 axes.set(xlabel="rank", ylabel="Lyapunov exponent per step", ylim=(-3, 0.3))
+axes.set_title("Lyapunov spectra")
 axes.legend()
 plt.show()
 

@@ -94,10 +94,12 @@ for name, rule in rules.items():
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
 for name, run in runs.items():
     left.semilogy(run.history["step"], run.history["loss"], label=name, linewidth=1)
-    right.semilogy(run.history["step"], run.history["pre_norm"], linewidth=1)
-left.set(xlabel="step", ylabel="training loss")
-right.set(xlabel="step", ylabel="norm of the gradient before clipping")
-left.legend()
+    norms = run.history["pre_norm"]
+    right.semilogy(run.history["step"], norms, label=name, linewidth=1)
+left.set(xlabel="step", ylabel="cross-entropy", title="training loss")
+right.set(xlabel="step", ylabel="norm", title="the gradient before it is clipped")
+for axes in (left, right):
+    axes.legend(title=None if len(runs) == len(rules) else "those that did not break")
 plt.show()
 
 # %% [markdown]

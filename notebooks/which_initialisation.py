@@ -42,7 +42,7 @@ import gradstab as gs
 
 # %%
 gs.plots.phase_diagram(
-    jnp.tanh, sigma_w=np.linspace(0.6, 2.6, 11), sigma_b=np.linspace(0, 0.8, 7)
+    jnp.tanh, sigma_w=np.linspace(0.6, 2.6, 13), sigma_b=np.linspace(0, 0.8, 9)
 )
 
 # %% [markdown]

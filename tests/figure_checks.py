@@ -54,7 +54,7 @@ def left_axes(figure):
         low, high = axes.get_ylim()
         for line in axes.lines:
             y = np.asarray(line.get_ydata(), float)
-            y = y[np.isfinite(y)]
+            y = y[np.isfinite(y) & ((y != 0) | (axes.get_yscale() != "log"))]
             if len(y) and not (low <= y.min() and y.max() <= high):
                 found.append(line.get_label())
     return found
@@ -82,6 +82,20 @@ def undrawn_entries(figure):
                 and not np.isfinite(np.asarray(line.get_ydata(), float)).any()
             ):
                 found.append(text.get_text())
+    return found
+
+
+def unexplained_curves(figure):
+    """Panels with curves of several colours and no legend in them or beside them."""
+    legends = [axes.get_legend() for axes in figure.axes]
+    found = []
+    for axes, legend in zip(figure.axes, legends, strict=True):
+        lines = [x for x in axes.lines if np.size(x.get_ydata())]
+        colours = {str(x.get_color()) for x in lines}
+        words = f"{axes.get_title()} {axes.get_ylabel()}"
+        told = legend is not None or any(legends) or "for each" in words
+        if len(colours) > 1 and not told:
+            found.append(axes)
     return found
 
 

@@ -286,16 +286,17 @@ class GradCheck:
         """Prints everything as tables to a rich console, by default the terminal."""
         _views().show(self, console)
 
-    def plot(self, axes=None):
+    def plot(self, axes=None, *, ax=None):
         """Draw by how much differences and rules disagree, against the step.
 
         Args:
             axes: matplotlib axes; a new figure by default.
+            ax: the same, under the name that all figures have for it.
 
         Returns:
             The matplotlib figure.
         """
-        return _views().plot(self, axes=axes)
+        return _views().plot(self, ax=axes if ax is None else ax)
 
     def __repr__(self) -> str:
         return f"<GradCheck {self}>"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gradstab import _console
+from gradstab import _drawing as drawing
 from gradstab._console import text
 
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
@@ -98,7 +99,7 @@ def raised(error: BaseException, /) -> str:
     return f"raised {type(error).__name__}{reason}"
 
 
-def plot(result, /, *, axes=None):
+def plot(result, /, *, ax=None):
     """Draws by how much differences and rules disagree, against the step.
 
     A right rule falls like a power of the step (truncation) until it rises like its
@@ -106,34 +107,32 @@ def plot(result, /, *, axes=None):
 
     Args:
         result: a `GradCheck`.
-        axes: where to draw; a new figure by default.
+        ax: matplotlib axes to draw on; by default those of a new figure.
 
     Returns:
         The matplotlib figure: a curve for each argument and mode (of the first six),
         what rounding may be below it, and the resolution.
     """
-    # Imported here: it takes longer than a check.
-    import matplotlib.figure
-
-    if axes is None:
-        axes = matplotlib.figure.Figure(layout="constrained").subplots()
-    for curve, marker in zip(result.curves, _MARKERS, strict=False):
-        label = f"{curve.leaf} ({curve.mode})"
-        (line,) = axes.loglog(
-            curve.steps, curve.residuals, marker=marker, label=label, markersize=4
-        )
-        axes.fill_between(
-            curve.steps, 0, curve.bars, alpha=0.2, color=line.get_color(), linewidth=0
-        )
+    ax = drawing.canvas(ax)
+    ax.set(xscale="log", yscale="log")
+    for place, (curve, marker) in enumerate(zip(result.curves, _MARKERS, strict=False)):
+        color = drawing.colour(place)
+        label = f"{drawing.label(curve.leaf)} ({curve.mode})"
+        style = {"marker": marker, "markersize": 4, "color": color, "label": label}
+        ax.plot(curve.steps, curve.residuals, **style)
+        shade = {"alpha": 0.2, "color": color, "linewidth": 0}
+        ax.fill_between(curve.steps, 0, curve.bars, **shade)
     if 0 < result.resolution < math.inf:
-        axes.axhline(
-            result.resolution, color="black", linestyle=":", label="resolution"
-        )
-    axes.set_xlabel("step, in units of the argument")
-    axes.set_ylabel("differences minus rule, relative")
-    axes.set_title(f"{result.verdict.value} ({result.precision}); shaded: rounding")
-    axes.legend()
-    return axes.figure
+        style = {"color": drawing.ink(), "linestyle": ":", "label": "resolution"}
+        ax.axhline(result.resolution, **style)
+    ax.set_xlabel("step, in units of the argument")
+    ax.set_ylabel("differences minus rule, relative")
+    shown = len(_MARKERS) if len(result.curves) > len(_MARKERS) else None
+    of = f"\n{shown} of {len(result.curves)} curves" if shown else ""
+    title = f"{result.verdict.value} ({result.precision}); shaded: rounding{of}"
+    ax.set_title(title, fontsize="medium")
+    drawing.add_legend(ax)
+    return ax.figure
 
 
 def as_json(record) -> object:

@@ -2,14 +2,18 @@
 
 import dataclasses
 
+import figure_checks
+
 
 def measured(experiment, **changes):
     """The claims of an experiment with these fields changed; its figure is drawn."""
     config = dataclasses.replace(experiment.Config(), **changes)
     arrays = experiment.run(config)
-    axes = experiment.plot(config, arrays).axes
-    assert axes
-    assert all(a.get_xlabel() or a.get_title() for a in axes)
+    figure = experiment.plot(config, arrays)
+    assert figure.axes
+    assert not figure_checks.without_title(figure)
+    assert not figure_checks.undrawn_entries(figure)
+    assert not figure_checks.unexplained_curves(figure)
     claims = experiment.claims(config, arrays)
     assert claims
     return claims

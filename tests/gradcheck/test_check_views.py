@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from figure_checks import assert_readable
 from rich.console import Console
 
 from gradstab.gradcheck import Verdict, check, views
@@ -114,6 +115,12 @@ def test_the_plot_shows_residuals_rounding_and_resolution(results):
     assert set(line.get_ydata()) == {right.resolution}
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert results["wrong"].plot(axes=axes) is axes.figure
+    assert results["wrong"].plot(ax=axes) is axes.figure
+
+
+@pytest.mark.parametrize("name", ["right", "wrong", "unseen"])
+def test_the_plot_can_be_read(results, name):
+    assert_readable(results[name].plot())
 
 
 def test_a_right_rule_falls_with_the_step_and_a_wrong_one_stops(results):
