@@ -239,8 +239,12 @@ def _drawn(ax):
     start, end = ax.get_xlim()
     for line in ax.lines:
         x, y = line.get_data()
-        if line.get_transform() != ax.transData:  # from side to side
-            x, y = (start, end), (y[0], y[-1])
+        x_in_data, y_in_data = line.get_transform().contains_branch_seperately(
+            ax.transData
+        )
+        if not y_in_data:  # from bottom to top: nothing can make room for a legend
+            continue
+        x = x if x_in_data else (start, end)
         yield np.column_stack([np.asarray(x, float), np.asarray(y, float)])
     for patch in ax.patches:
         yield patch.get_patch_transform().transform(patch.get_path().vertices)

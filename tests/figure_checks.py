@@ -35,6 +35,8 @@ def covered_curves(figure):
             continue
         box = axes.get_legend().get_window_extent(renderer)
         for line in axes.lines:
+            if not line.get_transform().contains_branch_seperately(axes.transData)[1]:
+                continue  # from bottom to top of any axes
             path = line.get_path()
             points = line.get_transform().transform(path.vertices)
             points = points[np.isfinite(points).all(axis=1)]

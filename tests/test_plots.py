@@ -9,6 +9,7 @@ from figure_checks import assert_readable
 from matplotlib.figure import Figure
 
 import gradstab as gs
+from gradstab import _drawing as drawing
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +257,28 @@ def test_the_checks_of_figures_see_what_is_wrong():
     assert figure_checks.left_axes(bad_figure()) == ["high"]
     assert figure_checks.without_title(bad_figure())
     assert figure_checks.undrawn_entries(bad_figure()) == ["nothing"]
+
+
+def test_a_legend_makes_no_more_room_than_it_needs():
+    """Nor for a vertical line; and none on the side where nothing is in its way."""
+    (ax,) = Figure().subplots(1, squeeze=False)[0]
+    ax.plot([0, 1, 2], [0, 0.1, 0.2], label="rising")
+    ax.axvline(1, label="a line")
+    drawing.add_legend(ax)
+    assert ax.get_ylim()[1] < 0.3
+    assert not figure_checks.covered_curves(ax.figure)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize("place", [0, 5, 9])
+@pytest.mark.parametrize("x_scale", ["linear", "log"])
+def test_a_legend_covers_no_peak_wherever_it_is(place, scale, x_scale):
+    y = np.ones(10)
+    y[place] = 1000
+    (ax,) = Figure().subplots(1, squeeze=False)[0]
+    ax.set(xscale=x_scale, yscale=scale)
+    ax.plot(np.arange(1, 11), y, label="a curve with a peak in it")
+    ax.plot(np.arange(1, 11), y / 2, label="another one")
+    ax.bar([5], [700], label="bar", width=0.1)
+    drawing.add_legend(ax)
+    assert not figure_checks.covered_curves(ax.figure)

@@ -44,7 +44,6 @@ def heat_map(norms, /, *, layers=None, steps=None, ax=None):
         decades = np.log10(np.where(norms > 0, norms, np.nan)).T
     ax = drawing.canvas(ax)
     places = _places(steps)
-    # Not white: 1 as a norm would be no different from nothing.
     image = ax.pcolormesh(
         _edges(places), np.arange(num_layers + 1) - 0.5, np.ma.masked_invalid(decades)
     )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from gradstab import _drawing as drawing
+from gradstab.report.names import short_names
 
 _PER = {"exponential": "{unit}", "power": "ln({unit})", "exp-sqrt": "sqrt({unit})"}
 
@@ -41,7 +42,7 @@ def signals(ax, report, /):
     if report.theory is not None:
         for values in (_lengths(report), _gradients(report, gradient)):
             _curve(ax, depth, values, "theory", color=drawing.ink(), linestyle=":")
-    drawing.name_axis(ax, depth, names)
+    drawing.name_axis(ax, depth, short_names(names))
     backward = f"gradient: {_in_words(report.growth.backward, 'layer', -1)}"
     ax.set(xlabel="layer", ylabel="size")
     ax.set_title(f"signals along the layers\n{backward}", fontsize="medium")
@@ -60,9 +61,9 @@ def jacobians(ax, report, /):
     squares = [report.layers[i].jacobian.mean_square.mean for i in places]
     rms, color = np.sqrt(squares), drawing.colour(len(_REDUCED))
     _curve(ax, x, rms, "rms over all directions", color=color, marker=".")
-    _one(ax)
+    ax.axhline(1.0, color="grey", linewidth=0.8)  # neither gained nor lost
     names = [layer.name for layer in report.layers]
-    drawing.name_axis(ax, 1 + np.arange(len(names)), names)
+    drawing.name_axis(ax, 1 + np.arange(len(names)), short_names(names))
     ax.set(xlabel="layer", ylabel="singular value")
     lines = ["singular values of the layers' Jacobians"]
     sizes = [report.layers[i].jacobian.values.size for i in places]
@@ -140,7 +141,7 @@ def units(ax, report, /):
     for place, (what, values) in enumerate(drawn.items()):
         style = {"color": drawing.colour(place), "linestyle": _STYLES[place]}
         _curve(ax, depth, values, what, marker=".", **style)
-    drawing.name_axis(ax, depth, names)
+    drawing.name_axis(ax, depth, short_names(names))
     ax.set(xlabel="layer", ylabel="share", ylim=(-0.02, 1.02))
     lines = ["units and directions that pass nothing on"]
     if nothing := without(report):
@@ -176,7 +177,7 @@ def time(ax, report, /):
     """The gradient of the state at every time step, with its law, and the state."""
     shown = drawing.spread(report.recurrences)
     ax.set_yscale("log")
-    for recurrence, color in zip(shown, _colours(shown), strict=True):
+    for recurrence, color in zip(shown, drawing.COLOURS, strict=False):
         steps = np.arange(len(recurrence.state_rms))
         norms = np.median(np.asarray(recurrence.gradient_norms, float), axis=-1)
         name = drawing.label(recurrence.name)
@@ -198,7 +199,7 @@ def lyapunov(ax, report, /):
     """Lyapunov exponents of the state's map, by rank, with their errors."""
     known = [x for x in report.recurrences if np.size(x.exponents)]
     shown, lost = drawing.spread(known), []
-    for recurrence, color in zip(shown, _colours(shown), strict=True):
+    for recurrence, color in zip(shown, drawing.COLOURS, strict=False):
         mean = recurrence.mean_exponents
         values, errors = np.asarray(mean.value, float), np.asarray(mean.error, float)
         finite = np.isfinite(values)
@@ -337,15 +338,6 @@ def _together(curves):
 
 def _mean(values):
     return float(np.mean(values)) if len(values) else math.nan
-
-
-def _one(ax):
-    """The line at which nothing is gained or lost, if it is among the values."""
-    ax.axhline(1.0, color="grey", linewidth=0.8)
-
-
-def _colours(shown):
-    return [drawing.colour(place) for place in range(len(shown))]
 
 
 def _of(shown, everything):
