@@ -66,10 +66,15 @@ def jacobians(ax, report, /):
     drawing.name_axis(ax, 1 + np.arange(len(names)), short_names(names))
     ax.set(xlabel="layer", ylabel="singular value")
     lines = ["singular values of the layers' Jacobians"]
-    sizes = [report.layers[i].jacobian.values.size for i in places]
-    lost = sum(sizes) - sum(len(v) for row in rows for v in row)
-    if lost:
-        lines.append(f"{lost} of {sum(sizes)} are below rounding noise: not drawn")
+    values = [np.asarray(report.layers[i].jacobian.values) for i in places]
+    size, finite = (
+        sum(v.size for v in values),
+        sum(np.isfinite(v).sum() for v in values),
+    )
+    if lost := finite - sum(len(v) for row in rows for v in row):
+        lines.append(f"{lost} of {size} are below rounding noise: not drawn")
+    if finite < size:
+        lines.append(f"{size - finite} of {size} are not finite: not drawn")
     ax.set_title("\n".join(lines), fontsize="medium")
     drawing.add_legend(ax)
 
@@ -316,7 +321,8 @@ def _lost_share(spectrum):
     if spectrum is None:
         return math.nan
     values = np.asarray(spectrum.values)
-    if not values.size or values.shape[1] < min(spectrum.shape):
+    whole = values.size and values.shape[1] >= min(spectrum.shape)
+    if not whole or not np.isfinite(values).all():
         return math.nan
     return 1 - sum(map(len, _above_rounding(spectrum))) / values.size
 

@@ -262,3 +262,15 @@ def test_a_law_needs_the_layers_that_it_was_fitted_to():
     (ax,) = found.plot(kind="signals").axes
     (law,) = [x for x in ax.lines if x.get_label().startswith("law: exponential")]
     np.testing.assert_array_equal(law.get_xdata(), L[:19])
+
+
+def test_values_that_are_not_finite_are_no_rounding():
+    spectrum = dense_spectrum(np.diag([2.0, 1.0])[None])
+    values = np.array([[math.nan, math.nan]])
+    broken = dataclasses.replace(layer("b.1"), jacobian=spectrum)
+    broken = dataclasses.replace(
+        broken, jacobian=dataclasses.replace(spectrum, values=values, errors=values)
+    )
+    figure = report([layer("b.0"), broken]).plot(kind="jacobians")
+    assert "2 of 4 are not finite" in figure.axes[0].get_title()
+    assert "rounding" not in figure.axes[0].get_title()
