@@ -104,7 +104,7 @@ for name, recurrence in cells.items():
 axes.axhline(0, color="grey", linewidth=0.8)
 axes.set(xlabel="rank", ylabel="Lyapunov exponent per step", ylim=(-3, 0.3))
 axes.set_title("Lyapunov spectra")
-axes.legend()
+axes.legend(loc="lower left", fontsize="small")
 plt.show()
 
 # %% [markdown]
