@@ -102,9 +102,9 @@ for name, recurrence in cells.items():
     ranks = 1 + np.flatnonzero(known)
     axes.plot(ranks, spectrum[known], ".-", label=name + lost)
 axes.axhline(0, color="grey", linewidth=0.8)
-axes.set(xlabel="rank", ylabel="Lyapunov exponent per step", ylim=(-3, 0.3))
+axes.set(xlabel="rank", ylabel="Lyapunov exponent per step", ylim=(-3, 1.2))
 axes.set_title("Lyapunov spectra")
-axes.legend(loc="lower left", fontsize="small")
+axes.legend(loc="upper right", fontsize="small")
 plt.show()
 
 # %% [markdown]
