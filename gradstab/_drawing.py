@@ -5,6 +5,8 @@ Every figure is readable on a white page and, with matplotlib's style
 text.
 """
 
+import functools
+import io
 import math
 from typing import Any
 
@@ -41,12 +43,10 @@ def canvas(ax, /, *, size=(6.4, 4.2)):
 
 def new_axes(num=1, /, *, size=(6.4, 4.2), columns=1) -> list[Any]:
     """As many axes in one new figure, in rows; the last one may be wider."""
-    # Imported here: it takes longer than most of what is drawn.
-    from matplotlib.figure import Figure
-
     rows = math.ceil(num / columns)
     width, height = size
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    size = (width * columns, height * rows)
+    figure = _figure_class()(figsize=size, layout="constrained")
     # Where the layout will put them, so that the room for words is known beforehand.
     sides = {"left": 0.7 / (width * columns), "right": 1 - 0.1 / (width * columns)}
     grid = figure.add_gridspec(rows, columns, **sides, wspace=0.8 / width)
@@ -57,6 +57,21 @@ def new_axes(num=1, /, *, size=(6.4, 4.2), columns=1) -> list[Any]:
         )
         for place, (row, column) in enumerate(places)
     ]
+
+
+@functools.cache
+def _figure_class():
+    """A figure that a notebook shows without being told to by a magic command."""
+    # Imported here: it takes longer than most of what is drawn.
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        def _repr_png_(self):
+            picture = io.BytesIO()
+            self.savefig(picture, format="png")
+            return picture.getvalue()
+
+    return ShownFigure
 
 
 def ink():

@@ -212,7 +212,7 @@ def broken(run):
         ("short", "raised TypeError: Custom VJP bwd rule must"),
         ("argmax", "raised ValueError: nothing to check"),
         ("unknown option", "raised TypeError: check() got an unexpected keyword"),
-        ("bad option", "raised ValueError: rtol is a relative error"),
+        ("bad option", "raised ValueError: rtol must be a number above 0 below 1"),
         ("explodes", "raised RuntimeError: out of order"),
         ("leaves", "raised SystemExit: gone"),
         ("no case", "raised TypeError: a case is (f, args)"),

@@ -13,7 +13,15 @@ ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("_rules", "_printable"),
     ("_compat", "_console"),
-    ("_tree", "_reads", "_drawing", "_memory", "_progress", "_model_options", "_checked"),
+    (
+        "_tree",
+        "_reads",
+        "_drawing",
+        "_memory",
+        "_progress",
+        "_model_options",
+        "_checked",
+    ),
     ("records", "initializers", "clipping", "data"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),

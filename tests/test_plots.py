@@ -282,3 +282,10 @@ def test_a_legend_covers_no_peak_wherever_it_is(place, scale, x_scale):
     ax.bar([5], [700], label="bar", width=0.1)
     drawing.add_legend(ax)
     assert not figure_checks.covered_curves(ax.figure)
+
+
+def test_a_notebook_shows_a_figure_without_a_magic_command():
+    figure = gs.plots.phase_diagram(
+        jnp.tanh, sigma_w=(0.5, 1.0, 1.5), sigma_b=(0.0, 0.5)
+    )
+    assert figure._repr_png_().startswith(b"\x89PNG")

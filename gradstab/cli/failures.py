@@ -2,11 +2,12 @@
 
 import os
 import pathlib
-import re
 import site
 import sys
 import sysconfig
 import traceback
+
+from gradstab._printable import printable
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 _MISUSE, _RAISED = 2, 3
@@ -64,7 +65,7 @@ def _text(error):
         return f"{error.filename}: {error.strerror or error}"
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "?", lines[0]) if lines else ""
+    return printable(lines[0]) if lines else ""
 
 
 def _is_message(error):
