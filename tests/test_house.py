@@ -13,9 +13,11 @@ ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("_rules", "_printable"),
     ("_compat", "_console"),
+    ("_text",),
     (
         "_tree",
         "_reads",
+        "_files",
         "_drawing",
         "_memory",
         "_progress",

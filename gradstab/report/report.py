@@ -13,6 +13,7 @@ from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
 from gradstab.report.names import short_names
+from gradstab.report.verdict import VERDICTS
 
 # Of more layers the ends are printed.
 _MOST_LINES = 10
@@ -161,7 +162,9 @@ class Report:
         """Write everything as JSON; `gradstab.load` reads it back.
 
         Raises:
-            FileExistsError: if the file exists and ``overwrite`` is not set.
+            FileExistsError: if the file exists and ``overwrite`` is not set; of
+                programs that save to one path at once, all but one raise it.
+            OSError: if it cannot be written; nothing is left of it then.
         """
         store.save(self, path, overwrite=overwrite)
 
@@ -185,10 +188,4 @@ def load(path, /) -> Report:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no report, damaged, or of another schema.
     """
-    found = store.read(path)
-    fields = [field.name for field in dataclasses.fields(Report)]
-    missing = [name for name in fields if name not in found]
-    if missing:
-        raise ValueError(f"{path} is damaged: it has no {', '.join(missing)}")
-    report = Report(**{name: found[name] for name in fields})
-    return dataclasses.replace(report, growth=GrowthPair(*report.growth))
+    return Report(**store.read(path, Report, VERDICTS))

@@ -1,38 +1,28 @@
-"""Reports as JSON files: everything, with the version of the schema.
+"""Reports as JSON files: everything, with the version of the schema and a digest.
 
 An array is ``{"array": [...], "shape": [...], "dtype": "..."}`` with the strings NaN,
 Infinity and -Infinity among its entries; a single such number ``{"number": "NaN"}``.
+The digest is the SHA-256 of all else: of the JSON with sorted keys and without blanks.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
-import os
 import pathlib
+import typing
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from gradstab import records
-from gradstab.report import ensembles
+from gradstab import _files
+from gradstab._text import one_line
+from gradstab.report import fields
 
 SCHEMA = 2
 # What a file without them cannot be.
 _NEEDED = {"schema", "layers", "made"}
-_RECORDS = {
-    cls.__name__: cls
-    for cls in (
-        ensembles.Ensemble,
-        records.Estimate,
-        records.Growth,
-        records.Layer,
-        ensembles.OverSeeds,
-        records.Prediction,
-        records.Range,
-        records.Recurrence,
-        records.Spectrum,
-    )
-}
 # JSON has no numbers for these; Python's `float` reads them back.
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -42,55 +32,158 @@ def save(report, path, /, *, overwrite=False) -> None:
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
+        OSError: if it cannot be written.
     """
     path = pathlib.Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(encode_report(report), indent=1, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
+    # As it is read back: with keys that are strings, in lists and not tuples.
+    data = json.loads(json.dumps(encode_report(report), allow_nan=False))
+    data = {"schema": SCHEMA, "digest": _digest(data), **data}
+    text = json.dumps(data, indent=1)
+    _files.make_folder(path.parent)
+    _files.write(path, text + "\n", overwrite=overwrite)
 
 
-def read(path, /) -> dict[str, Any]:
+def read(path, kind, words, /) -> dict[str, Any]:
     """The fields of a report that `save` wrote.
+
+    Args:
+        path: the file.
+        kind: the record of all that a report holds.
+        words: those that its verdict may be.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no report, damaged, or of a newer schema.
     """
     path = pathlib.Path(path)
+    data = _data(path)
+    old = "digest" not in data
+    digest = data.pop("digest", None)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        found = _fields(data, kind, words)
+        if old:
+            _refuse_strangers(data, found)
+        elif digest != _digest(data):
+            raise fields.DamagedError(
+                "its content is not what its digest says. If it was edited, delete "
+                "the line 'digest' in it"
+            )
+    except fields.DamagedError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
+    return found
+
+
+def _data(path):
+    """What JSON is in the file, if that is a report."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the report in it, a JSON file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist") from error
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read: {_files.reason(error)}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
+        raise ValueError(f"{path} is not a JSON file: {one_line(error)}") from error
     if not isinstance(data, dict) or not data.keys() >= _NEEDED:
         raise ValueError(f"{path} is not a report of gradstab")
-    if data["schema"] != SCHEMA:
+    schema, made = data["schema"], data["made"]
+    if type(schema) is not int:
         raise ValueError(
-            f"{path} has schema {data['schema']}, this gradstab reads {SCHEMA}; it was "
-            f"written by gradstab {data['made'].get('gradstab')}: use that version"
+            f"{path} is damaged: field schema: expected a whole number, "
+            f"got {one_line(repr(schema), length=60)}"
         )
-    try:
-        return {name: _decode(value) for name, value in data.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from error
+    if schema != SCHEMA:
+        by = made.get("gradstab") if isinstance(made, dict) else None
+        by = one_line(by, length=40) if isinstance(by, str) else "another version"
+        raise ValueError(
+            f"{path} has schema {str(schema)[:20]}, this gradstab "
+            f"({metadata.version('gradstab')}) reads {SCHEMA}; it was "
+            f"written by gradstab {by}: use that version"
+        )
+    return data
+
+
+def _fields(data, kind, words):
+    hints = typing.get_type_hints(kind)
+    missing = [field.name for field in dataclasses.fields(kind)]
+    missing = [name for name in missing if name not in data]
+    if missing:
+        raise fields.DamagedError(f"it has no {', '.join(missing)}")
+    found = {name: fields.decode(data[name], hints[name], name) for name in hints}
+    fields.expect_word(found["verdict"], words, "verdict")
+    report = kind(**found)
+    fields.expect_shapes(report, "report")
+    _expect_names(report)
+    return found
+
+
+def _expect_names(report):
+    """Layers that are spoken of are there."""
+    names = {layer.name for layer in report.layers}
+    spoken = {
+        "growth.forward.layers": report.growth.forward.layers,
+        "growth.backward.layers": report.growth.backward.layers,
+        "theory.names": report.theory.names if report.theory else (),
+        "ensemble.names": report.ensemble.names if report.ensemble else (),
+    }
+    for field, listed in spoken.items():
+        strangers = [name for name in listed if name not in names]
+        if strangers:
+            raise fields.DamagedError(
+                f"field {field}: there is no layer {one_line(strangers[0])!r}"
+            )
+
+
+def _digest(data):
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _refuse_strangers(data, found):
+    """With a digest they would be what a newer gradstab has learnt."""
+    places = list(data.keys() - found.keys() - {"schema"})
+    for name in found.keys() - {"made"}:
+        places += fields.strangers(data[name], name)
+    if places:
+        raise fields.DamagedError(f"no report has a field {one_line(min(places))}")
+
+
+def _unique(pairs):
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{double!r} is there twice in one object")
+    return found
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no JSON")
 
 
 def encode_report(report, /) -> dict[str, Any]:
     """The report as JSON values."""
-    fields = {
+    values = {
         field.name: _encode(getattr(report, field.name))
         for field in dataclasses.fields(report)
     }
-    return {"schema": SCHEMA, **fields}
+    return {"schema": SCHEMA, **values}
 
 
 def _encode(value):
-    if type(value).__name__ in _RECORDS:
-        fields = dataclasses.fields(value)
-        encoded = {field.name: _encode(getattr(value, field.name)) for field in fields}
+    if type(value).__name__ in fields.RECORDS:
+        names = [field.name for field in dataclasses.fields(value)]
+        encoded = {name: _encode(getattr(value, name)) for name in names}
         return {"record": type(value).__name__, **encoded}
     if isinstance(value, dict):
         return {key: _encode(item) for key, item in value.items()}
@@ -103,47 +196,3 @@ def _encode(value):
     if isinstance(value, float) and not math.isfinite(value):
         return {"number": _SPECIAL[str(value)]}
     return value
-
-
-def _is_needed(field):
-    return field.default is field.default_factory is dataclasses.MISSING
-
-
-def _decode(value):
-    if isinstance(value, dict) and "array" in value and "dtype" in value:
-        items = [float(x) if isinstance(x, str) else x for x in value["array"]]
-        return np.array(items, value["dtype"]).reshape(value["shape"])
-    if isinstance(value, dict) and value.keys() == {"number"}:
-        return float(value["number"])
-    if isinstance(value, dict) and value.get("record") in _RECORDS:
-        cls = _RECORDS[value["record"]]
-        value = _recurrence_of_now(value) if cls is records.Recurrence else value
-        # What a record has learnt since the file was written has a default.
-        return cls(
-            **{
-                field.name: _decode(value[field.name])
-                for field in dataclasses.fields(cls)
-                if field.name in value or _is_needed(field)
-            }
-        )
-    if isinstance(value, dict):
-        return {key: _decode(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    return value
-
-
-def _recurrence_of_now(value):
-    """One whose exponents are of a finite time: there were no others, and no errors."""
-    if "finite_time_exponents" in value:
-        return value
-    old, errors = value["exponents"], value["exponents_error"]
-    unknown = old | {"array": ["NaN"] * len(old["array"])}
-    note = "saved before Lyapunov exponents were told from those of a finite time"
-    return value | {
-        "exponents": unknown,
-        "exponents_error": unknown,
-        "finite_time_exponents": old,
-        "finite_time_errors": errors,
-        "note": f"{value['note']}; {note}" if value["note"] else note,
-    }

@@ -114,7 +114,7 @@ def test_exponents_of_an_older_file_are_those_of_a_finite_time(path):
     data = json.loads(path.read_text())
     old = data["recurrences"][0]
     expected = gs.load(path).recurrences[0].exponents
-    del old["finite_time_exponents"], old["finite_time_errors"]
+    del old["finite_time_exponents"], old["finite_time_errors"], data["digest"]
     path.write_text(json.dumps(data))
     found = gs.load(path).recurrences[0]
     np.testing.assert_array_equal(found.finite_time_exponents, expected)
@@ -126,7 +126,9 @@ def test_exponents_of_an_older_file_are_those_of_a_finite_time(path):
 def test_a_file_of_a_newer_schema_is_refused_with_the_reason(path):
     data = json.loads(path.read_text()) | {"schema": 3}
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"schema 3, this gradstab reads 2.*0\.1\.0"):
+    with pytest.raises(
+        ValueError, match=r"schema 3, this gradstab .* reads 2.*0\.1\.0"
+    ):
         gs.load(path)
 
 
@@ -138,15 +140,6 @@ def test_a_file_of_a_newer_schema_is_refused_with_the_reason(path):
         ("[1, 2]", "not a report"),
         ('{"accuracy": 0.9}', "not a report"),
         ('{"schema": 2, "layers": [], "made": {}}', "damaged: it has no growth"),
-        (
-            '{"schema": 2, "made": {}, "layers": [{"record": "Layer"}]}',
-            "damaged: KeyError",
-        ),
-        (
-            '{"schema": 2, "made": {}, "layers": [{"array": [1], "shape": [2], '
-            '"dtype": "float64"}]}',
-            "damaged: ValueError",
-        ),
     ],
 )
 def test_what_is_no_report_is_refused_by_name(tmp_path, text, reason):
@@ -171,6 +164,7 @@ def test_a_missing_file_is_missing(tmp_path):
 
 def test_a_file_without_what_a_record_has_learnt_since_is_read(path):
     data = json.loads(path.read_text())
+    del data["digest"]
     for name in ("forward_max", "forward_median", "gradient_max", "gradient_median"):
         del data["layers"][0][name]
     del data["recurrences"][0]["state_max"], data["recurrences"][0]["dtype"]

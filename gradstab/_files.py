@@ -1,0 +1,94 @@
+"""Files that are written whole or not at all; not for users."""
+
+import contextlib
+import os
+import pathlib
+import uuid
+
+from gradstab._text import one_line
+
+
+def write(path, content: str | bytes, /, *, overwrite: bool) -> None:
+    """Write a file, so that at any moment there is all of it or what was there before.
+
+    Of several programs that write the same new file at once exactly one succeeds.
+    Nothing else is left in its folder, whatever happens. The content is on the disk,
+    and not on its way there, when this returns.
+
+    Args:
+        path: where to; its folder must exist.
+        content: the bytes, or text to be written as UTF-8.
+        overwrite: replace a file of that name.
+
+    Raises:
+        FileExistsError: there is one, and ``overwrite`` is not set.
+        OSError: it could not be written; the message says so in one line.
+    """
+    path = pathlib.Path(path)
+    content = content.encode() if isinstance(content, str) else content
+    # A short name: that of the file may be as long as names can be.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            temporary.replace(path)
+        else:
+            _move_to_new(temporary, path)
+    except OSError as error:
+        raise not_written(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder, /) -> None:
+    """Make a folder and those above it, if need be.
+
+    Raises:
+        OSError: it cannot be made; the message says so in one line.
+    """
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{folder} is a file and no folder") from error
+    except OSError as error:
+        own = type(error)(f"the folder {folder} cannot be made: {reason(error)}")
+        own.errno = error.errno
+        raise own from error
+
+
+def not_written(error: OSError, path, /) -> OSError:
+    """The same error, of the same type, about the file that was wanted."""
+    if isinstance(error, FileExistsError):
+        text = f"{path} exists; choose another name or overwrite=True"
+    else:
+        text = f"{path} was not written: {reason(error)}"
+    own = type(error)(text)
+    own.errno = error.errno
+    return own
+
+
+def reason(error: BaseException, /) -> str:
+    """Why something failed, in one line and without names of temporary files."""
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return one_line(error.strerror)
+    return one_line(error) or type(error).__name__
+
+
+def _move_to_new(temporary, path):
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links: take the name first.
+        with path.open("xb"):
+            pass
+        try:
+            temporary.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
