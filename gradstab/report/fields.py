@@ -142,7 +142,7 @@ def _single(value, kind, where):
         _expect(array.ndim == 0 and type(array.item()) is kind, where, _NOUNS[kind],
                 value)  # fmt: skip
         return array.item()
-    if kind is float and isinstance(value, dict) and value.keys() == {"number"}:
+    if kind is float and _is_special(value):
         return _special(value["number"], where)
     if kind is float:
         right = type(value) in (int, float) and abs(value) <= sys.float_info.max
@@ -178,7 +178,7 @@ def _anything(value, where):
     if _is_array(value):
         return _array(value, where)
     if isinstance(value, dict):
-        if value.keys() == {"number"}:
+        if _is_special(value):
             return _special(value["number"], where)
         return decode(value, dict[str, Any], where)
     if isinstance(value, list):
@@ -244,6 +244,10 @@ def _dtype(name, where):
     right = dtype is not None and (dtype.kind in "biuf" or dtype.name == "bfloat16")
     _expect(right, f"{where}.dtype", "the name of a dtype of numbers", name)
     return typing.cast(np.dtype, dtype)
+
+
+def _is_special(value):
+    return isinstance(value, dict) and value.keys() == {"number"}
 
 
 def _special(name, where):
