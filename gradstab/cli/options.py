@@ -226,6 +226,8 @@ class Train(RunOptions, DataOptions, ModelOptions):
     """Folder of a run whose last parameters to start from."""
     resume: pathlib.Path | None = None
     """Folder of a run to go on with, with the options it was started with."""
+    step: int | None = None
+    """Which checkpoint of it to go on from; the last whole one by default."""
     tensorboard: bool = False
     """Write TensorBoard's files too."""
 

@@ -1,54 +1,111 @@
 """``gradstab train``."""
 
+import contextlib
 import dataclasses
 import json
+import math
+import pathlib
+import shlex
+import sys
+import warnings
 
 import numpy as np
 from rich.console import Console
 
-from gradstab import clipping, training
+from gradstab import _files, clipping, training
 from gradstab.cli.options import Train, as_json, from_json
 from gradstab.cli.prepare import prepare
+from gradstab.training.results import PRETRAINING, RESULT
+
+# What may differ when a run is resumed: how long, and where and how it is shown.
+_OF_RESUMING = {"resume", "step", "steps", "epochs", "platform", "progress"}
 
 
 def run(options, /) -> int:
     """Train, print the result, keep it; returns the exit status."""
     console = Console()
+    _expect_numbers(options)
     if options.resume is not None:
         options = _resumed(options)
+    elif options.step is not None:
+        raise ValueError(
+            f"--step {options.step} is of --resume: give a run to go on with"
+        )
     task = prepare(options, aux_weight=options.aux_weight)
     num_steps = _num_steps(options, len(task.data.x_train))
+    optimizer = _optimizer(options)
+    _expect_pretrainable(options, task.model)
     folder = _folder(options)
     console.print(f"results: {folder}", soft_wrap=True)
-    model = _pretrained(task, options, folder)
-    try:
-        result = training.fit(
-            model,
-            task.data,
-            loss=task.loss,
-            optimizer=_optimizer(options),
-            num_steps=num_steps,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            steps_per_dispatch=options.steps_per_dispatch,
-            validate_every=options.validate_every,
-            checkpoint_every=options.checkpoint_every,
-            keep=options.keep,
-            directory=folder,
-            resume=options.resume is not None,
-            overwrite=options.overwrite or options.out is None,
-            init_from=options.init_from,
-            progress=options.progress,
-            tensorboard=options.tensorboard,
-            config=as_json(dataclasses.replace(options, resume=None)),
-        )
-    except training.NonFiniteLossError as error:
-        console.print(f"stopped: {error}", style="red", soft_wrap=True)
-        return 1
-    summary = _summary(result)
-    (folder / "result.json").write_text(json.dumps(summary, indent=1) + "\n")
+    with _told(folder):
+        _show_start(console, options, folder)
+        try:
+            result = _fit(options, task, optimizer, num_steps, folder)
+        except training.NonFiniteLossError as error:
+            console.print(
+                f"stopped: {error}", style="red", soft_wrap=True, markup=False
+            )
+            return 1
+        except KeyboardInterrupt:
+            print(_where_saved(folder), file=sys.stderr)
+            return 130
+        except SystemExit as error:
+            if error.code != 143:
+                raise
+            print(_where_saved(folder), file=sys.stderr)
+            return 143
+        except OSError as error:
+            hint = "" if error.errno is None else f". {_where_saved(folder)}"
+            raise type(error)(f"{error}{hint}") from error
+        summary = _summary(result)
+        text = json.dumps(summary, indent=1)
+        _files.write(folder / RESULT, text + "\n", overwrite=True)
     _show(console, summary)
     return 0
+
+
+def _fit(options, task, optimizer, num_steps, folder):
+    settings = {
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "checkpoint_every": options.checkpoint_every,
+        "keep": options.keep,
+        "progress": options.progress,
+    }
+    begun = options.resume is not None and training.latest(folder) is not None
+    if options.pretrain_steps and not begun:
+        pretrained = training.pretrain(
+            task.model,
+            task.data.x_train,
+            optimizer=optimizer,
+            num_steps=options.pretrain_steps,
+            corruption=options.pretrain_corruption,
+            directory=folder / PRETRAINING,
+            resume=True,
+            **settings,
+        )
+        task = task._replace(model=pretrained.model)
+    return training.fit(
+        task.model,
+        task.data,
+        loss=task.loss,
+        optimizer=optimizer,
+        num_steps=num_steps,
+        steps_per_dispatch=options.steps_per_dispatch,
+        validate_every=options.validate_every,
+        directory=folder,
+        resume=True,
+        resume_step=options.step,
+        init_from=options.init_from,
+        tensorboard=options.tensorboard,
+        config=_kept(options),
+        **settings,
+    )
+
+
+def _kept(options):
+    """The options that a run is resumed with."""
+    return as_json(dataclasses.replace(options, resume=None, step=None))
 
 
 def _resumed(options):
@@ -59,46 +116,151 @@ def _resumed(options):
             f"{options.resume} has no config.json: give the folder of a run to resume"
         )
     started = from_json(Train, config["config"])
+    _expect_same(options, started)
     length = {"steps": options.steps, "epochs": options.epochs}
     return dataclasses.replace(
         started,
         resume=options.resume,
+        step=options.step,
         platform=options.platform,
         progress=options.progress,
         **(length if any(length.values()) else {}),
     )
 
 
+def _expect_same(options, started):
+    """Raise if an option was given that the run was not started with."""
+    words = {word.partition("=")[0] for word in sys.argv[1:] if word[:2] == "--"}
+    named = {word[2:].replace("-", "_").removeprefix("no_") for word in words}
+    other = []
+    for field in dataclasses.fields(Train):
+        value, before = getattr(options, field.name), getattr(started, field.name)
+        given = value != field.default or field.name in named
+        if given and value != before and field.name not in _OF_RESUMING:
+            was = "not given" if before is None else before
+            other.append(f"{_flag(field.name)} {value} (it was {was})")
+    if other:
+        raise ValueError(
+            f"a run is resumed with the options it was started with, but for --steps "
+            f"and --epochs. Leave out {', '.join(other)}; or start another run with "
+            f"them, from its parameters with --init-from {options.resume}"
+        )
+
+
+def _flag(name):
+    return f"--{name.replace('_', '-')}"
+
+
+# Least values; above them if it says so.
+_COUNTS = ("steps", "epochs", "batch_size", "steps_per_dispatch", "validate_every",
+           "checkpoint_every", "keep")  # fmt: skip
+_FROM_ZERO = ("pretrain_steps", "step")
+_POSITIVE = ("learning_rate", "clip_threshold")
+_NOT_NEGATIVE = ("l1", "l2", "aux_weight")
+
+
+def _expect_numbers(options):
+    """Raise, with the option's name, if a number cannot be meant."""
+    for names, expected, right in (
+        (_COUNTS, "a whole number from 1", lambda value: value >= 1),
+        (_FROM_ZERO, "a whole number from 0", lambda value: value >= 0),
+        (_POSITIVE, "a positive number", lambda value: 0 < value < math.inf),
+        (_NOT_NEGATIVE, "a number from 0", lambda value: 0 <= value < math.inf),
+        (("pretrain_corruption",), "a share from 0 to below 1", lambda v: 0 <= v < 1),
+    ):
+        for name in names:
+            value = getattr(options, name)
+            if value is not None and not right(value):
+                raise ValueError(f"{_flag(name)} is {value}; expected {expected}")
+
+
+def _expect_pretrainable(options, model):
+    if options.pretrain_corruption and not options.pretrain_steps:
+        raise ValueError("--pretrain-corruption is of pre-training: --pretrain-steps N")
+    if options.pretrain_steps and options.model != "mlp":
+        raise ValueError(
+            f"pre-training is of an mlp, layer by layer, and --model is "
+            f"{options.model}: leave out --pretrain-steps"
+        )
+    del model
+
+
 def _num_steps(options, num_examples):
     if options.steps is not None and options.epochs is not None:
         raise ValueError("give --steps or --epochs, but not both")
+    if options.batch_size > num_examples:
+        raise ValueError(
+            f"--batch-size is {options.batch_size}; expected at most the "
+            f"{num_examples} training examples"
+        )
     if options.epochs is not None:
         return options.epochs * (num_examples // options.batch_size)
     return 1000 if options.steps is None else options.steps
 
 
 def _folder(options):
+    """The run's folder, with its settings: a run is resumable from here on."""
     if options.resume is not None:
         return options.resume
-    if options.out is not None:
-        return options.out
-    return training.new_results_folder("results", "train")
+    if options.out is None:
+        folder = training.new_results_folder("results", "train")
+    else:
+        folder = options.out
+        if not options.overwrite and folder.is_dir() and any(folder.iterdir()):
+            raise FileExistsError(
+                f"{folder} exists and is not empty. Go on with the run in it by "
+                f"--resume {folder}, delete it by --overwrite, or choose another --out"
+            )
+        training.open_folder(folder, resume=False, overwrite=options.overwrite)
+    content = {"settings": {}, "config": _kept(options)}
+    training.write_config(folder, content | training.environment())
+    return folder
 
 
-def _pretrained(task, options, folder):
-    begun = options.resume is not None and training.latest(folder) is not None
-    if not options.pretrain_steps or begun:
-        return task.model
-    return training.pretrain(
-        task.model,
-        task.data.x_train,
-        optimizer=_optimizer(options),
-        num_steps=options.pretrain_steps,
-        batch_size=options.batch_size,
-        corruption=options.pretrain_corruption,
-        seed=options.seed,
-        progress=options.progress,
-    ).model
+@contextlib.contextmanager
+def _told(folder):
+    """Print what is said of damaged files of the run as lines of the command."""
+    show = warnings.showwarning
+
+    def told(message, category, *where):
+        if issubclass(category, training.DamageWarning):
+            print(f"gradstab: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", training.DamageWarning)
+        warnings.showwarning = told
+        yield
+
+
+def _show_start(console, options, folder):
+    """Where a resumed run goes on from."""
+    if options.resume is not None and options.step is None:
+        latest = training.latest(folder)
+        if latest is None and training.read_metrics(folder, gaps=True):
+            console.print("no checkpoint was written before it ended: from step 0")
+
+
+def _where_saved(folder):
+    """What to type to go on after a run was stopped."""
+    command = f"gradstab train --resume {shlex.quote(str(folder))}"
+    latest = training.latest(folder)
+    if latest is not None:
+        return f"saved at step {latest}, go on with: {command}"
+    stages = pathlib.Path(folder, PRETRAINING)
+    for stage in sorted(stages.glob("layer-*"), key=_number, reverse=True):
+        step = training.latest(stage)
+        if step is not None:
+            return (
+                f"saved at step {step} of pre-training layer {_number(stage)}, go on "
+                f"with: {command}"
+            )
+    return f"saved at step 0: no step was saved yet, begin again with: {command}"
+
+
+def _number(stage):
+    return int(stage.name.partition("-")[2])
 
 
 def _optimizer(options):

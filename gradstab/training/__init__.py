@@ -1,6 +1,8 @@
 """Training: a jitted loop that resumes bitwise, and stops before it breaks."""
 
+from gradstab.training.checkpoint_files import DamagedCheckpointError
 from gradstab.training.checkpoints import all_steps, latest, load_params, restore
+from gradstab.training.damage import DamageWarning
 from gradstab.training.evaluation import evaluate
 from gradstab.training.losses import (
     accuracy,
@@ -11,13 +13,23 @@ from gradstab.training.losses import (
 from gradstab.training.nonfinite import NonFiniteLossError
 from gradstab.training.optimizers import CLIPPERS, OPTIMIZERS, build
 from gradstab.training.pretraining import Pretraining, pretrain
-from gradstab.training.results import new_results_folder, read_config, read_metrics
+from gradstab.training.results import (
+    environment,
+    new_results_folder,
+    open_folder,
+    read_config,
+    read_metrics,
+    write_config,
+)
 from gradstab.training.run import Run, fit
+from gradstab.training.schedule import make_schedule
 from gradstab.training.step import State, initial_state, make_steps
 
 __all__ = [
     "CLIPPERS",
     "OPTIMIZERS",
+    "DamageWarning",
+    "DamagedCheckpointError",
     "NonFiniteLossError",
     "Pretraining",
     "Run",
@@ -26,19 +38,23 @@ __all__ = [
     "all_steps",
     "build",
     "cross_entropy",
+    "environment",
     "evaluate",
     "fit",
     "initial_state",
     "latest",
     "load_params",
+    "make_schedule",
     "make_steps",
     "mean_squared_error",
     "new_results_folder",
+    "open_folder",
     "pretrain",
     "read_config",
     "read_metrics",
     "restore",
     "with_auxiliary",
+    "write_config",
 ]
 
 

@@ -5,53 +5,35 @@ device is read on any other, and its parameters can be looked at without the mod
 """
 
 import collections
-import pathlib
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 from flax import nnx
 
 from gradstab import _tree
-from gradstab.training.results import CHECKPOINTS
+from gradstab.training import checkpoint_files
+from gradstab.training.checkpoint_files import Checkpoints as Checkpoints
+from gradstab.training.checkpoint_files import all_steps as all_steps
+from gradstab.training.checkpoint_files import set_aside as set_aside
 from gradstab.training.step import State
 
-# Orbax's second interface is called v1 until, from 1.0 on, the package itself is it.
-_ocp: Any = getattr(orbax.checkpoint, "v1", orbax.checkpoint)
-
-Checkpoints = Any  # its `training.Checkpointer`
-
 PARTS = ("params", "model_state", "opt_state")
-
-
-def manager(folder, /, *, keep: int | None = None) -> Checkpoints:
-    """The checkpoints of a run's folder, to save to; a context manager.
-
-    Args:
-        folder: the run's folder.
-        keep: how many of the newest to keep; None keeps all.
-    """
-    kept = _ocp.training.preservation_policies
-    return _ocp.training.Checkpointer(
-        _folder(folder),
-        preservation_policy=kept.PreserveAll() if keep is None else kept.LatestN(keep),
-    )
 
 
 def save(checkpoints: Checkpoints, state: State, /) -> None:
     """Copy the state to the host and write it in the background.
 
     A checkpoint appears whole or not at all. One that is there already is kept.
+
+    Raises:
+        OSError: the checkpoint before could not be written.
     """
-    step = int(state.step)
-    if any(checkpoint.step == step for checkpoint in checkpoints.checkpoints):
-        return
     # Only the parameters are an item of their own: they can be read by themselves.
     rest = {part: _named(getattr(state, part)) for part in PARTS[1:]}
-    checkpoints.save_checkpointables_async(
+    step = int(state.step)
+    checkpoints.save(
         step,
         {
             "params": _named(state.params),
@@ -60,21 +42,7 @@ def save(checkpoints: Checkpoints, state: State, /) -> None:
             }
             | {"step": np.asarray(step)},
         },
-        force=True,  # when to save is decided in the loop
     )
-
-
-def all_steps(directory, /) -> list[int]:
-    """The steps of which a run's folder has a checkpoint, in ascending order.
-
-    >>> all_steps("no/such/folder")
-    []
-    """
-    folder = _folder(directory)
-    if not folder.is_dir():
-        return []
-    # What is being written has a longer name until it is whole.
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
 def latest(directory, /) -> int | None:
@@ -91,15 +59,17 @@ def load_params(directory, /, *, step: int | None = None) -> dict[str, np.ndarra
 
     Args:
         directory: the run's folder.
-        step: which checkpoint; the last one if None.
+        step: which checkpoint; if None the last one, or, with a `DamageWarning`, the
+            last one that is not damaged.
 
     Returns:
         Arrays by name, ``{"blocks.0.kernel": ...}``.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
+        DamagedCheckpointError: it is damaged.
     """
-    return _load(directory, step, "params")["params"]
+    return checkpoint_files.read(directory, step, "params")[1]["params"]
 
 
 def restore(directory, model, /, *, step: int | None = None) -> nnx.Module:
@@ -108,16 +78,18 @@ def restore(directory, model, /, *, step: int | None = None) -> nnx.Module:
     Args:
         directory: the run's folder.
         model: a model of the same structure; it is not changed.
-        step: which checkpoint; the last one if None.
+        step: which checkpoint; if None the last one, or, with a `DamageWarning`, the
+            last one that is not damaged.
 
     Returns:
         A new model, in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint is of a model of another structure.
+        ValueError: it is damaged (a `DamagedCheckpointError`), is of a model of
+            another structure.
     """
-    loaded = _load(directory, step, "params", "rest")
+    _, loaded = checkpoint_files.read(directory, step, "params", "rest")
     copy = nnx.clone(model)
     _, params, model_state = nnx.split(copy, nnx.Param, ...)
     for part, state in (("params", params), ("model_state", model_state)):
@@ -134,13 +106,15 @@ def restore_state(directory, state: State, /, *, step: int | None = None) -> Sta
     Args:
         directory: the run's folder.
         state: from `initial_state` of the same model and optimiser.
-        step: which checkpoint; the last one if None.
+        step: which checkpoint; if None the last one, or, with a `DamageWarning`, the
+            last one that is not damaged.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the checkpoint is of another model or optimiser.
+        ValueError: it is damaged (a `DamagedCheckpointError`), is of another model
+            or optimiser.
     """
-    loaded = _load(directory, step, "params", "rest")
+    _, loaded = checkpoint_files.read(directory, step, "params", "rest")
     parts = {
         part: _filled(getattr(state, part), _part(loaded, part), part) for part in PARTS
     }
@@ -155,22 +129,6 @@ def restore_params(directory, state: State, /, *, step: int | None = None) -> St
     """The state with the parameters of a checkpoint, and all else as it is."""
     params = _filled(state.params, load_params(directory, step=step), "params")
     return State(params, state.model_state, state.opt_state, state.step, state.failed)
-
-
-def _load(directory, step, *items):
-    steps = all_steps(directory)
-    if not steps or (step is not None and step not in steps):
-        raise FileNotFoundError(
-            f"{directory} has no checkpoint{'' if step is None else f' of step {step}'}"
-            f"; it has those of steps: {', '.join(map(str, steps)) or 'none'}. "
-            f"Give the folder of a run, the one that holds {CHECKPOINTS!r}."
-        )
-    path = _folder(directory) / str(steps[-1] if step is None else step)
-    return _ocp.load_checkpointables(path, dict.fromkeys(items))
-
-
-def _folder(directory) -> pathlib.Path:
-    return pathlib.Path(directory).absolute() / CHECKPOINTS
 
 
 def _part(loaded, part):

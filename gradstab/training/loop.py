@@ -41,11 +41,10 @@ class Loop:
     interruption: Interruption
 
     def run(self, state: State, /) -> State:
-        """Take the steps that are left.
+        """Take the steps that are left, or those until it is interrupted.
 
         Raises:
             NonFiniteLossError: a step could not be taken; its ``state`` is saved.
-            KeyboardInterrupt: Ctrl-C was pressed; the state is saved.
         """
         step, pending = int(state.step), None
         while step < self.schedule.num_steps and not self.interruption:
@@ -66,7 +65,6 @@ class Loop:
                 pending = None
             step = stop
         self._pause(state, pending)
-        self.interruption.raise_if_pressed()
         return state
 
     def _pause(self, state, pending, *, validates=False, saves=True):
@@ -96,5 +94,6 @@ class Loop:
     def _save(self, state) -> str:
         if self.checkpoints is None:
             return "Nothing was saved: the run has no directory."
+        self.log.sync()  # never older than a checkpoint
         ckpt.save(self.checkpoints, state)
         return f"The state before it is saved in {self.checkpoints.directory}."

@@ -1,11 +1,14 @@
 """What every step of a run measured: in memory, in a file, in TensorBoard."""
 
+import contextlib
+import os
 import pathlib
 import time
 
 import jax
 import numpy as np
 
+from gradstab import _files
 from gradstab.training.results import METRICS, TENSORBOARD, histories, metrics_line
 
 
@@ -14,7 +17,7 @@ class MetricsLog:
 
     Args:
         folder: the run's folder, or None to write nothing.
-        rows: what earlier parts of the run wrote, from `truncate_metrics`.
+        rows: what earlier parts of the run wrote, from `recover_metrics`.
         tensorboard: also write TensorBoard's files there.
 
     Raises:
@@ -25,11 +28,13 @@ class MetricsLog:
         self, folder: pathlib.Path | None, rows: list[dict], tensorboard: bool
     ):
         self._chunks = [histories(rows)] if rows else []
-        self._start = time.perf_counter() - (rows[-1]["time"] if rows else 0.0)
+        self._start = time.perf_counter() - (rows[-1].get("time") or 0 if rows else 0)
         self._file = self._board = None
         if folder is not None and jax.process_index() == 0:
             if tensorboard:
-                self._board = _summary_writer(folder / TENSORBOARD, len(rows))
+                self._board = _summary_writer(
+                    folder / TENSORBOARD, rows[-1]["step"] if rows else 0
+                )
             self._file = (folder / METRICS).open("a")
 
     def write(self, first_step: int, records: dict, val: dict, /) -> tuple[int, float]:
@@ -50,14 +55,32 @@ class MetricsLog:
         chunk["time"] = np.full(num, round(time.perf_counter() - self._start, 4))
         if num:
             after = {f"val_{name}": float(value) for name, value in val.items()}
-            self._write_rows(chunk, after)
+            try:
+                self._write_rows(chunk, after)
+            except OSError as error:
+                raise self._not_written(error) from error
             unknown = np.full(num - 1, np.nan)
             chunk |= {name: np.append(unknown, value) for name, value in after.items()}
             self._chunks.append(chunk)
         return num, loss
 
+    def sync(self) -> None:
+        """Have all that was written on the disk, and not on its way there.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        if self._file is not None:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._not_written(error) from error
+
     def history(self) -> dict[str, np.ndarray]:
-        """One array ``(steps,)`` per name; NaN where a step measured no such thing."""
+        """One array ``(steps,)`` per name; NaN where a step measured no such thing.
+
+        Steps whose lines were lost are not among them.
+        """
         names = dict.fromkeys(name for chunk in self._chunks for name in chunk)
         return {
             name: np.concatenate(
@@ -73,7 +96,11 @@ class MetricsLog:
         """Close the files."""
         for sink in (self._file, self._board):
             if sink is not None:
-                sink.close()
+                with contextlib.suppress(OSError):  # what there was has been flushed
+                    sink.close()
+
+    def _not_written(self, error):
+        return _files.not_written(error, self._file.name if self._file else METRICS)
 
     def _write_rows(self, chunk, after):
         if self._file is None:

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +55,10 @@ def pretrain(
     corruption: float = 0.0,
     seed: int = 0,
     progress: bool = True,
+    directory=None,
+    checkpoint_every: int | None = None,
+    keep: int | None = 3,
+    resume: bool = False,
 ) -> Pretraining:
     r"""Train the hidden layers one after another to reconstruct their own input.
 
@@ -78,6 +83,12 @@ def pretrain(
             are denoising ones.
         seed: of the decoders, the masks and the order of the examples.
         progress: show a progress bar for every layer, if the output is a terminal.
+        directory: a folder for the layers' runs, a folder ``layer-0``, ``layer-1``, ...
+            each; None to write nothing.
+        checkpoint_every: save so often, see `fit`; and at the end of each layer.
+        keep: how many of the newest checkpoints of each layer to keep; None for all.
+        resume: go on with the runs in the folder: what a layer has learnt is read, not
+            learnt again, and the end is bitwise the same.
 
     Returns:
         The model with its hidden layers trained, and the losses.
@@ -86,6 +97,7 @@ def pretrain(
         TypeError: the model has no such layers.
         ValueError: ``corruption`` is not in [0, 1).
         NonFiniteLossError: from `fit`; a note names the layer.
+        FileExistsError: the folder has such runs, and ``resume`` is not set.
 
     References:
         Hinton, Osindero and Teh (2006), A fast learning algorithm for deep belief nets
@@ -116,11 +128,15 @@ def pretrain(
                 batch_size=batch_size,
                 seed=seed,
                 progress=progress,
+                directory=_stage(directory, len(losses)),
+                checkpoint_every=checkpoint_every,
+                keep=keep,
+                resume=resume,
             )
         except NonFiniteLossError as error:
             error.add_note(f"while pre-training hidden layer {len(losses)}")
             raise
-        losses.append(run.history["loss"])
+        losses.append(_losses(run, num_steps))
         trained: Any = run.model
         h = encoder(trained.layer)(h)
         return trained.layer
@@ -128,6 +144,18 @@ def pretrain(
     _map_hidden_layers(train, model)
     model.eval()
     return Pretraining(model, np.stack(losses))
+
+
+def _stage(directory, layer):
+    return None if directory is None else pathlib.Path(directory) / f"layer-{layer}"
+
+
+def _losses(run, num_steps):
+    """The loss of every step; NaN where the line of a resumed run was lost."""
+    losses = np.full(num_steps, np.nan)
+    if run.history:
+        losses[run.history["step"] - 1] = run.history["loss"]
+    return losses
 
 
 def _map_hidden_layers(train, model):

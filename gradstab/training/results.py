@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import platform
 import re
@@ -14,12 +13,15 @@ import sys
 import jax
 import numpy as np
 
-CONFIG, METRICS, CHECKPOINTS, TENSORBOARD = (
-    "config.json",
-    "metrics.jsonl",
-    "checkpoints",
-    "tensorboard",
-)
+from gradstab import _files
+from gradstab._text import one_line
+from gradstab.training.damage import warn
+
+CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+CHECKPOINTS, TENSORBOARD, PRETRAINING = "checkpoints", "tensorboard", "pretraining"
+
+# In the settings of a run: whether it has ever had a checkpoint.
+SAVED = "has_checkpoints"
 
 
 def new_results_folder(root="results", name="run", /) -> pathlib.Path:
@@ -41,7 +43,7 @@ def new_results_folder(root="results", name="run", /) -> pathlib.Path:
         ['train-1', 'train-2']
     """
     root = pathlib.Path(root)
-    root.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(root)
     pattern = re.compile(re.escape(name) + r"-(\d+)")
     taken = [pattern.fullmatch(path.name) for path in root.iterdir()]
     number = 1 + max((int(match[1]) for match in taken if match), default=0)
@@ -51,6 +53,8 @@ def new_results_folder(root="results", name="run", /) -> pathlib.Path:
             folder.mkdir()
         except FileExistsError:  # another program was faster
             number += 1
+        except OSError as error:
+            raise _files.not_written(error, folder) from error
         else:
             return folder
 
@@ -80,11 +84,11 @@ def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
                 "run in it, overwrite=True to delete that run, or another directory."
             )
         if jax.process_index() == 0:
-            for name in (CONFIG, METRICS):
+            for name in (CONFIG, METRICS, RESULT):
                 (folder / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, TENSORBOARD):
+            for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
                 shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(folder)
     return folder
 
 
@@ -115,55 +119,141 @@ def write_config(folder: pathlib.Path, content: dict, /) -> None:
             "numbers, booleans, None, and lists and dictionaries of these."
         ) from error
     if jax.process_index() == 0:
-        _replace(folder / CONFIG, text + "\n")
+        _files.write(folder / CONFIG, text + "\n", overwrite=True)
 
 
 def read_config(folder, /) -> dict | None:
     """The content of ``config.json``, or None where no run has written one.
 
     Raises:
-        ValueError: the file is not JSON.
+        ValueError: the file is not JSON, or not that of a run.
     """
     path = pathlib.Path(folder) / CONFIG
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read: {_files.reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({one_line(error)}).") from error
+    for name in ("settings", "config"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+            raise ValueError(f"{path} is not that of a run: it has no {name!r}.")
+    return content
 
 
-def read_metrics(folder, /, *, last_step: int | None = None) -> list[dict]:
+def read_metrics(
+    folder, /, *, last_step: int | None = None, gaps: bool = False
+) -> list[dict]:
     """The lines of ``metrics.jsonl`` up to a step, one dictionary per step.
 
     A number that was not finite is None. What follows ``last_step`` is not read: it may
     be the broken line of a killed run.
 
+    Args:
+        folder: of the run.
+        last_step: the last one to read; all if None.
+        gaps: whether steps may be missing and lines broken, which are left out then.
+
     Raises:
         ValueError: a line is broken or a step is missing or doubled.
     """
     path = pathlib.Path(folder) / METRICS
-    lines = path.read_text().splitlines()[:last_step] if path.exists() else []
-    try:
-        rows = [json.loads(line) for line in lines]
-        numbers = [row["step"] for row in rows]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} has a line without a step ({error}).") from error
+    lines = _lines(path)
+    rows = [_row(line) for line in lines[:last_step]]
+    if gaps:
+        return _in_order(map(_row, lines), last_step)
+    if None in rows:
+        raise ValueError(
+            f"{path}: line {rows.index(None) + 1} is broken; gaps=True leaves it out."
+        )
+    numbers = [row["step"] for row in rows if row is not None]
     expected = len(rows) if last_step is None else last_step
     if numbers != list(range(1, expected + 1)):
         raise ValueError(
             f"{path} should have one line for each of the steps 1 to {expected}, in "
-            f"order; it has {len(rows)}, the last of step {numbers[-1:] or 'none'}."
+            f"order; it has {len(rows)}, the last of step {numbers[-1:] or 'none'}. "
+            "gaps=True reads it all the same."
         )
-    return rows
+    return [row for row in rows if row is not None]
 
 
-def truncate_metrics(folder: pathlib.Path, last_step: int, /) -> list[dict]:
-    """Drop the lines after a step from ``metrics.jsonl`` and return the others."""
-    rows = read_metrics(folder, last_step=last_step)
+def recover_metrics(folder: pathlib.Path, last_step: int, /) -> list[dict]:
+    """Drop the lines after a step from ``metrics.jsonl`` and return the others.
+
+    A `DamageWarning` says which steps before it are missing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = folder / METRICS
+    rows = read_metrics(folder, last_step=last_step, gaps=True)
+    missing = sorted(set(range(1, last_step + 1)) - {row["step"] for row in rows})
     if jax.process_index() == 0:
-        _replace(folder / METRICS, "".join(map(metrics_line, rows)))
+        kept = ""
+        if missing and None in map(_row, _lines(path)):
+            kept = f"; a copy of what was there is {_copy(path).name}"
+        _files.write(path, "".join(map(metrics_line, rows)), overwrite=True)
+        if missing:
+            warn(
+                f"{path} has lost {_spans(missing)} of the {last_step} steps taken: "
+                f"they are missing in the history, and nowhere else{kept}"
+            )
     return rows
+
+
+def _lines(path):
+    try:
+        return path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read: {_files.reason(error)}") from error
+
+
+def _row(line):
+    """What a line says of a step; None if it is broken."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    plain = isinstance(row, dict) and all(
+        value is None or isinstance(value, int | float) for value in row.values()
+    )
+    return row if plain and type(row.get("step")) is int else None
+
+
+def _in_order(rows, last_step):
+    by_step = {}
+    for row in rows:
+        if row and row["step"] >= 1 and (last_step is None or row["step"] <= last_step):
+            by_step.setdefault(row["step"], row)
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _copy(path):
+    number = 1
+    while (copy := path.with_name(f"metrics.damaged-{number}.jsonl")).exists():
+        number += 1
+    _files.write(copy, path.read_bytes(), overwrite=False)
+    return copy
+
+
+def _spans(numbers):
+    """Runs of numbers, the first few of them.
+
+    >>> _spans([1, 2, 3, 7])
+    '1 to 3, 7'
+    """
+    ends = []
+    for number in numbers:
+        if ends and ends[-1][1] == number - 1:
+            ends[-1][1] = number
+        else:
+            ends.append([number, number])
+    shown = [f"{a} to {b}" if a < b else f"{a}" for a, b in ends[:3]]
+    return ", ".join(shown) + (", ..." if len(ends) > 3 else "")
 
 
 def metrics_line(row: dict, /) -> str:
@@ -191,9 +281,3 @@ def histories(rows: list[dict], /) -> dict[str, np.ndarray]:
 
 def _finite(value):
     return value if not isinstance(value, float) or math.isfinite(value) else None
-
-
-def _replace(path, text):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

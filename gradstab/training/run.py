@@ -12,14 +12,15 @@ from flax import nnx
 from gradstab.training import checkpoints as ckpt
 from gradstab.training import results
 from gradstab.training.batches import batches_from, splits
+from gradstab.training.damage import warn
 from gradstab.training.evaluation import make_evaluation
-from gradstab.training.interruption import deferred_interrupts
+from gradstab.training.interruption import deferred_signals
 from gradstab.training.loop import Loop
 from gradstab.training.losses import cross_entropy
 from gradstab.training.metrics_log import MetricsLog
 from gradstab.training.nonfinite import NonFiniteLossError
 from gradstab.training.progress import progress_bar
-from gradstab.training.schedule import make_schedule
+from gradstab.training.schedule import expect_count, make_schedule
 from gradstab.training.step import (
     State,
     as_model,
@@ -27,6 +28,9 @@ from gradstab.training.step import (
     initial_state,
     make_steps,
 )
+
+# Settings that a resumed run must share with what it goes on with.
+_SAME = ("steps_per_dispatch", "batch_size", "num_examples", "seed", "model", "loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,7 @@ def fit(
     checkpoint_every: int | None = None,
     keep: int | None = 3,
     resume: bool = False,
+    resume_step: int | None = None,
     overwrite: bool = False,
     init_from=None,
     progress: bool = True,
@@ -81,8 +86,8 @@ def fit(
     One step is :math:`\theta \leftarrow \theta + u(\nabla_\theta L(f_\theta(x), y))`
     with the optimiser's update :math:`u`. Several steps make one dispatch: a compiled
     loop over batches that are gathered on the device, whose metrics are read while the
-    next one runs. Validation, checkpoints and the response to Ctrl-C come between
-    dispatches.
+    next one runs. Validation, checkpoints and the response to Ctrl-C and SIGTERM come
+    between dispatches; a second signal ends the process at once.
 
     The result depends on ``model``, ``data``, ``seed`` and the settings of the step
     alone: a run that was killed at any moment and is resumed with the same arguments
@@ -112,8 +117,10 @@ def fit(
             per step) and ``checkpoints``; None to write nothing.
         checkpoint_every: save likewise.
         keep: how many of the newest checkpoints to keep; None for all.
-        resume: go on from the last checkpoint in the folder, or from the start if
-            it has none yet.
+        resume: go on from the last checkpoint in the folder that is whole, or from
+            the start if it has had none. A `DamageWarning` says what is damaged or
+            lost. Checkpoints after that one are renamed, not deleted.
+        resume_step: go on from the checkpoint of this step instead.
         overwrite: delete an earlier run in the folder.
         init_from: folder of another run, whose last checkpoint gives the parameters to
             start with; nothing else is taken from it.
@@ -129,9 +136,13 @@ def fit(
             from before that step is saved, and is in the ``run`` of the error.
         FileExistsError: the folder is in use, and neither ``resume`` nor ``overwrite``.
         ValueError: settings that contradict each other or those of the resumed run.
+        FileNotFoundError: a run to resume has lost its checkpoints.
         TypeError: data that are none of the above.
+        OSError: the folder cannot be written, as when the disk is full. What is there
+            stays whole, and the run can be resumed.
         KeyboardInterrupt: after Ctrl-C, once the dispatch has ended and its state is
             saved.
+        SystemExit: likewise after SIGTERM, with status 143.
 
     Examples:
         >>> import jax, jax.numpy as jnp, optax
@@ -144,11 +155,16 @@ def fit(
         {'bias': 1.0, 'kernel': 3.0}
     """
     examples = splits(data)
+    expect_count("keep", keep)
+    if resume_step is not None and not resume:
+        raise ValueError(f"resume_step={resume_step} needs resume=True.")
     folder = _folder(directory, resume, overwrite, checkpoint_every, tensorboard)
     before = _settings_before(folder)
     schedule = make_schedule(
         num_steps,
-        steps_per_dispatch or before.get("steps_per_dispatch"),
+        before.get("steps_per_dispatch")
+        if steps_per_dispatch is None
+        else steps_per_dispatch,
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
     )
@@ -162,8 +178,13 @@ def fit(
         "loss": getattr(loss, "__qualname__", repr(loss)),
     }
     _expect_same_run(folder, before, settings)
-    state = _starting_state(model, optimizer, folder, init_from, num_steps)
+    state = _starting_state(model, optimizer, folder, init_from, resume_step)
     start = int(state.step)
+    if start > num_steps:
+        raise ValueError(
+            f"the run in {folder} has taken {start} steps, more than "
+            f"num_steps={num_steps}; num_steps counts all steps of a run."
+        )
     batches = batches_from(
         examples.train,
         batch_size=batch_size,
@@ -171,15 +192,20 @@ def fit(
         steps_per_dispatch=schedule.steps_per_dispatch,
         first_step=start,
     )
-    rows = []
+    rows, mark_saved = [], None
     if folder is not None:
-        rows = results.truncate_metrics(folder, start)
+        aside = ckpt.set_aside(folder, start)
+        if aside:
+            warn(f"going on from {start}; kept beside it: {', '.join(aside)}")
+        rows = results.recover_metrics(folder, start)
         content = {"settings": settings, "config": config or {}}
-        results.write_config(folder, content | results.environment())
+        content |= results.environment()
+        mark_saved = _saving_marker(folder, content, saved=start > 0)
 
     in_training, in_evaluation = graphdefs(model)
     evaluation = make_evaluation(in_evaluation, loss=loss, metrics=metrics)
     with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(deferred_signals())
         log = MetricsLog(folder, rows, tensorboard)
         stack.enter_context(contextlib.closing(log))
         loop = Loop(
@@ -190,9 +216,10 @@ def fit(
             loss=loss,
             validation=_on(examples.val, evaluation),
             log=log,
-            checkpoints=folder and stack.enter_context(ckpt.manager(folder, keep=keep)),
+            checkpoints=folder
+            and stack.enter_context(ckpt.Checkpoints(folder, keep, mark_saved)),
             advance=stack.enter_context(progress_bar(progress, start, num_steps)),
-            interruption=stack.enter_context(deferred_interrupts()),
+            interruption=interruption,
         )
 
         def finished(state, test):
@@ -204,7 +231,16 @@ def fit(
         except NonFiniteLossError as error:
             error.run = finished(error.state, {})
             raise
-        return finished(state, _on(examples.test, evaluation)(state))
+        stopped = bool(interruption)
+        test = {} if stopped else _on(examples.test, evaluation)(state)
+        run = finished(state, test)
+    # Not before the checkpoint is whole.
+    if stopped:
+        where = "nowhere: the run has no directory"
+        if folder is not None:
+            where = f"in {folder}; resume=True goes on from there"
+        interruption.raise_if_asked(f"step {run.num_steps} is saved {where}")
+    return run
 
 
 def _folder(directory, resume, overwrite, checkpoint_every, tensorboard):
@@ -220,19 +256,36 @@ def _folder(directory, resume, overwrite, checkpoint_every, tensorboard):
 
 def _settings_before(folder):
     content = None if folder is None else results.read_config(folder)
-    return content["settings"] if content else {}
+    settings = content["settings"] if content else {}
+    missing = [name for name in _SAME if name not in settings]
+    if settings and missing:
+        raise ValueError(
+            f"config.json in {folder} is damaged: its settings have no "
+            f"{', '.join(missing)}."
+        )
+    return settings
+
+
+def _saving_marker(folder, content, *, saved):
+    """Write the settings, and after the first checkpoint that there has been one.
+
+    Without that a run that has lost its checkpoints is one that had none yet.
+    """
+    before = results.read_config(folder) or {}
+    marked = saved or before.get(results.SAVED) is True
+    results.write_config(folder, content | {results.SAVED: marked})
+
+    def mark():
+        nonlocal marked
+        if not marked:
+            results.write_config(folder, content | {results.SAVED: True})
+            marked = True
+
+    return mark
 
 
 def _expect_same_run(folder, before, settings):
-    names = (
-        "steps_per_dispatch",
-        "batch_size",
-        "num_examples",
-        "seed",
-        "model",
-        "loss",
-    )
-    changed = [name for name in names if before and before[name] != settings[name]]
+    changed = [name for name in _SAME if before and before[name] != settings[name]]
     if changed:
         listed = ", ".join(
             f"{name}={before[name]!r} (now {settings[name]!r})" for name in changed
@@ -243,18 +296,28 @@ def _expect_same_run(folder, before, settings):
         )
 
 
-def _starting_state(model, optimizer, folder, init_from, num_steps):
+def _starting_state(model, optimizer, folder, init_from, step):
     state = initial_state(model, optimizer)
     if init_from is not None:
         state = ckpt.restore_params(init_from, state)
-    if folder is not None and ckpt.latest(folder) is not None:
-        state = ckpt.restore_state(folder, state)
-    if int(state.step) > num_steps:
-        raise ValueError(
-            f"the run in {folder} has taken {int(state.step)} steps, more than "
-            f"num_steps={num_steps}; num_steps counts all steps of a run."
+    if folder is None or (ckpt.latest(folder) is None and step is None):
+        if folder is not None:
+            _expect_none_lost(folder)
+        return state
+    return ckpt.restore_state(folder, state, step=step)
+
+
+def _expect_none_lost(folder):
+    """Raise if a run without checkpoints has had some."""
+    content = results.read_config(folder) or {}
+    lines = results.read_metrics(folder, gaps=True)
+    lost = bool(lines) and not (folder / results.CHECKPOINTS).is_dir()
+    if lost or content.get(results.SAVED) is True:
+        raise FileNotFoundError(
+            f"{folder} has lost its checkpoints, though {len(lines)} steps were taken. "
+            f"Put the folder {results.CHECKPOINTS!r} back into it, or begin the run "
+            "again in another folder, or in this one with overwrite."
         )
-    return state
 
 
 def _on(pair, evaluation):

@@ -60,11 +60,20 @@ def make_schedule(
         "checkpoint_every": checkpoint_every,
     }
     for name, count in counts.items():
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"{name} is {count!r}; expected a whole number from 1.")
+        expect_count(name, count)
     if steps_per_dispatch is None:
         given = [num_steps, validate_every, checkpoint_every]
         steps_per_dispatch = min(
             DEFAULT_STEPS_PER_DISPATCH, *(count for count in given if count is not None)
         )
     return Schedule(num_steps, steps_per_dispatch, validate_every, checkpoint_every)
+
+
+def expect_count(name: str, count, /) -> None:
+    """Raise unless a number of things is a whole number from 1, or None.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if count is not None and (type(count) is not int or count < 1):
+        raise ValueError(f"{name} is {count!r}; expected a whole number from 1.")

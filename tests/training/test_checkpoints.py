@@ -71,7 +71,7 @@ def test_lists_keys_and_narrow_dtypes_survive(dtype, tmp_path):
 
     optimizer = optax.sgd(0.1)
     saved = training.initial_state(Stack(nnx.Rngs(0)), optimizer)
-    with checkpoints.manager(tmp_path) as manager:
+    with checkpoints.Checkpoints(tmp_path) as manager:
         checkpoints.save(manager, saved)
     empty = training.initial_state(Stack(nnx.Rngs(1)), optimizer)
     restored = checkpoints.restore_state(tmp_path, empty)

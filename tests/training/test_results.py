@@ -56,7 +56,7 @@ def test_broken_metrics_are_refused(tmp_path, text):
 def test_truncation_keeps_what_was_saved_and_drops_the_rest(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    assert results.truncate_metrics(tmp_path, 2) == [{"step": 1}, {"step": 2}]
+    assert results.recover_metrics(tmp_path, 2) == [{"step": 1}, {"step": 2}]
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,11 +103,11 @@ def test_an_iterable_resumes_bitwise_after_its_batches_were_skipped(
     chex.assert_trees_all_equal(arrays(run.state), arrays(whole.state))
 
 
-def interrupting(batches, at):
-    """Batches, with Ctrl-C while one of them is drawn."""
-    for number, batch in enumerate(batches):
-        if number == at:
-            os.kill(os.getpid(), signal.SIGINT)
+def interrupting(batches, at, number=signal.SIGINT):
+    """Batches, with a signal while one of them is drawn."""
+    for drawn, batch in enumerate(batches):
+        if drawn == at:
+            os.kill(os.getpid(), number)
         yield batch
 
 
@@ -186,12 +187,112 @@ def test_an_existing_run_is_never_lost_silently(network, blobs, saving):
     assert notes.read_text() == "mine"
 
 
-def test_missing_metrics_are_an_error_not_a_gap(network, blobs, saving):
+LOST = {
+    "cut": (lambda lines: lines[:5], "6 to 8"),
+    "gone": (lambda lines: None, "1 to 8"),
+    "empty": (lambda lines: [], "1 to 8"),
+    "one line less": (lambda lines: lines[:2] + lines[3:], "3"),
+    "half a line": (lambda lines: [*lines[:-1], lines[-1][:9]], "8"),
+    "no step": (lambda lines: [b'{"loss": 1}\n', *lines[1:]], "1"),
+    "a text": (lambda lines: [b'{"step": 1, "loss": "x"}\n', *lines[1:]], "1"),
+    "bytes": (lambda lines: [lines[0], b"\xff\x00\n", *lines[2:]], "2"),
+}
+
+
+@pytest.mark.parametrize(("damage", "steps"), LOST.values(), ids=LOST)
+def test_lost_metrics_are_said_and_stop_nothing(
+    network, blobs, saving, reference, arrays, damage, steps
+):
     training.fit(network, blobs, **saving | {"num_steps": 8})
     path = saving["directory"] / "metrics.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
-    with pytest.raises(ValueError, match="one line for each of the steps 1 to 8"):
+    content = path.read_bytes()
+    left = damage(content.splitlines(keepends=True))
+    path.unlink()
+    if left is not None:
+        path.write_bytes(b"".join(left))
+    with pytest.warns(training.DamageWarning, match=f"lost {steps} of the 8") as said:
+        run = training.fit(network, blobs, resume=True, **saving)
+    assert len(said) == 1
+    assert "\n" not in str(said[0].message)
+    chex.assert_trees_all_equal(arrays(run.state), arrays(reference.state))
+    whole = {int(step): loss for step, loss in zip(
+        reference.history["step"], reference.history["loss"], strict=True)}  # fmt: skip
+    assert run.history["step"][-1] == 22
+    for step, loss in zip(run.history["step"], run.history["loss"], strict=True):
+        assert loss == whole[step]
+    read = training.read_metrics(run.directory, gaps=True)
+    assert [row["step"] for row in read] == run.history["step"].tolist()
+    # What was broken is kept, and nothing else is.
+    copies = list(run.directory.glob("metrics.damaged-*"))
+    broken = left and any(training.results._row(line) is None for line in left)
+    assert len(copies) == bool(broken)
+    assert not broken or copies[0].read_bytes() == b"".join(left)
+
+
+@pytest.mark.parametrize("what", ["folder", "content"])
+def test_a_run_that_has_lost_its_checkpoints_is_refused_and_kept(
+    network, blobs, saving, what
+):
+    training.fit(network, blobs, **saving | {"num_steps": 8})
+    folder = saving["directory"]
+    shutil.rmtree(folder / "checkpoints")
+    if what == "content":
+        (folder / "checkpoints").mkdir()
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileNotFoundError, match="lost its checkpoints, though 8 steps"):
         training.fit(network, blobs, resume=True, **saving)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_goes_on_from_the_step_asked_for_and_keeps_the_later_ones(
+    network, blobs, saving, reference, arrays
+):
+    training.fit(network, blobs, **saving | {"num_steps": 20})
+    folder = saving["directory"]
+    assert training.all_steps(folder) == [8, 16, 20]
+    with pytest.raises(FileNotFoundError, match="of step 12; it has those of steps: 8"):
+        training.fit(network, blobs, resume=True, resume_step=12, **saving)
+    with pytest.warns(training.DamageWarning, match=r"16\.aside-1, 20\.aside-1"):
+        run = training.fit(network, blobs, resume=True, resume_step=8, **saving)
+    assert training.all_steps(folder) == [8, 16, 22]
+    assert {"16.aside-1", "20.aside-1"} < set(os.listdir(folder / "checkpoints"))
+    chex.assert_trees_all_equal(arrays(run.state), arrays(reference.state))
+    assert lines(folder) == lines(reference.directory)
+    with pytest.raises(ValueError, match="resume_step=8 needs resume=True"):
+        training.fit(network, blobs, resume_step=8, **saving)
+
+
+def test_sigterm_saves_and_ends_with_its_status(
+    network, blobs, saving, reference, arrays
+):
+    x, y = blobs
+    batches = [(x[i % 6 :: 6], y[i % 6 :: 6]) for i in range(22)]
+    settings = saving | {"batch_size": None}
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as error:
+        training.fit(
+            network, interrupting(batches, at=9, number=signal.SIGTERM), **settings
+        )
+    assert error.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert training.latest(settings["directory"]) == 12
+    run = training.fit(network, batches, resume=True, **settings)
+    assert run.num_steps == 22
+
+
+def test_a_sigterm_that_the_program_handles_is_left_to_it(network, blobs, saving):
+    x, y = blobs
+    batches, found = [(x[i % 6 :: 6], y[i % 6 :: 6]) for i in range(22)], []
+    before = signal.signal(signal.SIGTERM, lambda *_: found.append(1))
+    try:
+        run = training.fit(
+            network,
+            interrupting(batches, at=9, number=signal.SIGTERM),
+            **saving | {"batch_size": None},
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (run.num_steps, found) == (22, [1])
 
 
 PROGRAM = """

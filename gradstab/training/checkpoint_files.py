@@ -1,0 +1,298 @@
+"""Checkpoints as folders: whole, verified, and as many as are wanted.
+
+A checkpoint is the folder ``checkpoints/STEP`` of a run. Beside what Orbax writes it
+has ``sha256.json``, the digest of each of its files. What is being written has a longer
+name until it is whole and on the disk.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint
+
+from gradstab import _files
+from gradstab._text import one_line
+from gradstab.training.damage import warn
+from gradstab.training.results import CHECKPOINTS
+
+# Orbax's second interface is called v1 until, from 1.0 on, the package itself is it.
+_ocp: Any = getattr(orbax.checkpoint, "v1", orbax.checkpoint)
+
+DIGESTS = "sha256.json"
+_WRITING, _DELETING = "writing", "deleting"
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that cannot be read as it was written; the message says why."""
+
+
+class Checkpoints:
+    """Writes the checkpoints of a run, one at a time, in the background.
+
+    Args:
+        folder: the run's folder.
+        keep: how many of the newest to keep; None keeps all.
+        on_saved: called after each, once it is whole.
+    """
+
+    def __init__(
+        self,
+        folder,
+        /,
+        keep: int | None = None,
+        on_saved: Callable[[], object] | None = None,
+    ):
+        self.directory = folder_of(folder)
+        self._keep, self._on_saved = keep, on_saved
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        _files.make_folder(self.directory)
+        self._remove_leftovers()
+
+    def save(self, step: int, items: dict[str, Any], /) -> None:
+        """Begin to write a checkpoint; one that is there already is kept.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.wait()
+        if step in all_steps(self.directory.parent):
+            return
+        self._thread = threading.Thread(target=self._write, args=(step, items))
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, Exception):
+            with contextlib.suppress(OSError):  # the first error is what matters
+                self.wait()
+        else:
+            self.wait()
+
+    def _write(self, step, items):
+        path = self.directory / str(step)
+        partial = self.directory / f"{step}.{_WRITING}"
+        try:
+            _ocp.save_checkpointables(partial, items)
+            if jax.process_index() == 0:
+                content = json.dumps(_digests(partial), indent=1)
+                _files.write(partial / DIGESTS, content + "\n", overwrite=True)
+                partial.rename(path)
+                _sync(self.directory)
+                if self._on_saved is not None:
+                    self._on_saved()
+                self._delete_oldest()
+        except BaseException as error:
+            self._remove_leftovers()
+            self._error = self._not_written(step, error)
+
+    def _not_written(self, step, error):
+        newest = max(all_steps(self.directory.parent), default=None)
+        before = "there is none before it" if newest is None else f"it has {newest}"
+        own = OSError(
+            f"checkpoint {step} was not written in {self.directory}: "
+            f"{_cause(error)}; {before}. Make room there, and resume the run"
+        )
+        own.__cause__ = error
+        return own
+
+    def _delete_oldest(self):
+        steps = all_steps(self.directory.parent)
+        for step in steps[: -self._keep] if self._keep else ():
+            # In two steps: half of a checkpoint must not have the name of one.
+            doomed = self.directory / f"{step}.{_DELETING}"
+            (self.directory / str(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def _remove_leftovers(self):
+        """Of what was being written or deleted when a run was killed."""
+        if jax.process_index() == 0:
+            pattern = re.compile(
+                rf"\d+(\.({_WRITING}|{_DELETING}))?(\.orbax-checkpoint-tmp.*)?"
+            )
+            for path in self.directory.iterdir():
+                if pattern.fullmatch(path.name) and not path.name.isdecimal():
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def folder_of(directory, /) -> pathlib.Path:
+    """Where the checkpoints of a run lie, given the run's folder."""
+    return pathlib.Path(directory).absolute() / CHECKPOINTS
+
+
+def all_steps(directory, /) -> list[int]:
+    """The steps of which a run's folder has a checkpoint, in ascending order.
+
+    >>> all_steps("no/such/folder")
+    []
+    """
+    folder = folder_of(directory)
+    if not folder.is_dir():
+        return []
+    names = [path.name for path in folder.iterdir() if path.name.isdecimal()]
+    return sorted(int(name) for name in names if str(int(name)) == name)
+
+
+def read(directory, step: int | None, /, *items: str) -> tuple[int, dict[str, Any]]:
+    """The items of a checkpoint, verified; of the newest that is whole.
+
+    Args:
+        directory: the run's folder.
+        step: which checkpoint; if None, damaged ones are passed over with a
+            `DamageWarning`.
+        *items: their names.
+
+    Returns:
+        The checkpoint's step and its items.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        DamagedCheckpointError: it is damaged; or, of several, all are.
+    """
+    steps = all_steps(directory)
+    if not steps or (step is not None and step not in steps):
+        raise FileNotFoundError(
+            f"{directory} has no checkpoint{'' if step is None else f' of step {step}'}"
+            f"; it has those of steps: {', '.join(map(str, steps)) or 'none'}. "
+            f"Give the folder of a run, the one that holds {CHECKPOINTS!r}."
+        )
+    damaged = []
+    for candidate in reversed(steps) if step is None else (step,):
+        try:
+            found = _read(folder_of(directory) / str(candidate), candidate, items)
+        except DamagedCheckpointError as error:
+            damaged.append(f"checkpoint {candidate} is damaged ({error})")
+        else:
+            if damaged:
+                warn(f"{', '.join(damaged)}, going on from {candidate}")
+            return candidate, found
+    others = [str(s) for s in steps if s != step]
+    if step is None or not others:
+        rest = f"it has no whole one. To read one all the same delete its {DIGESTS}"
+    else:
+        rest = f"it has also those of steps: {', '.join(others)}"
+    raise DamagedCheckpointError(f"{directory}: {', '.join(damaged)}; {rest}")
+
+
+def set_aside(directory, step: int, /) -> list[str]:
+    """Rename the checkpoints after a step, so that others can take their place.
+
+    Returns:
+        Their new names.
+    """
+    folder, names = folder_of(directory), []
+    for later in all_steps(directory):
+        if later > step and jax.process_index() == 0:
+            number = 1
+            while (folder / f"{later}.aside-{number}").exists():
+                number += 1
+            names.append(f"{later}.aside-{number}")
+            (folder / str(later)).rename(folder / names[-1])
+    return names
+
+
+def _read(path, step, items):
+    if not path.is_dir():
+        raise DamagedCheckpointError("it is no folder")
+    _verify(path)
+    with _quiet():
+        try:
+            found = _ocp.load_checkpointables(path, dict.fromkeys(items))
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: they come from several libraries
+            raise DamagedCheckpointError("its arrays cannot be read") from error
+    for name in items:
+        if not isinstance(found.get(name), dict):
+            raise DamagedCheckpointError(f"it has no {name}")
+    if "rest" in items and int(found["rest"].get("step", -1)) != step:
+        raise DamagedCheckpointError("it is not of that step")
+    return found
+
+
+def _verify(path):
+    """Raise if a file is not as it was written; old checkpoints do not say."""
+    try:
+        digests = json.loads((path / DIGESTS).read_bytes())
+        for name, digest in digests.items():
+            if _digest(path / name) != digest:
+                raise DamagedCheckpointError(f"{one_line(name)} has changed")
+    except FileNotFoundError as error:
+        if (path / DIGESTS).exists():
+            name = pathlib.Path(error.filename).relative_to(path)
+            raise DamagedCheckpointError(f"{one_line(name)} is missing") from error
+    except DamagedCheckpointError:
+        raise
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DamagedCheckpointError(f"{DIGESTS} cannot be read") from error
+
+
+def _digests(path):
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): _digest(file) for file in files}
+
+
+def _digest(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder):
+    """Have the names in a folder on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without what the reader of a damaged file logs besides the error it raises."""
+    loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error):
+    """Why nothing could be written: what the system said, somewhere in the chain."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return _files.reason(error)
+        said = re.search(r"\[OS error (\d+)", str(error))
+        if said:
+            return os.strerror(int(said[1]))
+        text, error = error, error.__cause__ or error.__context__
+    return _files.reason(text)
