@@ -6,6 +6,7 @@ name until it is whole and on the disk.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -13,7 +14,9 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -104,12 +107,14 @@ class Checkpoints:
                 _files.write(partial / DIGESTS, content + "\n", overwrite=True)
                 partial.rename(path)
                 _sync(self.directory)
-                if self._on_saved is not None:
-                    self._on_saved()
-                self._delete_oldest()
         except BaseException as error:
-            self._remove_leftovers()
             self._error = self._not_written(step, error)
+            self._remove_leftovers()
+            return
+        with contextlib.suppress(OSError):  # it is there; the next one tries again
+            if self._on_saved is not None:
+                self._on_saved()
+            self._delete_oldest()
 
     def _not_written(self, step, error):
         newest = max(all_steps(self.directory.parent), default=None)
@@ -221,18 +226,25 @@ def _read(path, step, items):
         raise DamagedCheckpointError("it is no folder")
     _verify(path)
     with _quiet():
-        try:
-            found = _ocp.load_checkpointables(path, dict.fromkeys(items))
-        except MemoryError:
-            raise
-        except Exception as error:  # of any kind: they come from several libraries
-            raise DamagedCheckpointError("its arrays cannot be read") from error
+        found = _loaded(path, items)
+        if found is None:
+            gc.collect()  # what was left half done is heard when it is collected
+            raise DamagedCheckpointError("its arrays cannot be read")
     for name in items:
         if not isinstance(found.get(name), dict):
             raise DamagedCheckpointError(f"it has no {name}")
     if "rest" in items and int(found["rest"].get("step", -1)) != step:
         raise DamagedCheckpointError("it is not of that step")
     return found
+
+
+def _loaded(path, items):
+    try:
+        return _ocp.load_checkpointables(path, dict.fromkeys(items))
+    except MemoryError:
+        raise
+    except Exception:  # of any kind: they come from several libraries
+        return None
 
 
 def _verify(path):
@@ -248,7 +260,7 @@ def _verify(path):
             raise DamagedCheckpointError(f"{one_line(name)} is missing") from error
     except DamagedCheckpointError:
         raise
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise DamagedCheckpointError(f"{DIGESTS} cannot be read") from error
 
 
@@ -279,9 +291,13 @@ def _quiet():
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
     finally:
+        sys.unraisablehook = hook
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
 
