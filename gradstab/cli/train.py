@@ -117,6 +117,12 @@ def _resumed(options):
         )
     started = from_json(Train, config["config"])
     _expect_same(options, started)
+    steps = training.all_steps(options.resume)
+    if options.step is not None and options.step not in steps:
+        raise ValueError(
+            f"--step {options.step}: {options.resume} has no checkpoint of that step; "
+            f"it has those of steps: {', '.join(map(str, steps)) or 'none'}"
+        )
     length = {"steps": options.steps, "epochs": options.epochs}
     return dataclasses.replace(
         started,
