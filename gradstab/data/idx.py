@@ -2,14 +2,19 @@
 
 import gzip
 import hashlib
+import io
 import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from gradstab import _files
+from gradstab._text import one_line
+
 GZIP_MAGIC = b"\x1f\x8b"
 UBYTE = 0x08  # the type code of unsigned bytes, the third byte of a file
+_MAGIC = bytes([0, 0, UBYTE])
 
 
 def read_idx(path: Path | str, /) -> np.ndarray:
@@ -31,17 +36,74 @@ def read_idx(path: Path | str, /) -> np.ndarray:
         LeCun, Cortes and Burges (1998), The MNIST database: the IDX file format.
     """
     path = Path(path)
-    return decode_idx(gunzipped(path.read_bytes(), path), path)
-
-
-def gunzipped(content: bytes, source: Path | str, /) -> bytes:
-    """The content, decompressed if it is gzipped; ``source`` is named in the error."""
-    if not content.startswith(GZIP_MAGIC):
-        return content
+    content = _read(path)
     try:
-        return gzip.decompress(content)
+        # As many bytes as the header announces, and one to see that there are more.
+        start = gunzipped(content, path, most=4 + 4 * 255)
+        # Nothing is compressed to less than a thousandth.
+        most = min(_length(start, path), 1100 * len(content) + 1100)
+        return decode_idx(gunzipped(content, path, most=most), path)
+    except MemoryError as error:
+        raise ValueError(f"{path} announces more than there is memory for") from error
+
+
+def read_file(path: Path, /, *, most: int) -> bytes:
+    """The content of a file that is no longer than it can be.
+
+    Raises:
+        ValueError: it is longer.
+        OSError: it cannot be read.
+    """
+    content = _read(path, most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} is longer than the {most} bytes that it can have")
+    return content
+
+
+def _read(path, most=-1):
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        reason = _files.reason(error)
+        raise type(error)(f"{path} cannot be read: {reason}") from error
+
+
+def gunzipped(content: bytes, source: Path | str, /, *, most: int) -> bytes:
+    """The content, decompressed if it is gzipped; ``source`` is named in the error.
+
+    Args:
+        content: the bytes of a file.
+        source: what to name in an error.
+        most: bytes of the result; one more is given if there are more.
+
+    Raises:
+        ValueError: the data are damaged.
+    """
+    if not content.startswith(GZIP_MAGIC):
+        return content[: most + 1]
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{source} is damaged gzip data: {error}") from error
+        raise ValueError(f"{source} is damaged gzip data: {one_line(error)}") from error
+
+
+def announced_size(content: bytes, /) -> int:
+    """Bytes of the content once decompressed, as gzipped data say in their last four.
+
+    >>> announced_size(gzip.compress(b"abc")), announced_size(b"abc")
+    (3, 3)
+    """
+    if not content.startswith(GZIP_MAGIC):
+        return len(content)
+    return int.from_bytes(content[-4:], "little")
+
+
+def _length(start, source):
+    """Bytes of a file of which this is the start."""
+    header, shape = _header(start, source)
+    return header + math.prod(shape)
 
 
 def decode_idx(content: bytes, source: Path | str, /) -> np.ndarray:
@@ -60,15 +122,7 @@ def decode_idx(content: bytes, source: Path | str, /) -> np.ndarray:
     >>> decode_idx(b"\0\0\x08\x01\0\0\0\x03abc", "labels")
     array([97, 98, 99], dtype=uint8)
     """
-    if len(content) < 4 or content[:3] != bytes([0, 0, UBYTE]):
-        raise ValueError(
-            f"{source} is no IDX file of unsigned bytes: it begins with "
-            f"{content[:4]!r}, expected {bytes([0, 0, UBYTE])!r} and the rank"
-        )
-    header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise ValueError(f"{source} is cut short within its header of {header} bytes")
-    shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
+    header, shape = _header(content, source)
     if len(content) - header != math.prod(shape):
         raise ValueError(
             f"{source} holds {len(content) - header} bytes of data, but its header "
@@ -76,6 +130,24 @@ def decode_idx(content: bytes, source: Path | str, /) -> np.ndarray:
             "it is cut short or damaged"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _header(content, source):
+    """Its length, and the shape that it announces."""
+    if 0 < len(content) < 4 and content == _MAGIC[: len(content)]:
+        raise ValueError(f"{source} is cut short: it has {len(content)} bytes")
+    if content[:3] != _MAGIC:
+        raise ValueError(
+            f"{source} is no IDX file of unsigned bytes: it begins with "
+            f"{content[:4]!r}, expected {_MAGIC!r} and the rank"
+        )
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise ValueError(f"{source} is cut short within its header of {header} bytes")
+    shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
+    if len(shape) > 64:
+        raise ValueError(f"{source} is damaged: its header announces rank {len(shape)}")
+    return header, shape
 
 
 def check_sum(content: bytes, expected: str, source: Path | str, /) -> None:

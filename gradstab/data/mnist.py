@@ -1,15 +1,29 @@
 """MNIST and Fashion-MNIST: found in a folder or downloaded there, and verified."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from gradstab.data.dataset import Dataset, class_entropy
 from gradstab.data.download import DownloadError, download
-from gradstab.data.idx import check_sum, decode_idx, gunzipped
+from gradstab.data.idx import (
+    announced_size,
+    check_sum,
+    decode_idx,
+    gunzipped,
+    read_file,
+)
 
 NUM_VAL = 5000  # the last of the training images
+MOST = 1 << 26  # bytes of a file whose size is not known
+
+_SIZES = {
+    "train-images-idx3-ubyte": 16 + 60_000 * 784,
+    "train-labels-idx1-ubyte": 8 + 60_000,
+    "t10k-images-idx3-ubyte": 16 + 10_000 * 784,
+    "t10k-labels-idx1-ubyte": 8 + 10_000,
+}
 
 
 @dataclass(frozen=True)
@@ -18,10 +32,19 @@ class Source:
 
     mirrors: tuple[str, ...]
     checksums: dict[str, str]  # file name -> checksum of its decompressed content
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes of that content
+
+    def most(self, file: str, /) -> int:
+        """Bytes that the content of a file can have, and a compressed form of it."""
+        return self.sizes.get(file, MOST)
+
+    def is_weak(self, file: str, /) -> bool:
+        """Whether a checksum is one that can be forged, so that https must vouch."""
+        return self.checksums[file].startswith("md5:")
 
 
-# SHA-256 for MNIST; for Fashion-MNIST the MD5 under which its files are known. Both are
-# of the decompressed content: the same images are published in several compressions.
+# SHA-256, but for Fashion-MNIST's images the MD5 under which they are known. All are of
+# the decompressed content: the same images are published in several compressions.
 SOURCES = {
     "mnist": Source(
         mirrors=(
@@ -38,6 +61,7 @@ SOURCES = {
             "t10k-labels-idx1-ubyte": "sha256:"
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         },
+        sizes=_SIZES,
     ),
     "fashion-mnist": Source(
         mirrors=(
@@ -46,10 +70,13 @@ SOURCES = {
         ),
         checksums={
             "train-images-idx3-ubyte": "md5:f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            "train-labels-idx1-ubyte": "md5:9018921c3c673c538a1fc5bad174d6f9",
+            "train-labels-idx1-ubyte": "sha256:"
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
             "t10k-images-idx3-ubyte": "md5:8181f5470baa50b63fa0f6fddb340f0a",
-            "t10k-labels-idx1-ubyte": "md5:15d484375f8d13e6eb1aabb0c3f46965",
+            "t10k-labels-idx1-ubyte": "sha256:"
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         },
+        sizes=_SIZES,
     ),
 }
 
@@ -97,17 +124,18 @@ def mnist_family(name: str, folder: Path, /, *, may_download: bool = True) -> Da
 
 
 def _read(name: str, file: str, folder: Path, may_download: bool, /) -> np.ndarray:
-    checksum = SOURCES[name].checksums[file]
     for path in _candidates(name, file, folder):
-        content = path.read_bytes()
+        content = b""
         try:
-            return _verified(content, path, checksum)
+            content = read_file(path, most=SOURCES[name].most(file))
+            return _verified(content, path, name, file)
         except ValueError as error:
             # A folder that holds MNIST is no obstacle to Fashion-MNIST beside it.
             if not _is_of_another(name, file, content):
                 raise ValueError(f"{error}. {_advice(name, path, folder)}") from error
     path = _fetch(name, file, folder, may_download)
-    return _verified(path.read_bytes(), path, checksum)
+    content = read_file(path, most=SOURCES[name].most(file))
+    return _verified(content, path, name, file)
 
 
 def _candidates(name: str, file: str, folder: Path, /) -> list[Path]:
@@ -117,10 +145,10 @@ def _candidates(name: str, file: str, folder: Path, /) -> list[Path]:
 
 
 def _is_of_another(name: str, file: str, content: bytes, /) -> bool:
-    for other, source in SOURCES.items():
+    for other in SOURCES:
         if other != name:
             try:
-                _verified(content, other, source.checksums[file])
+                _verified(content, other, other, file)
             except ValueError:
                 continue
             return True
@@ -145,9 +173,9 @@ def _fetch(name: str, file: str, folder: Path, may_download: bool, /) -> Path:
         download(
             source.mirrors,
             path,
-            verify=lambda content, address: _verified(
-                content, address, source.checksums[file]
-            ),
+            verify=lambda content, address: _verified(content, address, name, file),
+            most=source.most(file),
+            encrypted=source.is_weak(file),
         )
     except OSError as error:
         raise FileNotFoundError(
@@ -160,10 +188,26 @@ def _fetch(name: str, file: str, folder: Path, may_download: bool, /) -> Path:
     return path
 
 
-def _verified(content: bytes, source: Path | str, checksum: str, /) -> np.ndarray:
-    plain = gunzipped(content, source)
+def _verified(content: bytes, source: Path | str, name: str, file: str, /):
+    """The array in a file, if it is the published one.
+
+    The sizes come first: what is too long is not decompressed.
+    """
+    most = SOURCES[name].most(file)
+    size = announced_size(content)
+    if size > most:
+        raise ValueError(
+            f"{source} is damaged gzip data or not the published file: it announces "
+            f"{size} bytes of content, expected at most {most}"
+        )
+    plain = gunzipped(content, source, most=most)
+    if len(plain) > most:
+        raise ValueError(
+            f"{source} is not the published file: its content is longer than {most} "
+            "bytes"
+        )
     array = decode_idx(plain, source)
-    check_sum(plain, checksum, source)
+    check_sum(plain, SOURCES[name].checksums[file], source)
     return array
 
 
