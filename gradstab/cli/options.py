@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+import types
+import typing
 
 import tyro
 
@@ -313,7 +315,7 @@ def from_json(kind, values, /):
     """Options from JSON values; names that this version does not have are refused.
 
     Raises:
-        ValueError: for a name that is no option.
+        ValueError: for a name that is no option, or a value of another type.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     strangers = sorted(set(values) - set(fields))
@@ -322,7 +324,28 @@ def from_json(kind, values, /):
             f"config.json has options that this version does not know: "
             f"{', '.join(strangers)}"
         )
-    return kind(**{name: _typed(fields[name], v) for name, v in values.items()})
+    options = kind(**{name: _typed(fields[name], v) for name, v in values.items()})
+    for name, expected in typing.get_type_hints(kind).items():
+        value = getattr(options, name)
+        if not _fits(value, expected):
+            text = getattr(expected, "__name__", str(expected))
+            raise ValueError(
+                f"config.json is damaged: its option {name} is {value!r}, expected "
+                f"{text}"
+            )
+    return options
+
+
+def _fits(value, kind):
+    """Whether a value is of the type that an option is annotated with."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, each) for each in arguments)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, arguments[0]) for v in value)
+    if kind in (int, float):
+        return type(value) in ((int,) if kind is int else (int, float))
+    return isinstance(value, kind)
 
 
 def _typed(field, value):

@@ -262,7 +262,7 @@ def _where_saved(folder):
                 f"saved at step {step} of pre-training layer {_number(stage)}, go on "
                 f"with: {command}"
             )
-    return f"saved at step 0: no step was saved yet, begin again with: {command}"
+    return f"saved at step 0, before the first checkpoint; go on with: {command}"
 
 
 def _number(stage):

@@ -1,6 +1,7 @@
 """Optimisers from names and numbers: what a command line and a config file hold."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import optax
@@ -60,7 +61,8 @@ def build(
 
     Raises:
         KeyError: an unknown optimiser or way to clip.
-        ValueError: clipping without a threshold, or a threshold without clipping.
+        ValueError: clipping without a threshold, or a threshold without clipping; a
+            learning rate or a weight that is negative or not finite.
         TypeError: an option that the optimiser does not have.
 
     Examples:
@@ -71,6 +73,10 @@ def build(
         >>> [round(u, 3) for u in update.tolist()]
         [-0.06, -0.08]
     """
+    numbers = {"learning_rate": learning_rate, "l1": l1, "l2": l2}
+    for label, value in numbers.items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ValueError(f"{label} is {value}; expected a finite number from 0.")
     optimizer = _known(name, OPTIMIZERS, "optimiser")(learning_rate, **options)
     parts = [clipping.recorded(_clipper(clip, threshold, stacked)), optimizer]
     if l2:

@@ -168,6 +168,12 @@ def _map_hidden_layers(train, model):
             "pre-training takes models whose hidden layers are 'input' and 'blocks' "
             "and whose last layer is 'head', such as gradstab.models.MLP."
         )
+    if not callable(model.input):
+        raise TypeError(
+            f"{type(model).__name__} is no network of layers one after another: its "
+            f"{type(model.input).__name__} is not a function of its input alone. "
+            "Pre-training is of an mlp, such as gradstab.models.MLP."
+        )
     nnx.update(model.input, nnx.state(train(model.input)))
     several = isinstance(model.blocks, nnx.List)
     for stack in model.blocks if several else [model.blocks]:

@@ -74,11 +74,12 @@ class Process:
             if time.perf_counter() - self.started > most:
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-                return 98, f"UNCAUGHT hung {self.log.read_text()}"
+                return 98, "UNCAUGHT hung"
             time.sleep(0.01)
             ended, status = os.waitpid(self.pid, os.WNOHANG)
         self.seconds = time.perf_counter() - self.started
-        return os.waitstatus_to_exitcode(status), self.log.read_text()
+        said = self.log.read_text() if self.log.exists() else "UNCAUGHT no log"
+        return os.waitstatus_to_exitcode(status), said
 
     def end(self, number, after):
         """Send a signal so many seconds after the start."""
@@ -225,6 +226,7 @@ def survive(moments, ends=ENDS, seed=0, out=print):
                 folder.mkdir()
                 stopped = stop(folder, end, seconds, sizes, rng)
                 if not (folder / "run").exists():
+                    out(f"{end} {moment}: ended before it began {stopped}")
                     counts[end]["ended before it began"] += 1
                     continue
                 wrong, how = judged(folder, end, stopped, whole)

@@ -240,6 +240,10 @@ def test_tensorboard_files_are_written_when_asked_for(
     [
         ({"num_steps": 0}, ValueError, "num_steps is 0"),
         ({"steps_per_dispatch": 2.5}, ValueError, "steps_per_dispatch is 2.5"),
+        ({"steps_per_dispatch": 0}, ValueError, "steps_per_dispatch is 0"),
+        ({"num_steps": True}, ValueError, "num_steps is True"),
+        ({"keep": 0}, ValueError, "keep is 0; expected a whole number from 1"),
+        ({"keep": -1}, ValueError, "keep is -1"),
         ({"batch_size": None}, ValueError, "need batch_size="),
         ({"batch_size": 49}, ValueError, "batch of 49 cannot be drawn from 48"),
         ({"resume": True}, ValueError, "need directory="),

@@ -89,3 +89,12 @@ def test_unknown_names_list_the_known_ones():
         training.build("sgd", 0.1, clip="value")
     with pytest.raises(ValueError, match="give both or neither"):
         training.build("sgd", 0.1, threshold=1.0)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["learning_rate", "l1", "l2"])
+def test_numbers_that_cannot_be_meant_are_refused(name, value):
+    numbers = {"learning_rate": 0.1, name: value}
+    said = f"{name} is {value}; expected a finite number from 0"
+    with pytest.raises(ValueError, match=said):
+        training.build("sgd", numbers.pop("learning_rate"), **numbers)

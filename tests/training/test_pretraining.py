@@ -7,9 +7,9 @@ import optax
 import pytest
 from flax import nnx
 
-from gradstab import training
+from gradstab import models, training
 from gradstab.models import MLP
-from gradstab.training import pretraining
+from gradstab.training import metrics_log, pretraining
 
 
 def make(**options):
@@ -155,8 +155,58 @@ def test_normalised_models_with_dropout_are_pretrained_too(x):
 def test_other_models_and_shares_are_refused(x):
     with pytest.raises(TypeError, match="Linear has no attribute input, blocks, head"):
         pretrain(nnx.Linear(6, 3, rngs=nnx.Rngs(0)), x)
+    lstm = models.build("lstm", in_shape=(2, 3), num_outputs=3, seed=0)
+    with pytest.raises(TypeError, match=r"LSTMLayer is not a function.*is of an mlp"):
+        pretrain(lstm, x)
     with pytest.raises(ValueError, match="corruption is a share"):
         pretrain(make(), x, corruption=1.0)
+
+
+class Killed(BaseException):
+    """Like SIGKILL, nothing handles it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [1, 4, 6, 8, 11, 12])
+def test_a_killed_pretraining_resumes_bitwise(x, tmp_path, monkeypatch, call):
+    """Twelve times the layers' metrics are written: at which of them it ends."""
+
+    def model():
+        return make(widths=(6, 6, 6), norm="batch", dropout=0.1)
+
+    options = {"corruption": 0.2, "checkpoint_every": 5}
+    whole, losses = pretrain(model(), x, directory=tmp_path / "whole", **options)
+    alone, alone_losses = pretrain(model(), x, corruption=0.2)
+    chex.assert_trees_all_equal(params(whole), params(alone))
+    np.testing.assert_array_equal(losses, alone_losses)
+    write, calls = metrics_log.MetricsLog.write, []
+
+    def killing(self, *args):
+        calls.append(1)
+        if len(calls) == call:
+            raise Killed
+        return write(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics_log.MetricsLog, "write", killing)
+        with pytest.raises(Killed):
+            pretrain(model(), x, directory=tmp_path / "killed", **options)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        pretrain(model(), x, directory=tmp_path / "killed", **options)
+    again, again_losses = pretrain(
+        model(), x, directory=tmp_path / "killed", resume=True, **options
+    )
+    both = (nnx.to_pure_dict(nnx.state(m)) for m in (again, whole))
+    chex.assert_trees_all_equal(*(jax.tree.map(plain, tree) for tree in both))
+    np.testing.assert_array_equal(again_losses, losses)
+    # What is finished is read and not learnt again.
+    monkeypatch.setattr(metrics_log.MetricsLog, "write", None)
+    pretrain(model(), x, directory=tmp_path / "killed", resume=True, **options)
+
+
+def plain(leaf):
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 @pytest.mark.slow
