@@ -6,6 +6,7 @@ name until it is whole and on the disk.
 """
 
 import contextlib
+import errno
 import gc
 import hashlib
 import json
@@ -100,17 +101,20 @@ class Checkpoints:
     def _write(self, step, items):
         path = self.directory / str(step)
         partial = self.directory / f"{step}.{_WRITING}"
-        try:
-            _ocp.save_checkpointables(partial, items)
-            if jax.process_index() == 0:
-                content = json.dumps(_digests(partial), indent=1)
-                _files.write(partial / DIGESTS, content + "\n", overwrite=True)
-                partial.rename(path)
-                _sync(self.directory)
-        except BaseException as error:
-            self._error = self._not_written(step, error)
-            self._remove_leftovers()
-            return
+        with _quiet():
+            try:
+                _ocp.save_checkpointables(partial, items)
+                if jax.process_index() == 0:
+                    content = json.dumps(_digests(partial), indent=1)
+                    _files.write(partial / DIGESTS, content + "\n", overwrite=True)
+                    partial.rename(path)
+                    _sync(self.directory)
+            except BaseException as error:
+                self._error = self._not_written(step, error)
+            if self._error is not None:
+                gc.collect()  # what was left half done is heard when it is collected
+                self._remove_leftovers()
+                return
         with contextlib.suppress(OSError):  # it is there; the next one tries again
             if self._on_saved is not None:
                 self._on_saved()
@@ -119,11 +123,14 @@ class Checkpoints:
     def _not_written(self, step, error):
         newest = max(all_steps(self.directory.parent), default=None)
         before = "there is none before it" if newest is None else f"it has {newest}"
+        number = _error_number(error)
+        cause = _files.reason(error) if number is None else os.strerror(number)
+        # Without its cause, which is of several pages and holds what it was doing.
         own = OSError(
-            f"checkpoint {step} was not written in {self.directory}: "
-            f"{_cause(error)}; {before}. Make room there, and resume the run"
+            f"checkpoint {step} was not written in {self.directory}: {cause}; {before}"
+            ". Make room there, and resume the run"
         )
-        own.__cause__ = error
+        own.errno = number or errno.EIO
         return own
 
     def _delete_oldest(self):
@@ -225,7 +232,9 @@ def _read(path, step, items):
     if not path.is_dir():
         raise DamagedCheckpointError("it is no folder")
     _verify(path)
-    with _quiet():
+    with _quiet(), warnings.catch_warnings():
+        # Of coroutines that were begun and not awaited.
+        warnings.simplefilter("ignore", RuntimeWarning)
         found = _loaded(path, items)
         if found is None:
             gc.collect()  # what was left half done is heard when it is collected
@@ -286,29 +295,31 @@ def _sync(folder):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without what the reader of a damaged file logs besides the error it raises."""
+    """Without what Orbax's tasks log of a failure besides the error that is raised."""
     loggers = [logging.getLogger(name) for name in ("asyncio", "absl")]
-    before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+        logger.addFilter(_is_of_another)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            yield
+        yield
     finally:
         sys.unraisablehook = hook
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger in loggers:
+            logger.removeFilter(_is_of_another)
 
 
-def _cause(error):
-    """Why nothing could be written: what the system said, somewhere in the chain."""
+def _is_of_another(log):
+    text = f"{log.getMessage()} {log.exc_info}".lower()
+    return not any(word in text for word in ("ocdbt", "orbax", "zarr", "checkpoint"))
+
+
+def _error_number(error):
+    """What the system said, somewhere in the chain of errors."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
-            return _files.reason(error)
-        said = re.search(r"\[OS error (\d+)", str(error))
+            return error.errno
+        said = re.search(r"(?:\[OS error |os_error_code=')(\d+)", str(error))
         if said:
-            return os.strerror(int(said[1]))
-        text, error = error, error.__cause__ or error.__context__
-    return _files.reason(text)
+            return int(said[1])
+        error = error.__cause__ or error.__context__
+    return None

@@ -9,6 +9,7 @@ pre-trains, drops out and normalises batches. Half an hour on two cores.
 
 import argparse
 import collections
+import contextlib
 import io
 import json
 import os
@@ -44,18 +45,25 @@ class Process:
     """A command of gradstab in a process of its own."""
 
     def __init__(self, folder, *arguments, largest_file=None):
-        self.log = folder / "log.txt"
         self.started = time.perf_counter()
+        self._said = b""
         sys.stdout.flush()
+        # Not a file: on a full disk that could not be written either.
+        self._reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os._exit(self._run(folder, arguments, largest_file))
+            status = 99
+            try:
+                os.dup2(writing, 1)
+                os.dup2(writing, 2)
+                status = self._run(folder, arguments, largest_file)
+            finally:
+                os._exit(status)
+        os.close(writing)
+        os.set_blocking(self._reading, False)
 
     def _run(self, folder, arguments, largest_file):
         try:
-            with self.log.open("w") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
             sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", 0), write_through=True)
             sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", 0), write_through=True)
             os.chdir(folder)
@@ -71,15 +79,21 @@ class Process:
         """The exit status and what was printed."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         while not ended:
+            self._listen()
             if time.perf_counter() - self.started > most:
                 os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                return 98, "UNCAUGHT hung"
+                self._said += b"UNCAUGHT hung"
             time.sleep(0.01)
             ended, status = os.waitpid(self.pid, os.WNOHANG)
+        self._listen()
+        os.close(self._reading)
         self.seconds = time.perf_counter() - self.started
-        said = self.log.read_text() if self.log.exists() else "UNCAUGHT no log"
-        return os.waitstatus_to_exitcode(status), said
+        return os.waitstatus_to_exitcode(status), self._said.decode(errors="replace")
+
+    def _listen(self):
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._reading, 1 << 16):
+                self._said += more
 
     def end(self, number, after):
         """Send a signal so many seconds after the start."""
