@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from gradstab._printable import printable
+from gradstab._text import printable
 
 # Each has a contrast of 3 and more, which large text needs (WCAG 2.2, 1.4.3), on a
 # white page and on one as dark as those of JupyterLab.

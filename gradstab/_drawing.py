@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gradstab._printable import printable
+from gradstab._text import printable
 
 # Okabe and Ito (2008): the colour-blind can tell them apart. Those first that have a
 # contrast of 3 on white and on black.

@@ -1,33 +1,30 @@
-"""Text of files and of strangers, made fit for a terminal; not for users."""
+"""Words of others, made fit for a terminal; not for users."""
 
-import re
+import unicodedata
 
-# What moves the cursor, changes the terminal or the direction of reading; a lone
-# surrogate cannot be written at all. A line's end and a tab are harmless.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_BREAKS = "\n\r\t\u2028\u2029"
+# Control characters, format (bidirectional ones), and what cannot be encoded.
+_HIDDEN = ("Cc", "Cf", "Cs")
 
 
-def printable(text: str, /) -> str:
-    r"""The text with its control characters spelt out.
+def printable(words: str, /) -> str:
+    r"""The words in one line, without what a terminal would obey instead of printing.
 
-    >>> print(printable("blocks\x1b]0;title\x07"))
-    blocks\x1b]0;title\x07
+    Names come from models and files of others: an escape in one could set the title of
+    a window, and one that writes from right to left could swap what is read.
+
+    >>> printable("a\x1b]0;title\x07b"), printable("two\nlines"), printable("h₁ é")
+    ('a]0;titleb', 'two lines', 'h₁ é')
     """
-    return _CONTROL.sub(_spelt, text)
+    line = "".join(" " if c in _BREAKS else c for c in str(words))
+    return "".join(c for c in line if unicodedata.category(c) not in _HIDDEN)
 
 
-def one_line(text, /, *, length: int = 300) -> str:
-    r"""The same in one line, cut to a length.
+def one_line(words, /, *, length: int = 300) -> str:
+    r"""The same, without spaces that only lay it out, and cut to a length.
 
     >>> one_line("a\n  b")
     'a b'
     """
-    line = printable(" ".join(str(text).split()))
+    line = printable(" ".join(str(words).split()))
     return line if len(line) <= length else f"{line[: length - 4]} ..."
-
-
-def _spelt(match):
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

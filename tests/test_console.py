@@ -12,7 +12,7 @@ from rich.text import Text
 
 import gradstab as gs
 from gradstab import _console
-from gradstab._printable import printable
+from gradstab._text import printable
 
 
 @pytest.fixture

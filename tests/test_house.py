@@ -11,9 +11,8 @@ import gradstab
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
-    ("_rules", "_printable"),
+    ("_rules", "_text"),
     ("_compat", "_console"),
-    ("_text",),
     (
         "_tree",
         "_reads",

@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import traceback
 
-from gradstab._printable import printable
+from gradstab._text import printable
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 _MISUSE, _RAISED = 2, 3

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from gradstab._printable import printable
+from gradstab._text import printable
 from gradstab.records._record import record, reduced, short, static
 from gradstab.records.spectrum import Spectrum
 

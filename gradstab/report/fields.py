@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradstab import records
-from gradstab._text import one_line, printable
+from gradstab._text import one_line
 from gradstab.report import ensembles
 from gradstab.report.shapes import disagreement
 
@@ -70,7 +70,7 @@ def decode(value, kind, where: str, /):
         return _several(value, arguments, where)
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
-        return {printable(k): decode(v, Any, f"{where}.{k}") for k, v in value.items()}
+        return {k: decode(v, Any, f"{where}.{k}") for k, v in value.items()}
     if kind in RECORDS.values():
         return _record(value, kind, where)
     if issubclass(kind, tuple):  # a NamedTuple
@@ -151,7 +151,7 @@ def _single(value, kind, where):
     else:
         right = isinstance(value, kind)
     _expect(right, where, _NOUNS[kind], value)
-    return printable(value) if isinstance(value, str) else kind(value)
+    return value if isinstance(value, str) else kind(value)
 
 
 _NOUNS = {
@@ -186,7 +186,7 @@ def _anything(value, where):
     if isinstance(value, int | float) and not isinstance(value, bool):
         large = isinstance(value, int) and abs(value) >= _LARGEST
         _expect(not large and math.isfinite(value), where, "a number", value)
-    return printable(value) if isinstance(value, str) else value
+    return value
 
 
 def _is_record(value):

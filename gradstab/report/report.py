@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradstab._printable import printable
+from gradstab._text import printable
 from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
