@@ -10,16 +10,10 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 
 from gradstab import _files
+from gradstab._progress import progress
 from gradstab._text import one_line
 
 TIMEOUT = 30  # seconds, in each of which periods LEAST bytes must come
@@ -86,19 +80,18 @@ def _reason(error):
 def _fetch(address: str, most: int, encrypted: bool, /) -> bytes:
     if encrypted and not address.startswith("https:"):
         raise ValueError("not asked: it is not https, and the checksum is a weak one")
-    bar = Progress(
+    shown = progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        line=lambda task: f"{task.description}, {task.completed / 2**20:.1f} MiB",
+        wanted=True,
+        description=address.rpartition("/")[2],
+        total=None,
     )
-    begun = time.monotonic()
-    with _Reader(address, encrypted) as reader, bar:
-        task, content = (
-            bar.add_task(address.rpartition("/")[2], total=None),
-            bytearray(),
-        )
+    begun, content = time.monotonic(), bytearray()
+    with _Reader(address, encrypted) as reader, shown as update:
         period, before = begun, 0
         while True:
             now = time.monotonic()
@@ -115,7 +108,7 @@ def _fetch(address: str, most: int, encrypted: bool, /) -> bytes:
             content += chunk or b""
             if max(len(content), reader.length or 0) > most:
                 raise ValueError(f"it is longer than the {most} bytes that it can have")
-            bar.update(task, completed=len(content), total=reader.length)
+            update(completed=len(content), total=reader.length)
     if reader.length is not None and len(content) != reader.length:
         raise ValueError(f"only {len(content)} of {reader.length} bytes came")
     return bytes(content)
