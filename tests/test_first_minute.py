@@ -1,0 +1,55 @@
+"""The first minute of a new user, as the README has it."""
+
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import gradstab as gs
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+(MINE,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+(CONSOLE,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+OWN, TRAIN, RESUME, CHECKPOINT = re.findall(r"\$ gradstab (.*)", CONSOLE)
+COMMAND = "import sys; from gradstab.cli import main; sys.exit(main())"
+
+
+def _started(line, folder):
+    command = [sys.executable, "-c", COMMAND, *shlex.split(line)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+def _done(line, folder):
+    process = _started(line, folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.slow
+def test_install_analyze_train_kill_resume_and_analyze_again(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    assert "verdict: " in _done(OWN, tmp_path)
+    assert len(gs.load(tmp_path / "mine.json").layers) == 12
+
+    run = tmp_path / "results" / "train-1"
+    process = _started(TRAIN, tmp_path)
+    began = time.monotonic()
+    while not list(run.glob("checkpoints/[0-9]*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - began < 120
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "result.json").exists()
+
+    assert "steps: 3000" in _done(RESUME, tmp_path)
+    out = _done(CHECKPOINT, tmp_path)
+    assert "verdict: " in out
+    assert (tmp_path / "results" / "analyze-1" / "report.json").exists()
