@@ -95,7 +95,7 @@ def test_a_make_without_use_of_its_key_is_refused():
 def test_one_initialisation_may_be_asked_for_and_none_may_not():
     one = gs.initializations(_linen, jax.random.key(0), 1)
     assert one["params"]["kernel"].shape == (1, 3, 3)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="whole number from 1, got 0"):
         gs.initializations(_linen, jax.random.key(0), 0)
 
 

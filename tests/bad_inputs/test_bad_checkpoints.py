@@ -15,6 +15,8 @@ from flax import nnx
 from gradstab import training
 from gradstab.training import checkpoint_files, checkpoints
 
+pytestmark = pytest.mark.cases
+
 STEPS = (4, 8)
 
 

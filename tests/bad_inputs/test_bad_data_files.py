@@ -11,6 +11,8 @@ from clear_lines import refused
 from gradstab.data import load, read_idx
 from gradstab.data.mnist import SOURCES, Source
 
+pytestmark = pytest.mark.cases
+
 NAMES = tuple(SOURCES["mnist"].checksums)
 IMAGES, LABELS = NAMES[:2]
 

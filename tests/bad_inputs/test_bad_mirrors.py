@@ -15,6 +15,8 @@ from test_bad_data_files import NAMES, PLAIN
 from gradstab.data import download, load
 from gradstab.data.mnist import SOURCES, Source
 
+pytestmark = pytest.mark.cases
+
 PACKED = {name: gzip.compress(content, mtime=0) for name, content in PLAIN.items()}
 IMAGES = NAMES[0]
 

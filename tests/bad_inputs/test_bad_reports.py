@@ -19,6 +19,8 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "report"))
 
 from report_samples import layer, recurrence, report
 
+pytestmark = pytest.mark.cases
+
 
 @pytest.fixture(scope="module")
 def sample():

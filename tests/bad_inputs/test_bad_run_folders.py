@@ -10,7 +10,7 @@ import pytest
 from gradstab import training
 from gradstab.cli import main
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
+pytestmark = [pytest.mark.usefixtures("quick_compiler"), pytest.mark.cases]
 
 SMALL = "--depth 1 --width 4 --num-train 64 --batch-size 16 --steps-per-dispatch 5"
 LINE = f"train {SMALL} --steps 10 --checkpoint-every 5 --seed 3 --no-progress --out run"

@@ -12,6 +12,8 @@ from flax import nnx
 
 import gradstab as gs
 
+pytestmark = pytest.mark.cases
+
 PACKAGE = pathlib.Path(gs.__file__).parent
 P, X = jnp.eye(3), jnp.ones((4, 3))
 DENSE = nn.Dense(3)

@@ -176,7 +176,7 @@ def test_bad_input_is_refused_with_a_reason():
         check(lambda x: jnp.argmax(x), X)
     with pytest.raises(ValueError, match="got 'forward'"):
         check(jnp.sin, X, modes="forward")
-    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+    with pytest.raises(ValueError, match="above 0 below 1, got 2"):
         check(jnp.sin, X, rtol=2)
 
 

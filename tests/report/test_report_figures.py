@@ -14,6 +14,8 @@ from gradstab.records import Prediction
 from gradstab.report.plots import KINDS
 from gradstab.spectra import dense_spectrum, fit_growth
 
+pytestmark = pytest.mark.cases
+
 L = np.arange(1.0, 21)
 
 

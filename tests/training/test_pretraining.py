@@ -43,6 +43,7 @@ def params(model):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
+@pytest.mark.slow
 def test_every_hidden_layer_learns_to_reconstruct_its_input(x):
     _, losses = pretrain(make(), x)
     chex.assert_shape(losses, (3, 20))
@@ -111,6 +112,7 @@ def test_a_stack_is_trained_layer_by_layer_and_in_its_order(x):
     np.testing.assert_array_equal(distances.argmin(axis=1), [0, 1, 2])
 
 
+@pytest.mark.slow
 def test_layers_of_equal_shape_share_one_compiled_step(x):
     model = make(widths=(6,) * 5)
     chex.clear_trace_counter()

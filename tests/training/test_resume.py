@@ -111,6 +111,15 @@ def interrupting(batches, at, number=signal.SIGINT):
         yield batch
 
 
+@pytest.fixture
+def listening():
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_saves_the_end_of_the_dispatch_and_the_run_resumes_bitwise(
     network, blobs, saving, arrays, tmp_path
 ):
