@@ -6,10 +6,10 @@ import pytest
 
 from gradstab.cli import main
 
+pytestmark = pytest.mark.cases
+
 MODULE = """
 import jax, jax.numpy as jnp, numpy as np
-
-pytestmark = pytest.mark.cases
 X, P = jnp.ones((4, 3)), jnp.eye(3)
 def f(p, x): return jnp.tanh(x @ p)
 def fine(): return f, P, X
