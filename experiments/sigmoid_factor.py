@@ -25,6 +25,7 @@ from flax import nnx
 
 import gradstab as gs
 from experiments._claims import claim
+from experiments._figures import legend
 from experiments._run import experiment, progress
 
 NIELSEN = "Nielsen 2015, chapter 5"
@@ -161,9 +162,10 @@ def plot(config, arrays):
 
     figure = Figure(figsize=(8, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(arrays["z"], arrays["slopes"])
-    left.axhline(0.25, ls="--", c="k")
-    left.set_title("slope; dashed: its bound", fontsize="medium")
+    left.plot(arrays["z"], arrays["slopes"], label="slope")
+    left.axhline(0.25, ls="--", c="gray", label="its bound")
+    left.set_title("slope of the sigmoid", fontsize="medium")
+    legend(left)
     left.set(xlabel="pre-activation z", ylabel="slope of the sigmoid")
     right.plot(arrays["w"], arrays["windows"])
     right.set_title("where the slope is at least one", fontsize="medium")
