@@ -6,7 +6,10 @@ import pytest
 
 from gradstab.cli import main
 
-pytestmark = pytest.mark.cases
+pytestmark = [
+    pytest.mark.cases,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 MODULE = """
 import jax, jax.numpy as jnp, numpy as np
