@@ -62,3 +62,20 @@ def test_the_table_replaces_the_one_before(monkeypatch, tmp_path):
     monkeypatch.setattr(scoreboard, "README", readme)
     scoreboard.write("new")
     assert readme.read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_table_with_a_gap_is_not_written(ends, monkeypatch, tmp_path, capsys):
+    def fails(config):
+        raise FloatingPointError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    if not ends:
+        monkeypatch.setattr(born_dead, "run", fails)
+    written = []
+    monkeypatch.setattr(scoreboard, "write", written.append)
+    with pytest.raises(SystemExit):
+        scoreboard.main(scoreboard.Config(only=BOTH, write=True))
+    assert len(written) == ends
+    assert ("not written" in capsys.readouterr().err) is not ends
