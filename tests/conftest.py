@@ -9,6 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import jax
 import pytest
 
+# Loaded all the same; but several modules of one name cannot be searched for examples.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 
 @pytest.fixture(autouse=True)
 def strict_jax():
