@@ -1,7 +1,7 @@
 """Values that options may take. For use inside of gradstab.
 
-Each function returns the value, or raises a `ValueError` with what was given and what
-was expected.
+Each function returns the value, or raises a `ValueError` (of a wrong kind of thing a
+`TypeError`) with what was given and what was expected.
 """
 
 import math
@@ -91,3 +91,18 @@ def seed(value, /, name: str = "seed"):
     ValueError: seed must be a whole number from 0 to 4294967295, got 184...
     """
     return whole_number(value, name, most=2**32 - 1)
+
+
+def transformation(value, name: str, /):
+    """What Optax calls a gradient transformation.
+
+    >>> transformation(0.1, "optimizer")
+    Traceback (most recent call last):
+    TypeError: optimizer must be an Optax transformation, like optax.sgd(0.1), got 0.1
+    """
+    if not all(callable(getattr(value, part, None)) for part in ("init", "update")):
+        raise TypeError(
+            f"{name} must be an Optax transformation, like optax.sgd(0.1), got "
+            f"{value!r}"
+        )
+    return value

@@ -34,12 +34,19 @@ _FORMAT = (
 _WIDTH = 140
 
 
-def terminal() -> Console:
-    """Standard output, as text in notebooks too.
+def terminal(console: Console | None = None, /) -> Console:
+    """The console given, or standard output, as text in notebooks too.
 
     Inside of a kernel rich would display every piece by itself, whatever its file is.
+
+    Raises:
+        TypeError: it is no console.
     """
-    return Console(force_jupyter=False)
+    if console is None:
+        return Console(force_jupyter=False)
+    if not isinstance(console, Console):
+        raise TypeError(f"console must be a rich.console.Console, got {console!r}")
+    return console
 
 
 def html(show: Callable[[Console], object], /) -> str:

@@ -7,6 +7,11 @@ import uuid
 
 from gradstab._text import one_line
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None
+
 
 def write(path, content: str | bytes, /, *, overwrite: bool) -> None:
     """Write a file, so that at any moment there is all of it or what was there before.
@@ -58,6 +63,49 @@ def make_folder(folder, /) -> None:
         own = type(error)(f"the folder {folder} cannot be made: {reason(error)}")
         own.errno = error.errno
         raise own from error
+
+
+@contextlib.contextmanager
+def alone_in(folder, /):
+    """Be the only process that writes into a folder, for as long as this lasts.
+
+    The kernel keeps the lock and drops it with the process, however that ends; nothing
+    is written. Where a file system has no locks there is none.
+
+    Raises:
+        FileExistsError: another process is in it, or another call of this one.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"{folder} is in use: another run is writing into it. Wait for its "
+                "end, or choose another directory"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def as_path(value, name: str, /) -> pathlib.Path:
+    """What names a file or a folder, as a path.
+
+    >>> as_path(3, "path")
+    Traceback (most recent call last):
+    TypeError: path must name a file or a folder: a string or a path, got 3
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f"{name} must name a file or a folder: a string or a path, got {value!r}"
+        )
+    return pathlib.Path(value)
 
 
 def not_written(error: OSError, path, /) -> OSError:

@@ -20,6 +20,15 @@ def printable(words: str, /) -> str:
     return "".join(c for c in line if unicodedata.category(c) not in _HIDDEN)
 
 
+def printable_lines(words: str, /) -> str:
+    r"""The same for several lines, which stay lines.
+
+    >>> printable_lines("two\n  \x1blines")
+    'two\n  lines'
+    """
+    return "\n".join(map(printable, str(words).split("\n")))
+
+
 def one_line(words, /, *, length: int = 300) -> str:
     r"""The same, without spaces that only lay it out, and cut to a length.
 

@@ -17,11 +17,17 @@ def check_number(name: str, value, /, low=0.0, high=math.inf) -> None:
             f"{name} is a function; to schedule it, write "
             f"optax.inject_hyperparams(...)({name}=schedule)."
         )
+    if value is None or isinstance(value, str):
+        raise ValueError(f"{name} must be a number, got {value!r}.")
     if jnp.ndim(value) != 0:
         raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
     if isinstance(value, Tracer):
         return
-    if not low <= float(value) <= high:
+    try:
+        size = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}.") from error
+    if not low <= size <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstab import _checked
 from gradstab._tree import all_finite
 from gradstab.clipping._arguments import check_count, check_number
 from gradstab.clipping._scaled import global_norm
@@ -95,6 +96,7 @@ def skip_large(
 
 
 def _guard(inner, is_accepted):
+    _checked.transformation(inner, "inner")
     inner = optax.with_extra_args_support(inner)
 
     def init(params):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstab import _checked
 from gradstab._tree import is_floating
 from gradstab.clipping._scaled import global_norm, wide_dtype
 
@@ -47,6 +48,7 @@ def recorded(
         >>> float(optax.tree.get(state, "pre_norm")), float(clip_fraction(state))
         (5.0, 1.0)
     """
+    _checked.transformation(tx, "tx")
     inner = optax.with_extra_args_support(tx)
 
     def init(params):

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from gradstab import _checked
 from gradstab.data.dataset import Dataset
 from gradstab.data.digits import digits
 from gradstab.data.mnist import SOURCES, mnist_family
@@ -54,6 +55,10 @@ def load(
     >>> load("adding", time_steps=20, num_train=64).x_train.shape
     (64, 20, 2)
     """
+    _checked.seed(seed)
+    for option, value in (("num_train", num_train), ("time_steps", time_steps)):
+        if value is not None:
+            _checked.whole_number(value, option, least=1)
     if name in GENERATED:
         return generated(
             name,

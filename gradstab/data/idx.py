@@ -35,7 +35,7 @@ def read_idx(path: Path | str, /) -> np.ndarray:
     References:
         LeCun, Cortes and Burges (1998), The MNIST database: the IDX file format.
     """
-    path = Path(path)
+    path = _files.as_path(path, "path")
     content = _read(path)
     try:
         # As many bytes as the header announces, and one to see that there are more.

@@ -8,6 +8,7 @@ import math
 
 import jax
 
+from gradstab._text import printable_lines
 from gradstab.gradcheck.curves import Curve
 from gradstab.gradcheck.figures import Figures
 
@@ -271,7 +272,8 @@ class GradCheck:
         notes = _cut([f"note: {note}" for note in self.notes], 3, "notes")
         room = _LINES - len(head) - len(notes)
         findings = [f"  {finding}" for finding in self.findings]
-        return "\n".join([*head, *_cut(findings, room, "findings, none worse"), *notes])
+        lines = [*head, *_cut(findings, room, "findings, none worse"), *notes]
+        return printable_lines("\n".join(lines))
 
     def _textbook(self) -> list[str]:
         figures = self.figures

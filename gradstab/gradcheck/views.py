@@ -18,15 +18,15 @@ from gradstab._console import text
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 _ERROR = "magenta"
 
-# JSON has no numbers for these; Python's `float` reads them back.
 _MARKERS = "osv^Dx"
 
+# JSON has no numbers for these; Python's `float` reads them back.
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def show(result, console: Console | None = None, /) -> None:
     """Prints a `GradCheck` to a rich console: standard output by default."""
-    console = console or _console.terminal()
+    console = _console.terminal(console)
     colour = COLOURS[result.verdict.value]
     reason = f": {result.reason}" if result.reason else ""
     line = text(f"{result.verdict.value}{reason}")
@@ -57,7 +57,7 @@ def html(result, /) -> str:
 
 def show_audit(audit, console: Console | None = None, /) -> None:
     """Prints an `Audit` to a rich console: standard output by default."""
-    console = console or _console.terminal()
+    console = _console.terminal(console)
     for line in str(audit).splitlines():
         words = text(line)
         for verdict, colour in COLOURS.items():

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import pathlib
 import typing
 from importlib import metadata
 from typing import Any
@@ -34,7 +33,7 @@ def save(report, path, /, *, overwrite=False) -> None:
         FileExistsError: if the file exists and ``overwrite`` is not set.
         OSError: if it cannot be written.
     """
-    path = pathlib.Path(path)
+    path = _files.as_path(path, "path")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
     # As it is read back: with keys that are strings, in lists and not tuples.
@@ -57,7 +56,7 @@ def read(path, kind, words, /) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no report, damaged, or of a newer schema.
     """
-    path = pathlib.Path(path)
+    path = _files.as_path(path, "path")
     data = _data(path)
     old = "digest" not in data
     digest = data.pop("digest", None)

@@ -39,7 +39,7 @@ _COLUMNS = (
 
 def show(report, console=None, /) -> None:
     """Print verdict and tables to a rich console (standard output by default)."""
-    console = console or _console.terminal()
+    console = _console.terminal(console)
     for place, view in enumerate(_views(report, console.width)):
         if place:
             console.print()

@@ -68,10 +68,11 @@ def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
         overwrite: delete what an earlier run wrote there, and nothing else.
 
     Raises:
-        FileExistsError: the folder is not empty and neither was asked for.
+        FileExistsError: the folder is not empty and neither was asked for, or another
+            run is writing into the one to be emptied.
         ValueError: both were asked for.
     """
-    folder = pathlib.Path(directory).absolute()
+    folder = _files.as_path(directory, "directory").absolute()
     if resume and overwrite:
         raise ValueError(
             "resume=True keeps the run in the folder and overwrite=True deletes it; "
@@ -84,12 +85,17 @@ def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
                 "run in it, overwrite=True to delete that run, or another directory."
             )
         if jax.process_index() == 0:
-            for name in (CONFIG, METRICS, RESULT):
-                (folder / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            with _files.alone_in(folder):
+                _delete_run(folder)
     _files.make_folder(folder)
     return folder
+
+
+def _delete_run(folder):
+    for name in (CONFIG, METRICS, RESULT):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def environment() -> dict:

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from gradstab import _checked
+from gradstab._files import alone_in
 from gradstab.training import checkpoints as ckpt
 from gradstab.training import results
 from gradstab.training.batches import batches_from, splits
@@ -134,10 +136,11 @@ def fit(
     Raises:
         NonFiniteLossError: the loss or the update of a step was not finite. The state
             from before that step is saved, and is in the ``run`` of the error.
-        FileExistsError: the folder is in use, and neither ``resume`` nor ``overwrite``.
+        FileExistsError: the folder is not empty, and neither ``resume`` nor
+            ``overwrite``; or another run is writing into it.
         ValueError: settings that contradict each other or those of the resumed run.
         FileNotFoundError: a run to resume has lost its checkpoints.
-        TypeError: data that are none of the above.
+        TypeError: a model, data or an optimiser that are none.
         OSError: the folder cannot be written, as when the disk is full. What is there
             stays whole, and the run can be resumed.
         KeyboardInterrupt: after Ctrl-C, once the dispatch has ended and its state is
@@ -154,57 +157,62 @@ def fit(
         >>> jax.tree.map(lambda a: round(a.item(), 3), run.state.params)
         {'bias': 1.0, 'kernel': 3.0}
     """
+    if not isinstance(model, nnx.Module):
+        raise TypeError(f"model must be an flax.nnx.Module, got {model!r}")
+    _checked.transformation(optimizer, "optimizer")
     examples = splits(data)
     expect_count("keep", keep)
     if resume_step is not None and not resume:
         raise ValueError(f"resume_step={resume_step} needs resume=True.")
     folder = _folder(directory, resume, overwrite, checkpoint_every, tensorboard)
-    before = _settings_before(folder)
-    schedule = make_schedule(
-        num_steps,
-        before.get("steps_per_dispatch")
-        if steps_per_dispatch is None
-        else steps_per_dispatch,
-        validate_every=validate_every,
-        checkpoint_every=checkpoint_every,
-    )
-    settings = dataclasses.asdict(schedule) | {
-        "batch_size": batch_size,
-        "num_examples": examples.num_train,
-        "seed": seed,
-        "keep": keep,
-        "init_from": None if init_from is None else str(init_from),
-        "model": type(model).__qualname__,
-        "loss": getattr(loss, "__qualname__", repr(loss)),
-    }
-    _expect_same_run(folder, before, settings)
-    state = _starting_state(model, optimizer, folder, init_from, resume_step)
-    start = int(state.step)
-    if start > num_steps:
-        raise ValueError(
-            f"the run in {folder} has taken {start} steps, more than "
-            f"num_steps={num_steps}; num_steps counts all steps of a run."
-        )
-    batches = batches_from(
-        examples.train,
-        batch_size=batch_size,
-        seed=seed,
-        steps_per_dispatch=schedule.steps_per_dispatch,
-        first_step=start,
-    )
-    rows, mark_saved = [], None
-    if folder is not None:
-        aside = ckpt.set_aside(folder, start)
-        if aside:
-            warn(f"going on from {start}; kept beside it: {', '.join(aside)}")
-        rows = results.recover_metrics(folder, start)
-        content = {"settings": settings, "config": config or {}}
-        content |= results.environment()
-        mark_saved = _saving_marker(folder, content, saved=start > 0)
-
-    in_training, in_evaluation = graphdefs(model)
-    evaluation = make_evaluation(in_evaluation, loss=loss, metrics=metrics)
     with contextlib.ExitStack() as stack:
+        if folder is not None and jax.process_index() == 0:
+            stack.enter_context(alone_in(folder))
+        before = _settings_before(folder)
+        schedule = make_schedule(
+            num_steps,
+            before.get("steps_per_dispatch")
+            if steps_per_dispatch is None
+            else steps_per_dispatch,
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every,
+        )
+        settings = dataclasses.asdict(schedule) | {
+            "batch_size": batch_size,
+            "num_examples": examples.num_train,
+            "seed": seed,
+            "keep": keep,
+            "init_from": None if init_from is None else str(init_from),
+            "model": type(model).__qualname__,
+            "loss": getattr(loss, "__qualname__", repr(loss)),
+        }
+        _expect_same_run(folder, before, settings)
+        state = _starting_state(model, optimizer, folder, init_from, resume_step)
+        start = int(state.step)
+        if start > num_steps:
+            raise ValueError(
+                f"the run in {folder} has taken {start} steps, more than "
+                f"num_steps={num_steps}; num_steps counts all steps of a run."
+            )
+        batches = batches_from(
+            examples.train,
+            batch_size=batch_size,
+            seed=seed,
+            steps_per_dispatch=schedule.steps_per_dispatch,
+            first_step=start,
+        )
+        rows, mark_saved = [], None
+        if folder is not None:
+            aside = ckpt.set_aside(folder, start)
+            if aside:
+                warn(f"going on from {start}; kept beside it: {', '.join(aside)}")
+            rows = results.recover_metrics(folder, start)
+            content = {"settings": settings, "config": config or {}}
+            content |= results.environment()
+            mark_saved = _saving_marker(folder, content, saved=start > 0)
+
+        in_training, in_evaluation = graphdefs(model)
+        evaluation = make_evaluation(in_evaluation, loss=loss, metrics=metrics)
         interruption = stack.enter_context(deferred_signals())
         log = MetricsLog(folder, rows, tensorboard)
         stack.enter_context(contextlib.closing(log))

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -44,6 +45,13 @@ def built(kind="mlp", **options):
 
 def field(*args, **options):
     return lambda: gs.mean_field(*(args or (jnp.tanh, 1.5)), **options)
+
+
+def fitted(model=None, data=(X, X), optimizer=None, **options):
+    model = model or nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    optimizer = optimizer or optax.sgd(0.1)
+    needed = {"optimizer": optimizer, "num_steps": 1, "progress": False}
+    return lambda: gs.training.fit(model, data, **needed | options)
 
 
 # The call, and a part of what is said.
@@ -199,6 +207,37 @@ CASES = {
     "use_bias='no'": (built(use_bias="no"), "use_bias must be True or False"),
     "an unknown data set": (lambda: gs.data.load("nosuch"), "known are"),
     "a name that is none": (lambda: gs.data.load(3), "known are"),
+    "half an example": (
+        lambda: gs.data.load("digits", num_train=1.5),
+        "num_train must be a whole number",
+    ),
+    "a negative seed of data": (lambda: gs.data.load(seed=-1), "seed must be a whole"),
+    "no time steps": (lambda: gs.data.load("adding", time_steps=0), "time_steps must"),
+    "a report from a number": (lambda: gs.load(3), "path must name a file"),
+    "an image file that is none": (lambda: gs.data.read_idx(None), "path must name"),
+    "an audit of text": (lambda: gs.audit(jnp.tanh, "a"), "nothing to audit"),
+    "an audit of a number": (lambda: gs.audit(3, 1.0), "expected a function"),
+    "clipping to text": (
+        lambda: gs.clipping.clip_by_global_norm("a"),
+        "max_norm must be a number",
+    ),
+    "no quantile": (
+        lambda: gs.clipping.clip_by_percentile(None),
+        "percentile must be a number",
+    ),
+    "a record of a number": (lambda: gs.clipping.recorded(3), "tx must be an Optax"),
+    "a guard of a number": (
+        lambda: gs.clipping.skip_nonfinite(0.1),
+        "inner must be an Optax",
+    ),
+    "a model that is a number": (fitted(3), "model must be an flax.nnx.Module"),
+    "an optimiser that is a number": (fitted(optimizer=3), "optimizer must be an Op"),
+    "data that are a number": (fitted(data=3), "data is a int"),
+    "a folder that is a number": (fitted(directory=3), "directory must name a"),
+    "a console that is a number": (
+        lambda: gs.check(jnp.sin, 1.0).show(3),
+        "console must be a rich",
+    ),
     "clipping below zero": (
         lambda: gs.clipping.clip_by_global_norm(-1.0),
         "-1.0",

@@ -6,7 +6,8 @@ import pathlib
 
 import pytest
 
-from gradstab.training import results
+from gradstab import _files
+from gradstab.training import fit, results
 
 
 def test_programs_that_ask_at_once_get_different_folders(tmp_path):
@@ -32,6 +33,20 @@ def test_a_folder_that_appears_after_the_look_around_is_not_taken(
 def test_a_new_folder_may_be_trained_in(tmp_path):
     folder = results.new_results_folder(tmp_path, "train")
     assert results.open_folder(folder, resume=False, overwrite=False) == folder
+
+
+def test_two_runs_do_not_write_into_one_folder(network, blobs, settings, tmp_path):
+    run = {"directory": tmp_path / "run", **settings, "num_steps": 4}
+    fit(network, blobs, **run)
+    content = {path.name for path in run["directory"].iterdir()}
+    for option in ("resume", "overwrite"):
+        with (
+            _files.alone_in(run["directory"]),
+            pytest.raises(FileExistsError, match="is in use: another run is writing"),
+        ):
+            fit(network, blobs, **run, **{option: True})
+        assert {path.name for path in run["directory"].iterdir()} == content
+    assert fit(network, blobs, **run, resume=True).num_steps == 4
 
 
 def test_metrics_are_valid_json_whatever_they_are():

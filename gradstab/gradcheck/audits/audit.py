@@ -47,6 +47,7 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
 
     Raises:
         TypeError: f is not callable.
+        ValueError: none of its arguments has a floating entry.
 
     Cost:
         One run of f, twice that of its loops, and for each distinct rule one check and
@@ -57,6 +58,12 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
     [('relu', 2, 'PASS')]
     """
     f, args = _function(f, args)
+    leaves = jax.tree.leaves(args)
+    if not any(map(_tree.is_floating, filter(_is_traced, leaves))):
+        raise ValueError(
+            "nothing to audit: no argument of f has a floating entry; the leaves are "
+            f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
+        )
     calls = _calls(f, args, options.get("precision"))
     wanted = [call for call in calls if not _skipped(call, skip)]
     skipped = [call for call in calls if _skipped(call, skip)]

@@ -7,6 +7,7 @@ import math
 
 import jax
 
+from gradstab._text import printable_lines
 from gradstab.gradcheck.findings import GradCheck, Verdict
 
 # From the best to the worst.
@@ -118,7 +119,7 @@ class Audit:
         for name, meaning in _MEANINGS.items():
             if paths := getattr(self, name):
                 lines.append(f"{meaning}: {', '.join(paths)}")
-        return "\n".join(lines)
+        return printable_lines("\n".join(lines))
 
     def show(self, console=None) -> None:
         """Prints the same in colours to a rich console, by default the terminal."""
