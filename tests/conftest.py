@@ -1,6 +1,7 @@
 """Settings of every test: strict promotion, key reuse, warnings as errors."""
 
 import os
+import sys
 import zlib
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -22,6 +23,18 @@ def strict_jax():
         jax.debug_key_reuse(True),
     ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_programs(request):
+    """What a test has patched is not compiled into what other tests use."""
+    finding = sys.modules.get("gradstab.network.finding")
+    patched = finding is not None and "monkeypatch" in request.fixturenames
+    if patched:
+        finding.NETWORKS.clear()
+    yield
+    if patched:
+        finding.NETWORKS.clear()
 
 
 def pytest_addoption(parser):

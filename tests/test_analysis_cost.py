@@ -6,9 +6,10 @@ import pytest
 from analysis_samples import normal, run
 
 import gradstab as gs
-from gradstab import _memory, _reads
+from gradstab import _memory
 from gradstab.analysis import budget
 from gradstab.network.work import num_equations, work_of
+from gradstab.program import reads
 
 
 def _eqns(function, *args):
@@ -66,7 +67,7 @@ def test_bytes_are_counted_in_the_dtype():
     (variable,) = jax.make_jaxpr(lambda x: x)(
         jnp.ones((3, 4), jnp.bfloat16)
     ).jaxpr.invars
-    assert _reads.num_bytes(variable) == 24
+    assert reads.num_bytes(variable) == 24
 
 
 def _deep():

@@ -15,7 +15,6 @@ FLOORS = (
     ("_compat", "_console"),
     (
         "_tree",
-        "_reads",
         "_files",
         "_drawing",
         "_memory",
@@ -23,7 +22,7 @@ FLOORS = (
         "_model_options",
         "_checked",
     ),
-    ("records", "initializers", "clipping", "data"),
+    ("records", "initializers", "clipping", "data", "program"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),
     ("analysis", "calibration", "training", "plots"),

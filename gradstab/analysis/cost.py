@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradstab import _compat, _memory, _reads, _tree
+from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
 from gradstab.network.work import Work, num_equations, work_of
+from gradstab.program import reads
 
 # Seconds to trace, lower and compile a program, and each of its equations. Measured on
 # the networks of `experiments.benchmarks.large`.
@@ -240,7 +241,7 @@ def _signals_bytes(subject, layers):
     alone = [layer for layer in layers if layer.block.length == 1]
     inside = max((_inside(layer.block) for layer in chained), default=0)
     inside += sum(_inside(layer.block) + _between(layer) for layer in alone)
-    output = sum(map(_reads.num_bytes, network.program.closed.jaxpr.outvars))
+    output = sum(map(reads.num_bytes, network.program.closed.jaxpr.outvars))
     # Gradients of the parameters, and a stack of those of layers in a chain. A loss
     # makes two arrays of the output.
     return 2 * params + 3.5 * sum(map(_between, chained)) + inside + 2 * output
@@ -271,12 +272,12 @@ def _at_work(subject, layer, limits, examples):
 def _between(layer):
     """Bytes of the data that leave a layer."""
     out = layer.block.out_var
-    return _reads.num_bytes(out)
+    return reads.num_bytes(out)
 
 
 def _inside(block):
     """Bytes of all intermediate results of a layer."""
-    return sum(_reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
+    return sum(reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
 
 
 def _of_block(block):

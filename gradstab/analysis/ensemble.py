@@ -16,7 +16,9 @@ from scipy import special
 
 from gradstab import _tree
 from gradstab.analysis.initialization import ensemble_size, member
-from gradstab.network import Context, compiled, propagate
+from gradstab.network import Context, propagate
+from gradstab.network.losses import Loss, as_loss
+from gradstab.program.compiled import compiled
 from gradstab.records import NORMAL_95, Growth, Signals
 from gradstab.report import Ensemble, GrowthPair, OverSeeds
 from gradstab.spectra import MOST_OF_CONSTANT, fit_growth
@@ -78,8 +80,11 @@ def ensemble_signals(
     key = jax.random.fold_in(jax.random.key(0) if key is None else key, _APART)
     keys = jax.random.split(key, num)
     rows = _chunks(num, _bytes_per_seed(network, params), max_bytes)
-    run = compiled(network, _of_all, loss)
-    found = run(params, state, inputs, keys, jnp.asarray(rows))
+    program, constants = None, ()
+    if loss is not None:
+        program, constants = as_loss(loss, network.program.output_shapes)
+    run = compiled(network, _of_all, program)
+    found = run(params, state, inputs, constants, keys, jnp.asarray(rows))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], found)
 
 
@@ -264,7 +269,9 @@ def _bytes_per_seed(network, params):
     return _PARAM_COPIES * owned + _ACTIVATION_COPIES * passing
 
 
-def _of_all(network, loss, params, state, inputs, keys, rows):
+def _of_all(network, program, params, state, inputs, constants, keys, rows):
+    loss = program and Loss(program, constants)
+
     def one(seed):
         # Every initialisation sees the same inputs, the same keys among them.
         arrays = (keys[seed], *member((params, state), seed), inputs)

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from gradstab import _compat, _tree
 from gradstab.network import Network, find_layers
 from gradstab.network.adapters import Target, over_examples
+from gradstab.network.losses import as_loss
 
 
 class Subject(NamedTuple):
@@ -161,17 +162,10 @@ def _runs(target):
 
 def _look_at_loss(loss, shapes):
     try:
-        closed, made = jax.make_jaxpr(loss, return_shape=True)(shapes)
+        _, constants = as_loss(loss, shapes)
     except TypeError as error:
         raise TypeError(f"loss(output): {_first_line(error)}") from error
-    leaves = jax.tree.leaves(made)
-    if len(leaves) != 1 or leaves[0].shape != ():
-        shown = made if len(leaves) != 1 else f"shape {leaves[0].shape}"
-        raise ValueError(
-            f"loss(output) must return a scalar, got {shown}; take the mean or the sum "
-            "over the examples"
-        )
-    if any(isinstance(value, Tracer) for _, value in _compat.constants(closed)):
+    if any(isinstance(value, Tracer) for value in constants):
         raise ValueError(
             "the output holds what the model computed outside of its arrays (as some "
             "distributions do): let the model return arrays, and the loss take those"

@@ -8,7 +8,7 @@ import numpy as np
 from gradstab.calibration.measurement import output_deviations, scale_weights
 from gradstab.calibration.products import find_products
 from gradstab.network.adapters import as_target
-from gradstab.network.program import trace_program
+from gradstab.program.trace import trace_program
 from gradstab.records import record, static
 
 

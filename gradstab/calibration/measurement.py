@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network.program import evaluate
+from gradstab.program.trace import evaluate
 
 
 def output_deviations(program, plan, leaves, active, /) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network import naming
-from gradstab.network.program import flatten_body
+from gradstab.program.trace import flatten_body
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

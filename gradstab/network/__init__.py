@@ -2,8 +2,8 @@
 
 from gradstab.network.activations import Activation, find_activations
 from gradstab.network.blocks import Block, Context
-from gradstab.network.compiled import compiled
 from gradstab.network.examples import ExampleBlock, agree, example_blocks
+from gradstab.network.finding import find_layers
 from gradstab.network.places import Place
 from gradstab.network.recurrence import (
     RecurrentScan,
@@ -11,7 +11,7 @@ from gradstab.network.recurrence import (
     find_recurrent_scans,
     follow_state,
 )
-from gradstab.network.replay import Network, Replay, find_layers, layer_slice
+from gradstab.network.replay import Network, Replay, layer_slice
 from gradstab.network.signals import Propagation, locate_nonfinite, propagate
 from gradstab.network.stencils import Stencil, find_stencil
 
@@ -28,7 +28,6 @@ __all__ = [
     "Stencil",
     "Trajectory",
     "agree",
-    "compiled",
     "example_blocks",
     "find_activations",
     "find_layers",

@@ -16,7 +16,7 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.foreign import over_leading
-from gradstab.network.program import evaluate, is_complex
+from gradstab.program.trace import evaluate, is_complex
 
 _LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 # Linear in real and imaginary parts, however many operands move.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network import flow as flows
+from gradstab.program.cache import Cache
 
 
 class Context(NamedTuple):
@@ -48,6 +49,7 @@ class Block:
         stack: the leaves of which the layers of its scan own slices.
         start: the first slice that its layers own; in a scan without slices the first
             iteration that they are. None outside of a scan.
+        programs: what was compiled, or found, for it once.
     """
 
     eqns: tuple
@@ -62,6 +64,7 @@ class Block:
     sliced: frozenset
     stack: frozenset = frozenset()
     start: int | None = None
+    programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
     def __call__(self, context: Context, *data):
         """The data that leave, for this context and these data that enter."""

@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gradstab import _compat, _tree
 from gradstab.network import flow as flows
-from gradstab.network.program import evaluate
+from gradstab.program.trace import evaluate
 
 _OURS = "gradstab "
 _MARK = f"{_OURS}boundary"

@@ -20,7 +20,7 @@ from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import lead_with_examples, live_after
 from gradstab.network.gathered import GatheredScan
-from gradstab.network.program import evaluate, flatten_body
+from gradstab.program.trace import evaluate, flatten_body
 
 
 def gather(program, flow, num_examples, /):

@@ -20,9 +20,9 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Context
-from gradstab.network.compiled import compiled
-from gradstab.network.program import flatten_body, is_complex
 from gradstab.network.replay import layer_slice
+from gradstab.program.compiled import compiled
+from gradstab.program.trace import flatten_body, is_complex
 
 # What moves entries, or changes their dtype, without making another number of them.
 _MOVES = frozenset(
@@ -86,8 +86,11 @@ def gradient_cosines(
     """
     keep = min(examples, network.num_examples)
     functions = functions or (None,) * len(network.layers)
-    weights = _find_weights(network, params, state, inputs)
-    arrays = jax.tree.leaves((params, state, inputs))
+    arrays, tree = jax.tree.flatten((params, state, inputs))
+    num_params = len(jax.tree.leaves(params))
+    weights = network.programs.get(
+        ("weights", tree), lambda: _find_weights(network, arrays, tree, num_params)
+    )
     rows = []
     for place, function in zip(network.layers, functions, strict=True):
         source = weights[place.block]
@@ -166,10 +169,8 @@ class _Weights:
         return entries
 
 
-def _find_weights(network, params, state, inputs):
+def _find_weights(network, leaves, tree, num_params):
     """For each block its `_Weights`."""
-    leaves, tree = jax.tree.flatten((params, state, inputs))
-    num_params = len(jax.tree.leaves(params))
     floating = [i for i in range(num_params) if _tree.is_floating(leaves[i])]
     scanned = {place.block for place in network.layers if place.index is not None}
 

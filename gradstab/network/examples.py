@@ -15,6 +15,7 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context
+from gradstab.program.cache import Cache
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class ExampleBlock:
         data_axes: of the data that enter.
         out_axis: of the data that leave.
         num_examples: in the batch.
+        programs: what was compiled for it once.
     """
 
     block: Block
@@ -39,6 +41,7 @@ class ExampleBlock:
     data_axes: tuple
     out_axis: int
     num_examples: int
+    programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
     def __call__(self, context: Context, *data):
         """What leaves for one example; all arrays as in a batch of one."""
@@ -102,6 +105,10 @@ def example_blocks(network, single, /) -> tuple[ExampleBlock | None, ...]:
     """
     if single is None or single.names != network.names:
         return (None,) * len(network.blocks)
+    return network.programs.get(("examples", single), lambda: _pairs(network, single))
+
+
+def _pairs(network, single):
     counterpart = {}
     for place, other in zip(network.layers, single.layers, strict=True):
         counterpart.setdefault(place.block, single.blocks[other.block])

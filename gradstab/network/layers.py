@@ -15,10 +15,10 @@ from gradstab.network.blocks import Block, Outline, Stack
 from gradstab.network.boundaries import as_boundaries, cut_behind, divide, trunk_among
 from gradstab.network.carries import carries_needed, gather
 from gradstab.network.merging import merge
-from gradstab.network.program import flatten_body
 from gradstab.network.separators import separators
 from gradstab.network.slices import Slices, find_slices
 from gradstab.network.stages import part_stages
+from gradstab.program.trace import flatten_body
 
 
 def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:

@@ -4,7 +4,7 @@ from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Outline, Stack
 from gradstab.network.boundaries import Boundaries, is_boundary
-from gradstab.network.program import flatten_body
+from gradstab.program.trace import flatten_body
 
 
 def merge(atoms, outline: Outline, num_examples, boundaries=None, /) -> list:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context
-from gradstab.network.program import evaluate, flatten_body
+from gradstab.program.cache import Cache
+from gradstab.program.trace import evaluate, flatten_body
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class RecurrentScan:
         body: the body, flat.
         state: positions of the state in the carry.
         joint: whether the state has no example axis: it is that of the whole batch.
+        programs: what was compiled for it once.
     """
 
     block: Block
@@ -36,6 +38,7 @@ class RecurrentScan:
     body: Any
     state: tuple[int, ...]
     joint: bool = False
+    programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
     def step(self, others, state):
         """One step: the state after it.

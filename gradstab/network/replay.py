@@ -8,17 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat, _reads, _tree
+from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context, Roll, Stack
-from gradstab.network.boundaries import packs_several
-from gradstab.network.contexts import held_positions
-from gradstab.network.layers import all_blocks, find_plan, flow_of
-from gradstab.network.naming import summary
-from gradstab.network.places import Place, find_places
-from gradstab.network.program import Program, evaluate, trace_program
-from gradstab.network.recurrence import RecurrentScan, find_recurrent_scans
-from gradstab.network.refusals import without_examples
-from gradstab.network.rolling import roll_up
+from gradstab.network.places import Place
+from gradstab.network.recurrence import RecurrentScan
+from gradstab.program import reads
+from gradstab.program.cache import Cache
+from gradstab.program.trace import Program, evaluate
 
 # Bytes of intermediate results of a scan that are kept for the way back.
 _KEPT = 2**26
@@ -57,6 +53,7 @@ class Network:
         recurrences: for each block its recurrent scans.
         num_examples: length of the example axis.
         notes: where several arrays pass from layer to layer.
+        programs: what was compiled, or found, for it once.
     """
 
     layers: tuple[Place, ...]
@@ -68,6 +65,7 @@ class Network:
     recurrences: tuple[tuple[RecurrentScan, ...], ...]
     num_examples: int
     notes: tuple[str, ...] = ()
+    programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,112 +150,6 @@ class Network:
         """
         found = self.replay(params, state, inputs).activations
         return tuple(layer_slice(found, place) for place in self.layers)
-
-
-def find_layers(
-    apply, params, inputs, /, *, state=None, output=None, boundaries=None
-) -> Network:
-    r"""Find the layers of a function by tracing it; no edit, no list of layer types.
-
-    Args:
-        apply: ``apply(params, *inputs)``, or ``apply(params, state, *inputs)`` if
-            ``state`` is given.
-        params: a pytree of arrays.
-        inputs: a tuple of inputs, examples on the leading axis.
-        state: arrays that are neither parameters nor inputs: running statistics, keys.
-        output: selects the differentiated array from what ``apply`` returns.
-        boundaries: where to cut beside the points that every path passes: a regular
-            expression, or several, over the paths of parameters and over names given
-            by `jax.ad_checkpoint.checkpoint_name`. All products with parameters in
-            whose path it matches the same text are one layer, such as ``blocks.3`` of
-            ``r"blocks\.\d+"``, and a layer ends where a name that it matches as a whole
-            is given. If skips pass a boundary, the data that leave the layer there are
-            all live arrays together, one row for each example, and the layer's
-            Jacobian is of all of them. What lies inside a branch, an unbounded loop or
-            a scan over time is not cut.
-
-    Returns:
-        The network. Cost: one trace, and a second one with boundaries.
-
-    Raises:
-        ValueError: if the inputs do not share a leading axis; if the output has several
-            floating arrays and ``output`` is not given, or does not depend on the
-            inputs.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> def apply(params, x):
-        ...     for w in params["hidden"]:
-        ...         x = jnp.tanh(x @ w)
-        ...     return x @ params["head"]
-        >>> params = {"hidden": [jnp.eye(3), jnp.eye(3)], "head": jnp.ones((3, 1))}
-        >>> find_layers(apply, params, (jnp.ones((4, 3)),)).names
-        ('hidden.0', 'hidden.1', 'head')
-
-        A skip around two products joins them; the boundary lets it pass with the data:
-
-        >>> def skip(params, x):
-        ...     return x + jnp.tanh(x @ params["a"]) @ params["b"]
-        >>> params = {"a": jnp.eye(3), "b": jnp.eye(3)}
-        >>> find_layers(skip, params, (jnp.ones((4, 3)),)).names
-        ('a+b',)
-        >>> network = find_layers(skip, params, (jnp.ones((4, 3)),), boundaries="a|b")
-        >>> network.names, network.layers[0].out_shape
-        (('a', 'b'), (4, 6))
-    """
-    if not isinstance(inputs, tuple):
-        raise TypeError(
-            f"inputs must be a tuple of inputs, got {type(inputs).__name__}; "
-            "write (x,) for one input"
-        )
-
-    num_examples = _num_examples(inputs)
-
-    def with_state(params, state, *inputs):
-        return apply(params, *inputs)
-
-    function = with_state if state is None else apply
-    held = () if state is None else state
-    program = trace_program(function, params, held, inputs, output=output)
-    plan, program = find_plan(program, boundaries, num_examples)
-    plan, steps = roll_up(plan, program)
-    blocks = tuple(all_blocks(plan))
-    places = find_places(plan, program, flow_of(program))
-    several = [place.name for place in places if _packs(blocks[place.block])]
-    return Network(
-        layers=places,
-        blocks=blocks,
-        program=program,
-        plan=tuple(plan),
-        steps=tuple(steps),
-        held=held_positions(plan, program),
-        recurrences=tuple(find_recurrent_scans(b, num_examples) for b in blocks),
-        num_examples=num_examples,
-        notes=(_several(several),) if several else (),
-    )
-
-
-def _packs(block):
-    return any(packs_several(e) and block.out_var in e.outvars for e in block.eqns)
-
-
-def _several(names):
-    return (
-        f"several arrays (skips, streams, sums) leave {summary(names)} together: their "
-        "Jacobians are of all of them, one row for each example; boundaries=() "
-        "leaves the layers whole that such arrays tie together"
-    )
-
-
-def _num_examples(inputs):
-    """The length of the leading axis that all inputs share; keys have none."""
-    shapes = [
-        jnp.shape(leaf) for leaf in jax.tree.leaves(inputs) if not _tree.is_key(leaf)
-    ]
-    lengths = {shape[0] if shape else 0 for shape in shapes}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(without_examples(inputs))
-    return lengths.pop()
 
 
 def layer_slice(per_block, place, /) -> Any:
@@ -378,7 +270,7 @@ def _rerun(step, eqns, length):
     That is left out where all of it takes little memory, and where an effect would be
     repeated.
     """
-    kept = sum(_reads.num_bytes(v) for eqn in eqns for v in eqn.outvars) * length
+    kept = sum(reads.num_bytes(v) for eqn in eqns for v in eqn.outvars) * length
     if kept < _KEPT or any(eqn.effects for eqn in eqns):
         return step
     return jax.checkpoint(step, prevent_cse=False)

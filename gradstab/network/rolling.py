@@ -11,7 +11,7 @@ import dataclasses
 
 from gradstab import _compat
 from gradstab.network.blocks import Block, Roll
-from gradstab.network.canonical import Forms
+from gradstab.program.canonical import Forms
 
 
 def roll_up(plan, program, /) -> tuple[list, list]:

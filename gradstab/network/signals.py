@@ -11,12 +11,14 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network.activations import find_activations, saturation
-from gradstab.network.compiled import compiled
 from gradstab.network.contexts import computed_only, held_arrays, with_held
 from gradstab.network.extremes import largest, typical
+from gradstab.network.finding import find_layers
+from gradstab.network.losses import as_loss
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
-from gradstab.network.replay import Network, Replay, find_layers, layer_slice
+from gradstab.network.replay import Network, Replay, layer_slice
+from gradstab.program.compiled import compiled
 from gradstab.records import Signals
 
 
@@ -61,9 +63,12 @@ def propagate(
         arrays per activation, twice the parameters of layers in such a chain; what
         else is large is computed twice in layers that share a block.
     """
-    cotangent = _random_cotangent(network, key) if loss is None else None
-    run = compiled(network, _propagate, loss, whole)
-    result = run(params, state, inputs, cotangent)
+    if loss is None:
+        program, seed = None, _random_cotangent(network, key)
+    else:
+        program, seed = as_loss(loss, network.program.output_shapes)
+    run = compiled(network, _propagate, program, whole)
+    result = run(params, state, inputs, seed)
     arrays = held_arrays(network.program, params, state, inputs)
     contexts = with_held(result.replay.contexts, network.held, arrays)
     return result._replace(replay=result.replay._replace(contexts=contexts))
@@ -135,7 +140,8 @@ def _owned(leaves, place, name):
     return leaf[place.slice] if name in place.sliced_params else leaf
 
 
-def _propagate(network, loss, whole, params, state, inputs, cotangent):
+def _propagate(network, loss, whole, params, state, inputs, seed):
+    """See `propagate`; the seed is the cotangent, or what the loss holds."""
     leaves, tree = jax.tree.flatten(params)
     # Integers among the parameters have no gradient.
     which = [i for i, leaf in enumerate(leaves) if _tree.is_floating(leaf)]
@@ -143,7 +149,7 @@ def _propagate(network, loss, whole, params, state, inputs, cotangent):
     def total(floating, taps):
         filled = tree.unflatten(_put(leaves, which, floating))
         replay = network.replay(filled, state, inputs, taps)
-        return _loss(network, replay.output, loss, cotangent), replay
+        return _loss(network, replay.output, loss, seed), replay
 
     floating = [leaves[i] for i in which]
     value, pull, replay = jax.vjp(total, floating, network.zero_taps(), has_aux=True)
@@ -248,22 +254,11 @@ def _layer_signals(block, num_examples, entering, out, context, gradient):
     }
 
 
-def _loss(network, output, loss, cotangent):
-    if loss is None:
-        out = jax.tree.leaves(output)[network.program.out_index]
-        return jnp.sum((out * cotangent).real)
-    value = loss(output)
-    if jnp.shape(value) != ():
-        raise ValueError(
-            f"loss(output) must return a scalar, got shape {jnp.shape(value)}; "
-            "take the mean or the sum over the examples"
-        )
-    if jnp.iscomplexobj(value):
-        raise ValueError(
-            f"loss(output) must return a real number, got {jnp.result_type(value)}; "
-            "take the absolute value or .real"
-        )
-    return value
+def _loss(network, output, loss, seed):
+    if loss is not None:
+        return loss(seed, output)
+    out = jax.tree.leaves(output)[network.program.out_index]
+    return jnp.sum((out * seed).real)
 
 
 def _random_cotangent(network, key):

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import packed, unpacked
-from gradstab.network.program import evaluate, flatten_body
 from gradstab.network.reasons import module
+from gradstab.program.trace import evaluate, flatten_body
 
 
 class Stage(NamedTuple):

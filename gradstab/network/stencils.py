@@ -7,8 +7,9 @@ they do to numbers does not matter. So it holds for derivatives of any order too
 
 from typing import NamedTuple
 
-from gradstab import _compat, _reads
+from gradstab import _compat
 from gradstab.network.activations import is_elementwise
+from gradstab.program import reads
 
 
 class Stencil(NamedTuple):
@@ -23,7 +24,7 @@ class Stencil(NamedTuple):
 
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
-    reaches: tuple[_reads.Reach | None, ...]
+    reaches: tuple[reads.Reach | None, ...]
 
 
 def find_stencil(block, /) -> Stencil | None:
@@ -50,7 +51,7 @@ def find_stencil(block, /) -> Stencil | None:
         return None
     (x,) = block.in_vars
     shape = _compat.shape_of(x)
-    known = {x: tuple(map(_reads.Reach, range(len(shape))))}
+    known = {x: tuple(map(reads.Reach, range(len(shape))))}
     for eqn in block.eqns:
         _spread(known, eqn)
     reaches = known.get(block.out_var, ())
@@ -82,7 +83,7 @@ def _of_operand(eqn, position, before, out):
         return tuple(reach if size == n else None for reach, size, n in pairs)
     if len(eqn.outvars) != 1:
         return (None,) * len(to)
-    return tuple(_after(before, step) for step in _reads.reads(eqn, position))
+    return tuple(_after(before, step) for step in reads.reads(eqn, position))
 
 
 def _after(before, step):

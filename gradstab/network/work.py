@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from gradstab import _compat, _reads
+from gradstab import _compat
+from gradstab.program import reads
 
 # What makes no numbers: XLA fuses it with what uses the result, or does nothing.
 _FREE = frozenset(
@@ -80,7 +81,7 @@ def _of_equation(eqn):
         return parts.length * (work_of(parts.body.jaxpr.eqns) + Work(calls=1))
     if bodies := _bodies(eqn):
         return max(map(work_of, (body.eqns for body in bodies)))
-    flops = _reads.num_flops(eqn)
+    flops = reads.num_flops(eqn)
     if flops is not None:
         return Work(flops=flops, num_bytes=_moved(eqn), calls=1)
     if name in _FREE:
@@ -99,4 +100,4 @@ def _bodies(eqn):
 
 
 def _moved(eqn):
-    return sum(map(_reads.num_bytes, (*eqn.invars, *eqn.outvars)))
+    return sum(map(reads.num_bytes, (*eqn.invars, *eqn.outvars)))

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from gradstab import _tree
-from gradstab.network import compiled, follow_state, layer_slice
+from gradstab.network import follow_state, layer_slice
 from gradstab.network.extremes import largest, typical
+from gradstab.program.compiled import compiled
 from gradstab.records import Recurrence
 from gradstab.spectra.dense import dense_spectrum
 from gradstab.spectra.growth import fit_growth

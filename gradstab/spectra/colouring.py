@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradstab.network import Stencil, find_stencil
-from gradstab.network.program import is_complex
+from gradstab.program.trace import is_complex
 
 
 class Colouring(NamedTuple):

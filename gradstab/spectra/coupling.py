@@ -11,11 +11,11 @@ from gradstab import _tree
 from gradstab.network import (
     ExampleBlock,
     agree,
-    compiled,
     example_blocks,
     layer_slice,
 )
 from gradstab.network.foreign import can_be_traced
+from gradstab.program.compiled import compiled
 from gradstab.spectra.one_way import may_be_one_way
 
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat, _reads
-from gradstab.network import Block, Context, ExampleBlock, compiled, layer_slice
-from gradstab.network.program import real_size
+from gradstab import _compat
+from gradstab.network import Block, Context, ExampleBlock, layer_slice
+from gradstab.program import reads
+from gradstab.program.compiled import compiled
+from gradstab.program.trace import real_size
 from gradstab.spectra.colouring import Colouring, find_colouring
 from gradstab.spectra.coupling import leads_with_examples
 from gradstab.spectra.dense import basis_of
@@ -214,12 +216,12 @@ class LayerMap:
     @property
     def _scratch(self):
         """Bytes of all intermediate results of one product, at most."""
-        found = sum(_reads.num_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
+        found = sum(reads.num_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
         return found * (self.num if self.by_example else 1)
 
     def _run(self, function, *options):
         form = _Form(function, self.num, self.coupled, self.has_forward, options)
-        program = compiled(self.owner, _called, _kept(form))
+        program = compiled(self.owner, _called, form)
         return functools.partial(program, self.context, self.data, self.start)
 
 
@@ -239,12 +241,6 @@ class _Form(NamedTuple):
     coupled: bool
     forward: bool
     options: tuple
-
-
-@functools.cache
-def _kept(form):
-    """One object for equal forms: `compiled` compares by identity."""
-    return form
 
 
 def _called(owner, form, context, data, start, *arguments):

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network import compiled
 from gradstab.network.foreign import can_be_traced, limited
+from gradstab.program.compiled import compiled
 from gradstab.spectra.coupling import mixes_examples
 from gradstab.spectra.dense import dense_jacobian
 from gradstab.spectra.exponents import Exponents, exponents

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.network import layer_slice
-from gradstab.network.program import is_complex, real_size
+from gradstab.program.trace import is_complex, real_size
 from gradstab.records import Prediction
 from gradstab.theory.laws import Law, NoTheoryError, given
 from gradstab.theory.reading import Reader

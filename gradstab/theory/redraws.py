@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network import compiled
-from gradstab.network.program import evaluate
+from gradstab.program.compiled import compiled
+from gradstab.program.trace import evaluate
 
 
 class Draw(NamedTuple):
@@ -77,8 +77,6 @@ def gains(block, draws, joint, context, data, cotangent, generator, num, /):
         Gains as measured, and gains (num,).
     """
     variables = tuple(draw.variable for draw in draws)
-    # Programs are compiled once for the very same static arguments.
-    variables = block.__dict__.setdefault("_drawn", {}).setdefault(variables, variables)
     run = compiled(block, _gains, variables, joint)
     rows = []
     for number in range(num + 1):

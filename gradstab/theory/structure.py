@@ -91,9 +91,7 @@ class Unknown(Step):
 
 def steps_of(block, /) -> tuple[Step, ...]:
     """The steps of a block, found once per block."""
-    if "_steps" not in block.__dict__:
-        block.__dict__["_steps"] = _of_block(block)
-    return block.__dict__["_steps"]
+    return block.programs.get("steps", lambda: _of_block(block))
 
 
 def ends_in_norm(block, /) -> bool:

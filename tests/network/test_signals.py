@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.network import find_layers, layer_slice, propagate
+from gradstab.network import find_layers, finding, layer_slice, propagate
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -261,7 +261,10 @@ def test_a_network_goes_when_nobody_holds_it():
     network = find_layers(lambda w, x: jnp.tanh(x @ w), jnp.eye(2), (x,))
     propagate(network, jnp.eye(2), (), (x,), loss=jnp.sum)
     gone = weakref.ref(network)
-    del network
+    again = find_layers(lambda w, x: jnp.tanh(x @ w), jnp.eye(2), (x,))
+    assert again is network  # the last ones are known, and serve other numbers
+    del network, again
+    finding.NETWORKS.clear()
     gc.collect()
     assert gone() is None
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab._reads import Reach
 from gradstab.network import find_layers, find_stencil
+from gradstab.program.reads import Reach
 from gradstab.spectra.colouring import find_colouring
 
 

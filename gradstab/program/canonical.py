@@ -1,12 +1,15 @@
 """When two programs are one: forms that do not depend on the names of variables."""
 
+import hashlib
 import itertools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import numpy as np
 
 from gradstab import _compat
+from gradstab._rules import scope_of
 
 
 class Forms:
@@ -36,7 +39,7 @@ class Forms:
         except _UncertainError:
             return self._number(("unique", next(self._unique)))
 
-    def _number(self, form):
+    def _number(self, form) -> Any:
         return self._numbers.setdefault(form, len(self._numbers))
 
     def _form(self, eqns, invars, outvars, *, rules):
@@ -56,9 +59,13 @@ class Forms:
             if eqn.effects:
                 raise _UncertainError
             operands = tuple(map(atom, eqn.invars))
-            inside = self._inside(eqn, rules=rules)
+            inside = self._inside(eqn, rules=rules), self._label(eqn)
             lines.append((eqn.primitive, inside, operands, *map(atom, eqn.outvars)))
         return start, tuple(lines), tuple(map(atom, outvars))
+
+    def _label(self, eqn) -> Hashable:
+        """What an equation is called, where that counts."""
+        return None
 
     def _inside(self, eqn, *, rules):
         """The form of an equation's parameters."""
@@ -115,8 +122,50 @@ class Forms:
         ) else value
 
 
+class _Keys(Forms):
+    """Forms that can be compared with those of other times; names count in them."""
+
+    def _number(self, form):
+        return form
+
+    def _label(self, eqn):
+        named = (
+            _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.params.get("name")
+        )
+        label = named if isinstance(named, str) else None
+        return scope_of(eqn), _compat.given_name(eqn), label
+
+
+def key_of(closed, /, *, constants: bool = True) -> Hashable | None:
+    """What is equal for programs that compute the same and call it the same.
+
+    Args:
+        closed: a closed program.
+        constants: whether the values of its constants count; those of the programs
+            inside of it do always.
+
+    Returns:
+        The key; None if the program cannot be compared for certain (see `Forms`), has
+        effects, or holds values of another program that is being traced. Two keys are
+        equal only if everything is: operations, shapes, dtypes, constants, derivative
+        rules, and the names of scopes, rules and values.
+    """
+    keys, jaxpr = _Keys(), closed.jaxpr
+    try:
+        if constants:
+            return keys._program(closed, rules=True)
+        invars = [*jaxpr.constvars, *jaxpr.invars]
+        return keys._form(jaxpr.eqns, invars, jaxpr.outvars, rules=True)
+    except _UncertainError:
+        return None
+
+
 class _UncertainError(Exception):
     """Two programs cannot be compared for certain."""
+
+
+# An array is compared by its bytes up to so many, and by their digest above.
+_SHORT = 4096
 
 
 # Parameters that say how something is called, not what it computes.
@@ -135,7 +184,10 @@ def _array(value):
         raise _UncertainError from error
     if array.dtype == object:
         raise _UncertainError
-    return array.shape, str(array.dtype), array.tobytes()
+    content = array.tobytes()
+    if len(content) > _SHORT:
+        content = hashlib.sha256(content).digest()
+    return array.shape, str(array.dtype), content
 
 
 def _derivative(eqn):

@@ -1,0 +1,1 @@
+"""A traced program: its canonical form, and what is compiled for it once."""
