@@ -24,7 +24,7 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
-from jax._src import dtypes, literals
+from jax._src import core, dtypes, literals
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import DropVar as DropVar
@@ -98,8 +98,7 @@ def program_function(
     """The function ``invars -> outvars`` that the equations compute, in order."""
     effects = frozenset().union(*(eqn.effects for eqn in eqns))
     jaxpr = Jaxpr((), list(invars), list(outvars), list(eqns), effects, _ORIGIN)
-    closed = ClosedJaxpr(jaxpr, ())
-    return lambda *values: jex.jaxpr_as_fun(closed)(*values)
+    return closed_function(ClosedJaxpr(jaxpr, ()))
 
 
 def closed_function(closed, /) -> Callable[..., list]:
@@ -110,18 +109,18 @@ def closed_function(closed, /) -> Callable[..., list]:
 def needed_program(closed, wanted: Sequence[int], /) -> tuple[Any, list[bool]]:
     """What some of the results of a program need: fewer equations, fewer inputs.
 
-    Equations are dropped inside of scans as well, and carries that nothing needs.
-
-    Args:
-        closed: the program.
-        wanted: positions of the results.
-
-    Returns:
-        ``(program, used)``; the latter says for each input whether it is kept.
+    Equations are dropped inside of scans as well, and carries that nothing needs; of
+    the inputs those that ``used`` says.
     """
     keep = [position in wanted for position in range(len(closed.jaxpr.outvars))]
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, keep)
     return ClosedJaxpr(jaxpr, closed.consts), list(used)
+
+
+def computes_now() -> bool:
+    """Whether an operation is done at once, and not put into a program being traced."""
+    trace = core.trace_ctx.trace
+    return trace is None or isinstance(trace, core.EvalTrace)
 
 
 def shape_of(variable: Var | Literal, /) -> tuple[int, ...]:

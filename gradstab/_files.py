@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import uuid
 
 from gradstab._text import one_line
@@ -63,6 +64,41 @@ def make_folder(folder, /) -> None:
         own = type(error)(f"the folder {folder} cannot be made: {reason(error)}")
         own.errno = error.errno
         raise own from error
+
+
+def new_results_folder(root="results", name="run", /) -> pathlib.Path:
+    """Make the next free folder ``root/name-1``, ``root/name-2``, ...
+
+    Two programs that ask at the same time get different folders.
+
+    Args:
+        root: the folder of all results; it is made when missing.
+        name: what kind of result.
+
+    Returns:
+        The path of a new, empty folder.
+
+    Examples:
+        >>> import tempfile
+        >>> root = tempfile.mkdtemp()
+        >>> [new_results_folder(root, "train").name for _ in range(2)]
+        ['train-1', 'train-2']
+    """
+    root = pathlib.Path(root)
+    make_folder(root)
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    taken = [pattern.fullmatch(path.name) for path in root.iterdir()]
+    number = 1 + max((int(match[1]) for match in taken if match), default=0)
+    while True:
+        folder = root / f"{name}-{number}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another program was faster
+            number += 1
+        except OSError as error:
+            raise not_written(error, folder) from error
+        else:
+            return folder
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from analysis_samples import normal, run
 import gradstab as gs
 from gradstab import _memory
 from gradstab.analysis import budget
-from gradstab.network.work import num_equations, work_of
 from gradstab.program import reads
+from gradstab.program.work import num_equations, work_of
 
 
 def _eqns(function, *args):

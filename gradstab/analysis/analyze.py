@@ -31,6 +31,7 @@ from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
 from gradstab.network.trained import trained_only
+from gradstab.program.keys import keys_of
 from gradstab.records import Signals
 from gradstab.report import (
     Ensemble,
@@ -217,7 +218,8 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     say(said)
     bar.begin(len(wanted), str(cost))
     with arithmetic(subject.wide):
-        keys = _keys(seed, 4)
+        # No weights were drawn with these keys: those come from small seeds as well.
+        keys = keys_of(seed, 4, apart=_OURS)
         flow = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
         trunk = find_trunk(network)
         found = _one(flow, trunk)
@@ -289,11 +291,6 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
 
 def _with_ranges(recurrence):
     return dataclasses.replace(recurrence, ranges=ranges_along_time(recurrence))
-
-
-def _keys(seed, num):
-    """Keys that no weights were drawn with: those come from small seeds as well."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _OURS), num)
 
 
 class _Found(NamedTuple):

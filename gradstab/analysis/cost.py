@@ -12,8 +12,8 @@ import numpy as np
 
 from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
-from gradstab.network.work import Work, num_equations, work_of
 from gradstab.program import reads
+from gradstab.program.work import Work, num_equations, work_of
 
 # Seconds to trace, lower and compile a program, and each of its equations. Measured on
 # the networks of `experiments.benchmarks.large`.

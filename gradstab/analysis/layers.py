@@ -10,6 +10,7 @@ import numpy as np
 from gradstab import _tree
 from gradstab.network.activations import unread
 from gradstab.network.cosines import gradient_cosines
+from gradstab.program.keys import split_key
 from gradstab.records import Layer, Recurrence
 from gradstab.spectra import (
     ExampleFunctions,
@@ -45,7 +46,7 @@ def measure_layers(
         advance: called with the name of every layer that is done.
     """
     network, sizes = subject.network, _sizes(subject)
-    keys = jax.random.split(key, len(network.layers))
+    keys = split_key(key, len(network.layers))
     layers, recurrences, before = [], [], None
     for i, row in enumerate(_rows(signals)):
         place, found = network.layers[i], _LEFT_OUT

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat
-from gradstab.network.work import Work
+from gradstab.program.work import Work
 from gradstab.spectra import num_workers, one_blas_thread
 
 _ROWS = 512  # rows of the product that is measured
 _ENTRIES = 2**20  # of the array
-_CALLS = 12
+_CALLS = 6
 # Seconds to start an operation inside of a compiled program.
 _CALL = 2e-6
 

@@ -13,6 +13,7 @@ from gradstab import _compat, _tree
 from gradstab.network import Network, find_layers
 from gradstab.network.adapters import Target, over_examples
 from gradstab.network.losses import as_loss
+from gradstab.program.compiling import quick_jit
 
 
 class Subject(NamedTuple):
@@ -185,13 +186,19 @@ def _find(target, output, boundaries):
 
 def _cast(tree, wide):
     # To look at a model is no use of its keys.
-    return jax.tree.map(_to_float64 if wide else jnp.asarray, _tree.fresh_keys(tree))
+    leaves, structure = jax.tree.flatten(_tree.fresh_keys(tree))
+    leaves = list(map(jnp.asarray, leaves))
+    where = [i for i, leaf in enumerate(leaves) if wide and _tree.is_floating(leaf)]
+    wider = _to_float64([leaves[i] for i in where])
+    for i, leaf in zip(where, wider, strict=True):
+        leaves[i] = leaf
+    return structure.unflatten(leaves)
 
 
-def _to_float64(leaf):
-    if not _tree.is_floating(leaf):
-        return jnp.asarray(leaf)
-    return jnp.asarray(leaf, _tree.widest(jnp.result_type(leaf), jnp.float64))
+@quick_jit
+def _to_float64(leaves):
+    """All arrays by one program: one for each would take longer to compile."""
+    return [leaf.astype(_tree.widest(leaf.dtype, jnp.float64)) for leaf in leaves]
 
 
 def _first_example(num, leaf):

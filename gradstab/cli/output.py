@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from gradstab.training import new_results_folder
+from gradstab._files import new_results_folder
 
 STANDARD_OUTPUT = pathlib.Path("-")
 

@@ -1,7 +1,6 @@
 """Handwritten digits that come with scikit-learn: real data without a network."""
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from gradstab.data.dataset import Dataset, class_entropy
 from gradstab.data.permutation import permutation
@@ -24,6 +23,9 @@ def digits() -> Dataset:
     >>> len(data.x_train), len(data.x_val), len(data.x_test), data.num_outputs
     (1297, 200, 300, 10)
     """
+    # It takes longer to import than all else here together.
+    from sklearn.datasets import load_digits
+
     x, y = load_digits(return_X_y=True)
     order = stratified_order(y)
     x = (x[order] / 16).astype(np.float32)

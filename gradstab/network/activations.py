@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network.foreign import over_leading
+from gradstab.network.foreign import limited, over_leading
+from gradstab.program.compiling import quick_jit
 from gradstab.program.trace import evaluate, is_complex
 
 _LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
@@ -121,7 +122,10 @@ class Activation:
         if large:
             slopes = _slopes_of_first(self, every)
         else:
-            slopes = over_leading(self.eqns, self.slopes)(every)
+            slopes = over_leading(self.eqns, self.slopes)
+            if not any(map(limited, self.eqns)):
+                slopes = quick_jit(slopes)  # one program, not one for each operation
+            slopes = slopes(every)
         sizes = np.abs(np.asarray(slopes, np.float64))
         return [float(np.max(part)) for part in np.split(sizes, len(reaches))]
 
@@ -153,7 +157,7 @@ def _slopes_of_first(activation, points):
         z = jnp.pad(points, (0, math.prod(shape) - len(points))).reshape(shape)
         return activation.slopes(z).reshape(-1)[: parts * len(points)]
 
-    return jax.jit(slopes)(points)
+    return quick_jit(slopes)(points)
 
 
 class Saturation(NamedTuple):

@@ -101,8 +101,8 @@ def gradient_cosines(
         context = layer_slice(flow.replay.contexts, place)
         data = layer_slice(flow.replay.entering, place)
         gradient = layer_slice(flow.gradients, place)
-        index = None if place.index is None else jnp.asarray(place.index)
-        chosen = jnp.arange(keep)
+        index = None if place.index is None else np.asarray(place.index)
+        chosen = np.arange(keep)
         rows.append(np.asarray(run(context, data, gradient, index, chosen, arrays)))
     return _over_pairs(np.stack(rows))
 

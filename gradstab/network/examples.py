@@ -43,6 +43,11 @@ class ExampleBlock:
     num_examples: int
     programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
+    @property
+    def eqns(self):
+        """Its equations, in order."""
+        return self.block.eqns
+
     def __call__(self, context: Context, *data):
         """What leaves for one example; all arrays as in a batch of one."""
         return self.block(context, *data)

@@ -40,6 +40,11 @@ class RecurrentScan:
     joint: bool = False
     programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
 
+    @property
+    def eqns(self):
+        """The scan equation."""
+        return (self.eqn,)
+
     def step(self, others, state):
         """One step: the state after it.
 

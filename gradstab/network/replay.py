@@ -14,6 +14,7 @@ from gradstab.network.places import Place
 from gradstab.network.recurrence import RecurrentScan
 from gradstab.program import reads
 from gradstab.program.cache import Cache
+from gradstab.program.compiling import quick_jit
 from gradstab.program.trace import Program, evaluate
 
 # Bytes of intermediate results of a scan that are kept for the way back.
@@ -66,6 +67,11 @@ class Network:
     num_examples: int
     notes: tuple[str, ...] = ()
     programs: Cache = dataclasses.field(default_factory=Cache, init=False, repr=False)
+
+    @property
+    def eqns(self):
+        """The equations of the flat program, in order."""
+        return self.program.eqns
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,8 +164,21 @@ def layer_slice(per_block, place, /) -> Any:
     if place.index is None:
         return entry
     if isinstance(entry, Context):
-        return Context([array[place.index] for array in entry.varying], entry.shared)
-    return jax.tree.map(lambda array: array[place.index], entry)
+        # One array for all layers, or a tuple with one for each.
+        stacked = [v for v in entry.varying if not isinstance(v, tuple)]
+        taken = iter(_taken(stacked, place.index))
+        varying = [
+            v[place.index] if isinstance(v, tuple) else next(taken)
+            for v in entry.varying
+        ]
+        return Context(varying, entry.shared)
+    return _taken(entry, place.index)
+
+
+@quick_jit
+def _taken(tree, index):
+    """The same element of all arrays."""
+    return jax.tree.map(lambda array: array[index], tree)
 
 
 def _read(env, atom):

@@ -19,6 +19,7 @@ from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
 from gradstab.network.replay import Network, Replay, layer_slice
 from gradstab.program.compiled import compiled
+from gradstab.program.compiling import quick_jit
 from gradstab.records import Signals
 
 
@@ -271,10 +272,12 @@ def _random_cotangent(network, key):
             "examples on its leading axis; give the loss that makes use of it"
         )
     # Drawn outside of the large program, where it would double the time of it.
-    return _unit_rows(jax.random.key(0) if key is None else key, shape, dtype)
+    return _unit_rows(
+        jax.random.key(0) if key is None else key, shape=shape, dtype=dtype
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+@functools.partial(quick_jit, static=("shape", "dtype"))
 def _unit_rows(key, shape, dtype):
     rows = jax.random.normal(key, shape, dtype).reshape(shape[0], -1)
     norms = jax.vmap(_tree.safe_norm)(rows).astype(dtype)

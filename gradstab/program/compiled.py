@@ -1,12 +1,18 @@
 """Compiled programs that live as long as what they were compiled for."""
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import jax
 
+from gradstab import _compat
 from gradstab.program.cache import Cache
+from gradstab.program.compiling import quick_options
+from gradstab.program.work import work_of
+
+# A program of less work runs in a few milliseconds however well it is compiled.
+_FEW_BYTES, _FEW_FLOPS, _FEW_FUNCTIONS = 2**26, 2**31, 2**22
 
 
 class Owner(Protocol):
@@ -17,6 +23,11 @@ class Owner(Protocol):
         """Those that were."""
         ...
 
+    @property
+    def eqns(self) -> Sequence[_compat.JaxprEqn]:
+        """What it evaluates."""
+        ...
+
 
 def compiled(
     owner: Owner, function: Callable, /, *static: Hashable
@@ -25,7 +36,8 @@ def compiled(
 
     With static arguments, `jax.jit` itself would keep every network that was ever
     analysed, its constants among them, until the process ends. Here the programs go
-    when the owner goes.
+    when the owner goes. Small ones, which run for less time than they compile, are
+    compiled fast and not well; in a function that is being traced none is compiled.
 
     Args:
         owner: a network, block or scan; equal ones are the same object, see
@@ -35,6 +47,26 @@ def compiled(
         *static: compared by equality.
     """
     return owner.programs.get(
-        (function, static),
-        lambda: jax.jit(functools.partial(function, owner, *static)),
+        (function, static), lambda: _compiled(owner, function, static)
+    )
+
+
+def _compiled(owner, function, static):
+    plain = functools.partial(function, owner, *static)
+    few = owner.programs.get(_is_small, lambda: _is_small(owner))
+    program = jax.jit(plain, compiler_options=quick_options() if few else None)
+
+    @functools.wraps(function)
+    def run(*arrays):
+        return (program if _compat.computes_now() else plain)(*arrays)
+
+    return run
+
+
+def _is_small(owner):
+    work = work_of(owner.eqns)
+    return (
+        work.num_bytes < _FEW_BYTES
+        and work.flops < _FEW_FLOPS
+        and work.functions < _FEW_FUNCTIONS
     )

@@ -101,15 +101,15 @@ def _at(flow, place):
 
 def _agrees(network, flow, pairs, number, place):
     pair, block = pairs[place.block], network.blocks[place.block]
-    key = jax.random.fold_in(jax.random.key(0), number)
-    arrays = (*_at(flow, place), key)
+    arrays = (*_at(flow, place), np.uint32(number))
     run = compiled(pair, _agree, block)
     if may_be_one_way(block) and not can_be_traced(run, *arrays):
         return False  # foreign code that takes the batch as it is
     return run(*arrays)
 
 
-def _agree(pair, block, context, data, key):
+def _agree(pair, block, context, data, number):
+    key = jax.random.fold_in(jax.random.key(0), number)
     return agree(block, pair, context, data, key)
 
 

@@ -138,7 +138,7 @@ class LayerMap:
         found = self.colouring
         assert found is not None
         chunk = max(1, min(found.num, int(max_bytes // self._scratch)))
-        colours = jnp.asarray(found.colours)
+        colours = np.asarray(found.colours)
         images = self._run(_images, chunk)(colours, np.arange(found.num))
         return np.asarray(images)[:, : self.num].transpose(1, 2, 0)
 
@@ -164,7 +164,7 @@ class LayerMap:
         vectors = np.pad(vectors, ((0, missing), (0, 0), (0, padding)))
         function = _backward if backward else _forward
         images = [
-            self.apply(function, jnp.asarray(piece))
+            self.apply(function, piece)
             for piece in np.split(vectors, num_calls, axis=2)
         ]
         found = np.concatenate([np.asarray(i, np.float64) for i in images], axis=2)

@@ -13,7 +13,7 @@ slowly and from above: the directions of a finite time are chosen in hindsight.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from gradstab.records import record
 from gradstab.spectra.exponents import log_diagonals
@@ -25,6 +25,7 @@ _LEAST = 4
 FEWEST = 2 * _BLOCKS * _LEAST
 
 _CONFIDENCE = 0.95
+_QUANTILE = float(special.stdtrit(_BLOCKS - 1, (1 + _CONFIDENCE) / 2))
 
 # A transient that dies like 1 / t, as that of a Jordan block, has a mean over the
 # second half that is too large by what it is below the mean over the quarter before.
@@ -81,7 +82,7 @@ def lyapunov(steps: Sequence, /, *, num_values: int) -> Lyapunov:
     errors = np.full_like(values, np.nan)
     if len(logs) >= FEWEST:
         drift = np.mean(late, axis=0) - np.mean(early, axis=0)
-        spread = _standard_error(late) * stats.t.ppf((1 + _CONFIDENCE) / 2, _BLOCKS - 1)
+        spread = _standard_error(late) * _QUANTILE
         errors = np.hypot(spread, _DRIFT * drift) + np.mean(noise, axis=0)
         errors = np.where(np.isneginf(values), 0, errors)
     order = np.argsort(-values, axis=1, kind="stable")

@@ -3,7 +3,7 @@ r"""Exact laws of networks of any width: not limits, so the sharpest tests."""
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 
 class LogLaw(NamedTuple):
@@ -54,7 +54,9 @@ def relu_log_law(n_in, n_out=None, /, *, sigma_w=2**0.5) -> LogLaw:
     if n_in < 1 or n_out < 1:
         raise ValueError(f"widths are {n_in} and {n_out}; both are at least 1.")
     k = np.arange(1, n_out + 1)
-    probability = stats.binom.pmf(k, n_out, 0.5)
+    # Binomial probabilities but for a factor; their largest term is one.
+    logs = -special.gammaln(k + 1) - special.gammaln(n_out - k + 1)
+    probability = np.exp(logs - np.max(logs))
     alive = float(-np.expm1(-n_out * np.log(2)))
     probability = probability / probability.sum()
     means = np.log(2 * sigma_w**2 / n_in) + special.digamma(k / 2)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat
-from gradstab.theory.quadrature import expectations
+from gradstab.theory.quadrature import expectations, value_and_slope
 
 
 class NoTheoryError(Exception):
@@ -38,7 +38,7 @@ class Law:
     mean: np.ndarray | float
     square: np.ndarray
     variance: np.ndarray | None = None
-    sample: jax.Array | None = None
+    sample: jax.Array | np.ndarray | None = None
     batch: int | None = None
 
     def scaled(self, factor, /) -> "Law":
@@ -48,7 +48,7 @@ class Law:
             mean=self.mean * root,
             square=self.square * factor,
             variance=None if self.variance is None else self.variance * factor,
-            sample=None if self.sample is None else self.sample * root,
+            sample=None if self.sample is None else np.asarray(self.sample) * root,
             batch=self.batch,
         )
 
@@ -188,8 +188,10 @@ def through_shift(law, shift, f, /) -> tuple[Law, Transport]:
 def through_activation(law, f, /) -> tuple[Law, Transport]:
     r"""An activation: :math:`E \phi^2`, and :math:`E \phi'^2` for tangents."""
     if law.sample is not None:
-        value, pull = jax.vjp(f, law.sample)
-        (slope,) = pull(jnp.ones_like(value))
+        try:
+            value, slope = expectations(f).compiled(value_and_slope)(law.sample)
+        except ValueError:
+            value, slope = value_and_slope(f, law.sample)
         squares = np.asarray(slope, np.float64) ** 2
         return given(value), scaling(squares)
     if law.variance is None:

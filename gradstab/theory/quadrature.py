@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.program.compiling import quick_jit
 from gradstab.theory.panels import NUM_POINTS, POINTS, WEIGHTS, find_panels
 
 # Beyond ten standard deviations the Gaussian holds 1e-23 of its mass. Panels of two
@@ -151,7 +152,7 @@ class Expectations:
     def compiled(self, f, /):
         """A function of the activation and of arrays: compiled once, in float64."""
         if f not in self._compiled:
-            self._compiled[f] = jax.jit(functools.partial(f, self.activation))
+            self._compiled[f] = quick_jit(functools.partial(f, self.activation))
 
         def in_float64(*args):
             with jax.enable_x64(True):
@@ -170,8 +171,8 @@ class Expectations:
     def _check(self):
         """Refuses what is not elementwise; returns the tolerance of its precision."""
         with jax.enable_x64(True):
-            x = jnp.linspace(-2.0, 2.0, 8)
-            full, part = self.activation(x), self.activation(x[:3])
+            x, run = np.linspace(-2.0, 2.0, 8), quick_jit(self.activation)
+            full, part = run(x), run(x[:3])
         if full.shape != x.shape or not np.allclose(full[:3], part, rtol=1e-3):
             raise ValueError(
                 "the activation has to act on each entry by itself: of eight entries "

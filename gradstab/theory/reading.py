@@ -1,6 +1,7 @@
 """Weights, biases and activations, read off the values that a block is given."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from gradstab import _compat, _tree
 from gradstab.network import Activation, Block, Context
 from gradstab.network.activations import is_elementwise
 from gradstab.network.foreign import can_be_traced, limited
+from gradstab.program.compiled import compiled
 from gradstab.theory.laws import NoTheoryError, Shift, Weights
 from gradstab.theory.structure import leaves, needed
 
@@ -55,6 +57,16 @@ class Reader:
     def function(self, step) -> Activation:
         """What the step does to its root."""
         return Activation(step.eqns, step.root, step.result, context=self.values())
+
+    def image(self, step, x) -> np.ndarray:
+        """What the step makes of an array like its root, in float64."""
+        run = compiled(self.block, _image, step)
+        return np.asarray(run(self._known(step), np.asarray(x)), np.float64)
+
+    def _known(self, step):
+        """The values that the step needs beside its root."""
+        values = self.values()
+        return [values[v] for v in leaves(step.eqns, step.root)]
 
     def value(self, variable):
         """The value of a variable that no data enter."""
@@ -102,7 +114,12 @@ class Reader:
             array = values[variable]
             if _tree.is_key(array) or np.ptp(np.asarray(array, np.float64)) > 0:
                 raise NoTheoryError("an activation that differs from unit to unit")
-        return PerEntry(self.function(step))
+        # Functions of the same equations that agree to five digits at these points are
+        # one: their averages are computed once.
+        run = compiled(self.block, _at_points, step)
+        with np.errstate(all="ignore"):
+            digits = [f"{y:.4e}" for y in np.asarray(run(self._known(step)))]
+        return PerEntry(self.function(step), tuple(digits))
 
     def norm(self, step) -> NormFit:
         """The normalisation that the step is.
@@ -117,11 +134,9 @@ class Reader:
         far, near = max(1e-3, coarse), max(1e-4, coarse)
         # A mean that tells whether it is taken off.
         x = 0.5 + np.random.default_rng(0).standard_normal(shape)
-        x = jnp.asarray(x, dtype)
-        large, small = (
-            np.asarray(self.function(step)(x * jnp.asarray(scale, dtype)), np.float64)
-            for scale in (2.0**10, 2.0**-10)
-        )
+        x = x.astype(dtype)
+        scales = (np.asarray(scale, dtype) for scale in (2.0**10, 2.0**-10))
+        large, small = (self.image(step, x * scale) for scale in scales)
         x = np.asarray(x, np.float64)
         for kind, axes, centred in _norms(len(shape)):
             unit = _normalised(x, axes, centred)
@@ -137,10 +152,7 @@ class Reader:
 
     def _at_zero_and_one(self, step):
         shape, dtype = _compat.shape_of(step.root), _compat.dtype_of(step.root)
-        return [
-            np.asarray(self.function(step)(jnp.full(shape, x, dtype)), np.float64)
-            for x in (0, 1)
-        ]
+        return [self.image(step, np.full(shape, x, dtype)) for x in (0, 1)]
 
 
 class PerEntry:
@@ -150,38 +162,51 @@ class PerEntry:
     entries at a time as that shape has.
     """
 
-    def __init__(self, activation):
+    def __init__(self, activation, digits):
         self.activation = activation
-        self.any_shape = all(map(_takes_any_shape, activation.eqns))
-        self.shape = _compat.shape_of(activation.root)
-        self.dtype = _compat.dtype_of(activation.root)
         names = tuple(eqn.primitive.name for eqn in activation.eqns)
-        # Functions of the same equations that agree to five digits at these points are
-        # one: their averages are computed once.
-        points = np.sinh(np.linspace(-8.0, 8.0, 257))
-        with np.errstate(all="ignore"):
-            digits = [f"{y:.4e}" for y in np.asarray(self(jnp.asarray(points)))]
-        self._key = names, str(self.dtype), tuple(digits)
+        self._key = names, str(_compat.dtype_of(activation.root)), digits
 
     def __call__(self, x):
         """The activation of every entry of an array of any shape."""
-        if self.any_shape:
-            numbers = {
-                v: jnp.broadcast_to(self.activation.context[v].reshape(-1)[0], x.shape)
-                for v in leaves(self.activation.eqns, self.activation.root)
-            }
-            activation = dataclasses.replace(self.activation, context=numbers)
-            return activation(x.astype(self.dtype))
-        flat = x.reshape(-1).astype(self.dtype)
-        size = int(np.prod(self.shape))
-        rows = jnp.pad(flat, (0, -flat.size % size)).reshape(-1, *self.shape)
-        return jax.vmap(self.activation)(rows).reshape(-1)[: flat.size].reshape(x.shape)
+        return _of_entries(self.activation, x)
 
     def __eq__(self, other):
         return isinstance(other, PerEntry) and self._key == other._key
 
     def __hash__(self):
         return hash(self._key)
+
+
+def _of_entries(activation, x):
+    shape = _compat.shape_of(activation.root)
+    dtype = _compat.dtype_of(activation.root)
+    if all(map(_takes_any_shape, activation.eqns)):
+        numbers = {
+            v: jnp.broadcast_to(activation.context[v].reshape(-1)[0], x.shape)
+            for v in leaves(activation.eqns, activation.root)
+        }
+        return dataclasses.replace(activation, context=numbers)(x.astype(dtype))
+    flat = x.reshape(-1).astype(dtype)
+    rows = jnp.pad(flat, (0, -flat.size % math.prod(shape))).reshape(-1, *shape)
+    return jax.vmap(activation)(rows).reshape(-1)[: flat.size].reshape(x.shape)
+
+
+def _activation(step, known):
+    """What a step does to its root, for the values that it needs beside it."""
+    context = dict(zip(leaves(step.eqns, step.root), known, strict=True))
+    return Activation(step.eqns, step.root, step.result, context=context)
+
+
+def _image(block, step, known, x):
+    del block
+    return _activation(step, known)(x)
+
+
+def _at_points(block, step, known):
+    del block
+    points = jnp.sinh(jnp.linspace(-8.0, 8.0, 257))
+    return _of_entries(_activation(step, known), points)
 
 
 def _takes_any_shape(eqn):

@@ -82,7 +82,7 @@ def gains(block, draws, joint, context, data, cotangent, generator, num, /):
     for number in range(num + 1):
         values = [draw.again(generator) if number else draw.value for draw in draws]
         cast = [
-            jnp.asarray(value, draw.value.dtype)
+            np.asarray(value, draw.value.dtype)
             for value, draw in zip(values, draws, strict=True)
         ]
         rows.append(run(cast, context, data, cotangent))

@@ -148,7 +148,7 @@ class Walk:
 
     def _affine(self, step, law):
         shift = self._read(step, self.reader.shift)
-        return laws.through_shift(law, shift, self.reader.function(step))
+        return laws.through_shift(law, shift, self._image(step))
 
     def _elementwise(self, step, law):
         f = self._read(step, self.reader.activation)
@@ -164,7 +164,7 @@ class Walk:
     def _norm(self, step, law):
         norm = self._read(step, self.reader.norm)
         if norm.kind != "batch":
-            return laws.through_norm(law, norm, self.reader.function(step))
+            return laws.through_norm(law, norm, self._image(step))
         batch, *rest = law.square.shape
         before = self.steps[: self.steps.index(step)] if step in self.steps else ()
         kinds = [type(s) for s in before if not isinstance(s, structure.Affine)]
@@ -177,6 +177,9 @@ class Walk:
         self.couples, self._batch_gain = True, (batch - 2) / (batch - 3)
         ones = np.ones(law.square.shape)
         return Law(0.0, ones, ones, batch=batch), laws.scaling(1.0)
+
+    def _image(self, step):
+        return functools.partial(self.reader.image, step)
 
     def _sum(self, step, law):
         first, second = step.branches

@@ -5,7 +5,6 @@ import json
 import math
 import pathlib
 import platform
-import re
 import shlex
 import shutil
 import sys
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from gradstab import _files
+from gradstab._files import new_results_folder as new_results_folder
 from gradstab._text import one_line
 from gradstab.training.damage import warn
 
@@ -22,41 +22,6 @@ CHECKPOINTS, TENSORBOARD, PRETRAINING = "checkpoints", "tensorboard", "pretraini
 
 # In the settings of a run: whether it has ever had a checkpoint.
 SAVED = "has_checkpoints"
-
-
-def new_results_folder(root="results", name="run", /) -> pathlib.Path:
-    """Make the next free folder ``root/name-1``, ``root/name-2``, ...
-
-    Two programs that ask at the same time get different folders.
-
-    Args:
-        root: the folder of all results; it is made when missing.
-        name: what kind of result.
-
-    Returns:
-        The path of a new, empty folder.
-
-    Examples:
-        >>> import tempfile
-        >>> root = tempfile.mkdtemp()
-        >>> [new_results_folder(root, "train").name for _ in range(2)]
-        ['train-1', 'train-2']
-    """
-    root = pathlib.Path(root)
-    _files.make_folder(root)
-    pattern = re.compile(re.escape(name) + r"-(\d+)")
-    taken = [pattern.fullmatch(path.name) for path in root.iterdir()]
-    number = 1 + max((int(match[1]) for match in taken if match), default=0)
-    while True:
-        folder = root / f"{name}-{number}"
-        try:
-            folder.mkdir()
-        except FileExistsError:  # another program was faster
-            number += 1
-        except OSError as error:
-            raise _files.not_written(error, folder) from error
-        else:
-            return folder
 
 
 def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:

@@ -7,8 +7,8 @@ import pytest
 
 from gradstab.gradcheck.differences.draws import draw, steps
 from gradstab.gradcheck.differences.probes import Prober
-from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.problem import problem
+from gradstab.program.compiling import quick_options
 
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 

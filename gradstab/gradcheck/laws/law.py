@@ -16,10 +16,10 @@ import numpy as np
 from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
-from gradstab.gradcheck.subject.compiling import run_few_times
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.time_limit import still_in_time
 from gradstab.gradcheck.subject.vectors import root_mean_square
+from gradstab.program.compiling import run_few_times
 
 # With eight draws the actual errors lie outside of eight times their largest spread
 # less than once in 1e9, if the spread is one of independent errors.

@@ -14,8 +14,8 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.gradcheck.subject import traits
-from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.interpreting import called, evaluated
+from gradstab.program.compiling import quick_options
 
 # At the point given a loop ends, for whoever asks for its derivative has its value.
 ENDLESS = 2**20

@@ -18,12 +18,12 @@ from gradstab.gradcheck.subject.abilities import (
     program,
 )
 from gradstab.gradcheck.subject.arguments import floating_part
-from gradstab.gradcheck.subject.compiling import quick_options
 from gradstab.gradcheck.subject.dependence import moved_results
 from gradstab.gradcheck.subject.host_calls import hosted, trouble
 from gradstab.gradcheck.subject.sameness import same
 from gradstab.gradcheck.subject.settings import settings
 from gradstab.gradcheck.subject.unrounded import unrounded
+from gradstab.program.compiling import quick_options
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")

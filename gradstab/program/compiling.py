@@ -1,8 +1,12 @@
 """Compiling small programs fast: they run a few times, and compiling is their cost."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
+
+from gradstab import _compat
 
 # Each alternative holds names that some release of XLA lacks; the first that compiles
 # is taken. Without the emitters of fused loops a small program compiles in an eighth of
@@ -54,3 +58,33 @@ def run_few_times(*, quick: bool) -> dict | None:
         quick: whether it is small, and better compiled fast than well.
     """
     return quick_options() if quick else _CHEAP
+
+
+def quick_jit(function: Callable, /, *, static: tuple[str, ...] = ()) -> Callable:
+    """`jax.jit` for what is compiled to run a few times; see `quick_options`.
+
+    In a function that is being traced it is traced with it: options are for a whole
+    program.
+
+    Args:
+        function: of arrays.
+        static: names of arguments that are no arrays.
+
+    >>> import jax.numpy as jnp
+    >>> float(quick_jit(lambda x: x + 1)(jnp.ones(())))
+    2.0
+    """
+
+    @functools.cache
+    def program():
+        # Which platform there is is known when the first program is wanted.
+        options = quick_options()
+        return jax.jit(function, static_argnames=static, compiler_options=options)
+
+    @functools.wraps(function)
+    def run(*args, **kwargs) -> Any:
+        if not _compat.computes_now():
+            return function(*args, **kwargs)
+        return program()(*args, **kwargs)
+
+    return run
