@@ -13,6 +13,7 @@ import rich.progress
 import tyro
 
 from experiments._claims import table
+from gradstab._compilation_cache import use_compilation_cache
 from gradstab.training import new_results_folder
 
 NO_DIFFERENCE = "defaults"
@@ -104,6 +105,7 @@ def read_flags(config_class: type, /):
     typed = dataclasses.make_dataclass("Config", fields, frozen=True)
     main = sys.modules["__main__"]
     name = f"python -m {main.__spec__.name}" if main.__spec__ else None
+    use_compilation_cache()
     given = tyro.cli(typed, prog=name, description=main.__doc__)
     return config_class(**dataclasses.asdict(given))
 

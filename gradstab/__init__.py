@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gradstab import testing as testing
     from gradstab import theory as theory
     from gradstab import training as training
+    from gradstab._compilation_cache import (
+        use_compilation_cache as use_compilation_cache,
+    )
     from gradstab.analysis import analyze as analyze
     from gradstab.analysis import initializations as initializations
     from gradstab.calibration import lsuv as lsuv
@@ -57,6 +60,7 @@ _HOMES = {
     "load": "gradstab.report",
     "MeanField": "gradstab.theory",
     "mean_field": "gradstab.theory",
+    "use_compilation_cache": "gradstab._compilation_cache",
 }
 
 

@@ -15,6 +15,7 @@ FLOORS = (
     ("_compat", "_console"),
     (
         "_tree",
+        "_compilation_cache",
         "_files",
         "_drawing",
         "_memory",

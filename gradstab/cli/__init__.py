@@ -16,6 +16,7 @@ _VERBS = {
     Train: "gradstab.cli.train",
     Doctor: "gradstab.cli.doctor",
 }
+_CACHE = "gradstab._compilation_cache"
 
 
 def main(arguments: Sequence[str] | None = None, /) -> int:
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None, /) -> int:
     if wanted is not None:
         os.environ["JAX_PLATFORMS"] = {"gpu": "cuda"}.get(wanted, wanted)
     try:
+        if not isinstance(options, Doctor) and options.compilation_cache:
+            # JAX takes a second to import, which help and misuse do not wait for.
+            importlib.import_module(_CACHE).use_compilation_cache()
         return importlib.import_module(_VERBS[type(options)]).run(options)
     except KeyboardInterrupt:
         return 130

@@ -50,6 +50,8 @@ def _machine(options):
     # Imported here: what is missing above is to be said before it raises.
     import jax
 
+    from gradstab._compilation_cache import use_compilation_cache
+
     yield "Python", f"{platform.python_version()}, {sys.executable}"
     yield "system", f"{platform.system()} {platform.release()}, {platform.machine()}"
     yield "cores", str(len(os.sched_getaffinity(0)) if _affinity() else os.cpu_count())
@@ -62,7 +64,7 @@ def _machine(options):
     yield "flags", ", ".join(f"{f}={getattr(jax.config, f, None)}" for f in flags)
     yield (
         "compilation cache",
-        str(getattr(jax.config, "jax_compilation_cache_dir", None) or "off"),
+        use_compilation_cache() or "off",
     )
     folder = data_folder(options.data_dir)
     yield "data folder", f"{folder}: {_data_files(folder)}"

@@ -100,6 +100,8 @@ class RunOptions:
     """Replace the results in the folder."""
     progress: bool = True
     """Show a progress bar on a terminal; elsewhere a line every half minute."""
+    compilation_cache: bool = True
+    """Keep compiled programs on the disk for the next time."""
     quiet: bool = False
     """Print errors and warnings only."""
     verbose: bool = False
