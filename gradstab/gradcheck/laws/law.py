@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.time_limit import still_in_time
 from gradstab.gradcheck.subject.vectors import root_mean_square
 from gradstab.program.compiling import run_few_times
+from gradstab.program.shared import shared_program
 
 # With eight draws the actual errors lie outside of eight times their largest spread
 # less than once in 1e9, if the spread is one of independent errors.
@@ -151,7 +151,7 @@ def judge(
     closed, shape = jax.make_jaxpr(program, return_shape=True)(*inputs[0])
     tree = jax.tree.structure(shape)
     options = run_few_times(quick=problem.quick)
-    compiled = jax.jit(_compat.closed_function(closed), compiler_options=options)
+    compiled = shared_program(closed, options)
 
     def run(*arrays):
         still_in_time()

@@ -24,6 +24,7 @@ from gradstab.gradcheck.subject.sameness import same
 from gradstab.gradcheck.subject.settings import settings
 from gradstab.gradcheck.subject.unrounded import unrounded
 from gradstab.program.compiling import quick_options
+from gradstab.program.shared import SharedProgram
 
 MODES = ("forward", "reverse")
 PRECISIONS = (None, "float64", "own")
@@ -143,7 +144,7 @@ class Problem:
     def compiled(self, program: Callable, /):
         """A program of f's, to be compiled when it is first called."""
         options = quick_options() if self.quick else None
-        return jax.jit(program, compiler_options=options)
+        return SharedProgram(program, options)
 
     def like_f(self, g: Callable, /) -> Callable:
         """Another function of f's arguments, of the leaves and in the precision of `f`.
@@ -259,8 +260,8 @@ def _alike(own: Problem, wide: Problem) -> bool:
 
 def _value(task: Problem) -> np.ndarray:
     with task.context():
-        # A new function each time: JAX remembers those that it has traced.
-        found = jax.device_get(jax.jit(lambda point: task.f(point))(task.leaves))
+        # A new one each time, so that f is traced again.
+        found = jax.device_get(SharedProgram(task.f)(task.leaves))
     return np.concatenate([np.ravel(y).astype(float) for y in found])
 
 

@@ -42,7 +42,7 @@ class Programs:
 
     def _end_loops(self, rules, given):
         compiled: Any = self._rules
-        most = limit(compiled.trace(*given).jaxpr, given)
+        most = limit(compiled.program(*given), given)
         if most:
             self._rules = self.problem.compiled(limited(rules, most))
 
