@@ -260,8 +260,9 @@ def _alike(own: Problem, wide: Problem) -> bool:
 
 def _value(task: Problem) -> np.ndarray:
     with task.context():
-        # A new one each time, so that f is traced again.
-        found = jax.device_get(SharedProgram(task.f)(task.leaves))
+        # A new function each time: JAX remembers those that it has traced.
+        program = SharedProgram(lambda point: task.f(point))
+        found = jax.device_get(program(task.leaves))
     return np.concatenate([np.ravel(y).astype(float) for y in found])
 
 
