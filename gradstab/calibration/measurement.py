@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _compat, _tree
-from gradstab.program.trace import evaluate
+from gradstab import _tree
+from gradstab.program.walk import environment, evaluate, outputs, split_operands, walk
 
 
 def output_deviations(program, plan, leaves, active, /) -> jax.Array:
@@ -23,8 +23,7 @@ def output_deviations(program, plan, leaves, active, /) -> jax.Array:
     Returns:
         (rows,) deviations, in the plan's order.
     """
-    env = dict(_compat.constants(program.closed))
-    env.update(zip(program.closed.jaxpr.invars, leaves, strict=True))
+    env = environment(program.closed, leaves)
     flags = {product: product.part_of(active) for product in plan.products}
     scans = {id(scan.eqn): scan for scan in plan.scans}
     found: dict = {}
@@ -55,34 +54,33 @@ def scale_weights(leaves, plan, factors, /) -> list:
 
 def _run(eqns, env, flags, scans, found):
     product_of = {id(product.eqn): product for product in flags}
-    for eqn in eqns:
-        operands = [_read(env, atom) for atom in eqn.invars]
+
+    def rule(eqn, operands):
         product = product_of.get(id(eqn))
         if id(eqn) in scans:
-            results = _run_scan(scans[id(eqn)], operands, flags, found)
-        elif product is None:
-            results = evaluate(eqn, operands)
-        else:
-            (result,) = evaluate(eqn, operands)
-            found[product] = deviation = _deviation(result)
-            usable = flags[product] & (deviation > 0) & jnp.isfinite(deviation)
-            divisor = jnp.where(usable, deviation, jnp.ones_like(deviation))
-            results = [(_at_least_float32(result) / divisor).astype(result.dtype)]
-        env.update(zip(eqn.outvars, results, strict=True))
+            return _run_scan(scans[id(eqn)], operands, flags, found)
+        results = evaluate(eqn, operands)
+        if product is None:
+            return results
+        (result,) = results
+        found[product] = deviation = _deviation(result)
+        usable = flags[product] & (deviation > 0) & jnp.isfinite(deviation)
+        divisor = jnp.where(usable, deviation, jnp.ones_like(deviation))
+        return [(_at_least_float32(result) / divisor).astype(result.dtype)]
+
+    walk(eqns, env, rule)
 
 
 def _run_scan(scan, operands, flags, found):
-    parts, invars = scan.parts, scan.body.jaxpr.invars
-    first, last = parts.num_consts, parts.num_consts + parts.num_carry
-    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+    parts = scan.parts
+    consts, carry, xs = split_operands(parts, operands)
 
     def step(carry, slices):
         xs, flags = slices
-        env, seen = dict(_compat.constants(scan.body)), {}
-        env.update(zip(invars, [*consts, *carry, *xs], strict=True))
+        env, seen = environment(scan.body, [*consts, *carry, *xs]), {}
         of_product = dict(zip(scan.products, flags, strict=True))
         _run(scan.body.jaxpr.eqns, env, of_product, {}, seen)
-        results = [_read(env, atom) for atom in scan.body.jaxpr.outvars]
+        results = outputs(scan.body, env)
         split = parts.num_carry
         return results[:split], (results[split:], [seen[p] for p in scan.products])
 
@@ -108,7 +106,3 @@ def _times(leaf, factor):
 
 def _at_least_float32(array):
     return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
-
-
-def _read(env, atom):
-    return atom.val if isinstance(atom, _compat.Literal) else env[atom]

@@ -17,7 +17,8 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network.foreign import limited, over_leading
 from gradstab.program.compiling import quick_jit
-from gradstab.program.trace import evaluate, is_complex
+from gradstab.program.trace import is_complex
+from gradstab.program.walk import walk
 
 _LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
 # Linear in real and imaginary parts, however many operands move.
@@ -65,14 +66,7 @@ class Activation:
 
     def __call__(self, z):
         """The activation of every entry; ``z`` has the shape of the root."""
-        env = {**self.context, self.root: z}
-        for eqn in self.eqns:
-            operands = [
-                atom.val if isinstance(atom, _compat.Literal) else env[atom]
-                for atom in eqn.invars
-            ]
-            env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
-        return env[self.result]
+        return walk(self.eqns, {**self.context, self.root: z})[self.result]
 
     def slopes(self, z):
         """The derivative at every entry of ``z``.
@@ -218,13 +212,7 @@ def saturation(block, activations, context, data, /) -> Saturation:
     if not activations:
         nan = jnp.full((), jnp.nan, jnp.float32)
         return Saturation(nan, nan)
-    env = block.environment(context, data)
-    for eqn in block.eqns:
-        operands = [
-            atom.val if isinstance(atom, _compat.Literal) else env[atom]
-            for atom in eqn.invars
-        ]
-        env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
+    env = walk(block.eqns, block.environment(context, data))
     saturated, dead, entries, units = [], [], 0, 0
     for activation in activations:
         slope = jnp.abs(activation.slopes(env[activation.root]))

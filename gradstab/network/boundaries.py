@@ -18,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gradstab import _compat, _tree
 from gradstab.network import flow as flows
-from gradstab.program.trace import evaluate
+from gradstab.program.walk import environment, outputs, retraced, walk
 
 _OURS = "gradstab "
 _MARK = f"{_OURS}boundary"
@@ -131,22 +131,17 @@ def cut_behind(closed, packs, num_examples, /):
         return closed
 
     def run(*values):
-        env = dict(_compat.constants(closed))
-        env.update(zip(closed.jaxpr.invars, values, strict=True))
-        for eqn in closed.jaxpr.eqns:
-            results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
-            env.update(zip(eqn.outvars, results, strict=True))
+        env = environment(closed, values)
+
+        def pack(eqn):
             held = packs.get(id(eqn), ())
             if held:
                 passed = _passed([env[v] for v in held], num_examples)
                 env.update(zip(held, passed, strict=True))
-        return [_read(env, atom) for atom in closed.jaxpr.outvars]
 
-    shapes = [
-        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
-        for v in closed.jaxpr.invars
-    ]
-    return jax.make_jaxpr(run)(*shapes)
+        return outputs(closed, walk(closed.jaxpr.eqns, env, after=pack))
+
+    return retraced(closed, run)
 
 
 def packed(arrays, num_examples, /, *, still=0):
@@ -265,7 +260,3 @@ def _names(eqns):
 def _some(names):
     names = list(names)
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "none"
-
-
-def _read(env, atom):
-    return atom.val if isinstance(atom, _compat.Literal) else env[atom]

@@ -12,15 +12,13 @@ over slices of a vocabulary: their products do not follow from each other.
 """
 
 import dataclasses
-from typing import Any
-
-import jax
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import lead_with_examples, live_after
 from gradstab.network.gathered import GatheredScan
-from gradstab.program.trace import evaluate, flatten_body
+from gradstab.program.trace import flatten_body
+from gradstab.program.walk import environment, evaluate, outputs, retraced, walk
 
 
 def gather(program, flow, num_examples, /):
@@ -49,25 +47,20 @@ def gather(program, flow, num_examples, /):
     closed = program.closed
 
     def run(*values):
-        env = dict(_compat.constants(closed))
-        env.update(zip(closed.jaxpr.invars, values, strict=True))
-        for eqn in closed.jaxpr.eqns:
-            operands = [_read(env, atom) for atom in eqn.invars]
-            if id(eqn) in found:
-                scan = found[id(eqn)]
-                around = [env[v] for v in scan.passengers]
-                around, results = scan.run(operands, around, num_examples)
-                env.update(zip(scan.passengers, around, strict=True))
-            else:
-                results = evaluate(eqn, operands)
-            env.update(zip(eqn.outvars, results, strict=True))
-        return [_read(env, atom) for atom in closed.jaxpr.outvars]
+        env = environment(closed, values)
 
-    shapes = [
-        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
-        for v in closed.jaxpr.invars
-    ]
-    return dataclasses.replace(program, closed=jax.make_jaxpr(run)(*shapes))
+        def rule(eqn, operands):
+            if id(eqn) not in found:
+                return evaluate(eqn, operands)
+            scan = found[id(eqn)]
+            around = [env[v] for v in scan.passengers]
+            around, results = scan.run(operands, around, num_examples)
+            env.update(zip(scan.passengers, around, strict=True))
+            return results
+
+        return outputs(closed, walk(closed.jaxpr.eqns, env, rule))
+
+    return dataclasses.replace(program, closed=retraced(closed, run))
 
 
 def carries_needed(body, parts, wanted, /) -> frozenset:
@@ -215,7 +208,3 @@ def _is_literal(atom):
 
 def _is_variable(body, position):
     return not _is_literal(body.jaxpr.outvars[position])
-
-
-def _read(env, atom: Any):
-    return atom.val if _is_literal(atom) else env[atom]

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Block, Context
 from gradstab.program.cache import Cache
-from gradstab.program.trace import evaluate, flatten_body
+from gradstab.program.trace import flatten_body
+from gradstab.program.walk import environment, evaluate, read, split_operands, walk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class RecurrentScan:
             carry[position] = value
         env = _body(self, [*consts, *carry, *xs])
         outvars = self.body.jaxpr.outvars
-        return tuple(_read(env, outvars[position]) for position in self.state)
+        return tuple(read(env, outvars[position]) for position in self.state)
 
 
 class Trajectory(NamedTuple):
@@ -172,22 +173,23 @@ def follow_state(scan: RecurrentScan, context: Context, data, cotangent, /):
 
 
 def _run(scan, context, data, taps):
-    block, seen = scan.block, (None, ())
-    env = block.environment(context, data)
-    for eqn in block.eqns:
-        operands = [_read(env, atom) for atom in eqn.invars]
-        if eqn is scan.eqn:
-            results, seen = _run_scan(scan, operands, taps)
-        else:
-            results = evaluate(eqn, operands)
-        env.update(zip(eqn.outvars, results, strict=True))
+    block = scan.block
+    seen: Any = (None, ())
+
+    def rule(eqn, operands):
+        nonlocal seen
+        if eqn is not scan.eqn:
+            return evaluate(eqn, operands)
+        results, seen = _run_scan(scan, operands, taps)
+        return results
+
+    env = walk(block.eqns, block.environment(context, data), rule)
     return env[block.out_var], seen
 
 
 def _run_scan(scan, operands, taps):
     parts = scan.parts
-    first, last = parts.num_consts, parts.num_consts + parts.num_carry
-    consts, carry, xs = operands[:first], operands[first:last], operands[last:]
+    consts, carry, xs = split_operands(parts, operands)
 
     def step(carry, slices):
         xs, taps = slices
@@ -218,37 +220,25 @@ def _tapped_body(scan, operands, taps):
     results, given = {}, {}
     for position, tap in zip(scan.state, taps, strict=True):
         variable = outvars[position]
-        results[position] = _read(env, variable) + tap
+        results[position] = read(env, variable) + tap
         # A part that only hands an input on is no part of what this step computes.
         if not isinstance(variable, _compat.Literal) and variable in made:
             given.setdefault(variable, results[position])
     env.update(given)
-    changed = set(given)
+    changed, following = set(given), []
     for eqn in scan.body.jaxpr.eqns:
         if any(not isinstance(v, _compat.Literal) and v in changed for v in eqn.invars):
-            found = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
-            env.update(zip(eqn.outvars, found, strict=True))
-            env.update(given)
+            following.append(eqn)
             changed.update(eqn.outvars)
-    return [
-        results[i] if i in results else _read(env, v) for i, v in enumerate(outvars)
-    ]
+    walk(following, env, after=lambda eqn: env.update(given))
+    return [results[i] if i in results else read(env, v) for i, v in enumerate(outvars)]
 
 
 def _body(scan, operands):
     """The values of all variables of the body."""
-    env = dict(_compat.constants(scan.body))
     operands = _tree.fresh_keys(operands)  # steps are run again, with equal draws
-    env.update(zip(scan.body.jaxpr.invars, operands, strict=True))
-    for eqn in scan.body.jaxpr.eqns:
-        results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
-        env.update(zip(eqn.outvars, results, strict=True))
-    return env
+    return walk(scan.body.jaxpr.eqns, environment(scan.body, operands))
 
 
 def _is_integer(variable):
     return jnp.issubdtype(_compat.dtype_of(variable), jnp.integer)
-
-
-def _read(env, atom):
-    return atom.val if isinstance(atom, _compat.Literal) else env[atom]

@@ -15,7 +15,8 @@ from gradstab.network.recurrence import RecurrentScan
 from gradstab.program import reads
 from gradstab.program.cache import Cache
 from gradstab.program.compiling import quick_jit
-from gradstab.program.trace import Program, evaluate
+from gradstab.program.trace import Program
+from gradstab.program.walk import environment, evaluate, outputs, split_operands, walk
 
 # Bytes of intermediate results of a scan that are kept for the way back.
 _KEPT = 2**26
@@ -100,8 +101,7 @@ class Network:
         """
         leaves = jax.tree.leaves((params, state, inputs))
         closed = self.program.closed
-        env = dict(_compat.constants(closed))
-        env.update(zip(closed.jaxpr.invars, leaves, strict=True))
+        env = environment(closed, leaves)
         stacks = {id(item.eqn): item for item in self.plan if isinstance(item, Stack)}
         tap_of = dict(zip(self.blocks, taps or [None] * len(self.blocks), strict=True))
         record: dict = {}
@@ -110,11 +110,11 @@ class Network:
                 _run_roll(step, env, tap_of, record)
             else:
                 _run([step], env, self.blocks, tap_of, stacks, record)
-        outputs = [_read(env, atom) for atom in closed.jaxpr.outvars]
+        results = outputs(closed, env)
         for block in self.blocks:
             if block not in record:  # a block of many layers is recorded by its scan
                 record[block] = _seen(env, block)
-        output = jax.tree.unflatten(self.program.out_tree, outputs)
+        output = jax.tree.unflatten(self.program.out_tree, results)
         columns = zip(*(record[block] for block in self.blocks), strict=True)
         return Replay(output, *map(list, columns))
 
@@ -181,10 +181,6 @@ def _taken(tree, index):
     return jax.tree.map(lambda array: array[index], tree)
 
 
-def _read(env, atom):
-    return atom.val if isinstance(atom, _compat.Literal) else env[atom]
-
-
 def _seen(env, block):
     context = Context(
         [env[v] for v in block.varying_vars], [env[v] for v in block.shared_vars]
@@ -195,35 +191,36 @@ def _seen(env, block):
 def _run(eqns, env, blocks, tap_of, stacks, record):
     """Evaluate equations into ``env``, adding each block's tap where its data leave."""
     leaving = {block.out_var: block for block in blocks}
-    for eqn in eqns:
-        operands = [_read(env, atom) for atom in eqn.invars]
+
+    def rule(eqn, operands):
         stack = stacks.get(id(eqn))
         if stack is None:
-            results = evaluate(eqn, operands)
-        else:
-            results = _run_stack(stack, operands, tap_of, record)
-        env.update(zip(eqn.outvars, results, strict=True))
-        for var in eqn.outvars:
+            return evaluate(eqn, operands)
+        return _run_stack(stack, operands, tap_of, record)
+
+    def add_tap(eqn):
+        for var in () if id(eqn) in stacks else eqn.outvars:
             block = leaving.get(var)
-            if block is not None and stack is None and tap_of[block] is not None:
+            if block is not None and tap_of[block] is not None:
                 env[var] = env[var] + tap_of[block]
+
+    walk(eqns, env, rule, add_tap)
 
 
 def _run_stack(stack, operands, tap_of, record):
     parts, invars = stack.parts, stack.body.jaxpr.invars
-    first, last = parts.num_consts, parts.num_consts + parts.num_carry
+    consts, carry, xs = split_operands(parts, operands)
     shared = dict(_compat.constants(stack.body))
-    shared.update(zip(invars[:first], operands[:first], strict=True))
-    carry, xs = operands[first:last], operands[last:]
+    shared.update(zip(invars[: len(consts)], consts, strict=True))
     taps = _in_order([tap_of[block] for block in stack.blocks], parts)
 
     def step(carry, slices):
         xs, taps = slices
         env = dict(shared)
-        env.update(zip(invars[first:], [*carry, *xs], strict=True))
+        env.update(zip(invars[len(consts) :], [*carry, *xs], strict=True))
         tapped = dict(zip(stack.blocks, taps, strict=True))
         _run(stack.body.jaxpr.eqns, env, stack.blocks, tapped, {}, {})
-        results = [_read(env, atom) for atom in stack.body.jaxpr.outvars]
+        results = outputs(stack.body, env)
         seen = [_seen(env, block) for block in stack.blocks]
         varying = [(data, out, context.varying) for data, out, context in seen]
         return results[: parts.num_carry], (results[parts.num_carry :], varying)

@@ -18,7 +18,15 @@ from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import packed, unpacked
 from gradstab.network.reasons import module
-from gradstab.program.trace import evaluate, flatten_body
+from gradstab.program.trace import flatten_body
+from gradstab.program.walk import (
+    evaluate,
+    evaluated,
+    read,
+    retraced,
+    split_operands,
+    walk,
+)
 
 
 class Stage(NamedTuple):
@@ -57,11 +65,12 @@ class DeepScan:
         """The results of the scan: one scan for each stage."""
         parts, invars = self.parts, self.body.jaxpr.invars
         first, last = parts.num_consts, parts.num_consts + parts.num_carry
+        consts, begin, slices = split_operands(parts, operands)
         still = dict(_compat.constants(self.body))
-        still.update(zip(invars[:first], operands[:first], strict=True))
-        _evaluate(self.fixed, still)
-        start = dict(enumerate(operands[first:last]))
-        steps = dict(zip(invars[last:], operands[last:], strict=True))
+        still.update(zip(invars[:first], consts, strict=True))
+        walk(self.fixed, still)
+        start = dict(enumerate(begin))
+        steps = dict(zip(invars[last:], slices, strict=True))
         outs = self.body.jaxpr.outvars
         carried = {}
         for number, stage in enumerate(self.stages):
@@ -73,8 +82,8 @@ class DeepScan:
             def step(carry, xs, stage=stage, wanted=wanted, sliced=sliced):
                 env = still | dict(zip(sliced, xs, strict=True))
                 env.update({invars[first + i]: value for i, value in carry.items()})
-                _evaluate(stage.eqns, env)
-                carry = {i: _read(env, outs[i]) for i in stage.carries}
+                walk(stage.eqns, env)
+                carry = {i: read(env, outs[i]) for i in stage.carries}
                 return carry, [env[v] for v in wanted]
 
             carry, ys = jax.lax.scan(
@@ -127,7 +136,7 @@ class DeepScan:
         return [v for v in made if v in used]
 
     def _repeated(self, still, atom):
-        value = _read(still, atom)
+        value = read(still, atom)
         return jnp.broadcast_to(value, (self.parts.length, *jnp.shape(value)))
 
 
@@ -151,23 +160,15 @@ def part_stages(program, flow, num_examples, /):
         return program
     closed = program.closed
 
-    def run(*values):
-        env = dict(_compat.constants(closed))
-        env.update(zip(closed.jaxpr.invars, values, strict=True))
-        for eqn in closed.jaxpr.eqns:
-            operands = [_read(env, atom) for atom in eqn.invars]
-            if id(eqn) in found:
-                results = found[id(eqn)].run(operands, num_examples)
-            else:
-                results = evaluate(eqn, operands)
-            env.update(zip(eqn.outvars, results, strict=True))
-        return [_read(env, atom) for atom in closed.jaxpr.outvars]
+    def rule(eqn, operands):
+        if id(eqn) in found:
+            return found[id(eqn)].run(operands, num_examples)
+        return evaluate(eqn, operands)
 
-    shapes = [
-        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
-        for v in closed.jaxpr.invars
-    ]
-    return dataclasses.replace(program, closed=jax.make_jaxpr(run)(*shapes))
+    def run(*values):
+        return evaluated(closed, values, rule)
+
+    return dataclasses.replace(program, closed=retraced(closed, run))
 
 
 def _deep_scan(eqn, flow, paths) -> DeepScan | None:
@@ -282,15 +283,5 @@ def _slice(body, wanted, skipped):
     return kept[::-1]
 
 
-def _evaluate(eqns, env):
-    for eqn in eqns:
-        results = evaluate(eqn, [_read(env, atom) for atom in eqn.invars])
-        env.update(zip(eqn.outvars, results, strict=True))
-
-
 def _variables(atoms):
     return [v for v in atoms if not isinstance(v, _compat.Literal)]
-
-
-def _read(env, atom):
-    return atom.val if isinstance(atom, _compat.Literal) else env[atom]

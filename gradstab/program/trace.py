@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gradstab import _compat, _rules, _tree
+from gradstab.program.walk import evaluate, evaluated, retraced, shape_of_input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +53,7 @@ class Program:
     @property
     def output_shapes(self):
         """Shape and dtype of all that the function returns, in its structure."""
-        shapes = [
-            jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
-            for v in self.closed.jaxpr.outvars
-        ]
+        shapes = list(map(shape_of_input, self.closed.jaxpr.outvars))
         return jax.tree.unflatten(self.out_tree, shapes)
 
     @property
@@ -104,20 +102,12 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
 
 def flatten_body(closed, /):
     """A scan body as a flat program."""
-    avals = [
-        jax.ShapeDtypeStruct(_compat.shape_of(v), _compat.dtype_of(v))
-        for v in _invars(closed)
-    ]
-    return jax.make_jaxpr(lambda *values: _evaluate_inlined(closed, values))(*avals)
+    return retraced(closed, lambda *values: _evaluate_inlined(closed, values))
 
 
 def _spread(everything):
     params, state, inputs = everything
     return (params, state, *inputs)
-
-
-def _invars(closed):
-    return closed.jaxpr.invars
 
 
 def _is_variable(node):
@@ -162,41 +152,18 @@ def _described(tree):
 
 
 def _evaluate_inlined(closed, values):
-    env = dict(_compat.constants(closed))
-    env.update(zip(_invars(closed), values, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, _compat.Literal) else env[atom]
-
-    for eqn in closed.jaxpr.eqns:
-        operands = [read(atom) for atom in eqn.invars]
-        body = _compat.inlined_body(eqn)
-        if body is not None:
-            # The names of scopes inside of a call do not hold those around it.
-            with _rules.scope(_rules.scope_of(eqn)):
-                results = _evaluate_inlined(_closed(body), operands)
-        elif (function := _compat.as_custom_vjp(eqn)) is not None:
-            results = function(*operands)
-        else:
-            results = evaluate(eqn, operands)
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+    return evaluated(closed, values, _inlined)
 
 
-def _closed(body):
-    # Rematerialisation holds an open program, without constants.
-    return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())
-
-
-def evaluate(eqn, operands, /) -> list:
-    """The results of one equation for these operands, traced or concrete."""
-    values = {
-        atom: value
-        for atom, value in zip(eqn.invars, operands, strict=True)
-        if not isinstance(atom, _compat.Literal)
-    }
-    run = _compat.program_function(list(values), eqn.outvars, [eqn])
-    return run(*values.values())
+def _inlined(eqn, operands):
+    body = _compat.inlined_body(eqn)
+    if body is not None:
+        # The names of scopes inside of a call do not hold those around it.
+        with _rules.scope(_rules.scope_of(eqn)):
+            return _evaluate_inlined(body, operands)
+    if (function := _compat.as_custom_vjp(eqn)) is not None:
+        return function(*operands)
+    return evaluate(eqn, operands)
 
 
 def is_complex(variable: _compat.Var | _compat.Literal, /) -> bool:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network import Block, Context
-from gradstab.program.trace import evaluate, is_complex
+from gradstab.program.trace import is_complex
+from gradstab.program.walk import evaluate
 from gradstab.spectra.linear_map import packing
 
 

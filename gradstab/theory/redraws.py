@@ -8,7 +8,7 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.program.compiled import compiled
-from gradstab.program.trace import evaluate
+from gradstab.program.walk import walk
 
 
 class Draw(NamedTuple):
@@ -100,13 +100,7 @@ def _gains(block, variables, joint, values, context, data, cotangent):
 
 def _evaluated(block, context, drawn, x):
     env = {**block.environment(context, (x,)), **drawn}
-    for eqn in block.eqns:
-        operands = [
-            atom.val if isinstance(atom, _compat.Literal) else env[atom]
-            for atom in eqn.invars
-        ]
-        env.update(zip(eqn.outvars, evaluate(eqn, operands), strict=True))
-    return env[block.out_var]
+    return walk(block.eqns, env)[block.out_var]
 
 
 def _log_gain(cotangent, back, joint):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.program.trace import evaluate
+from gradstab.program.walk import evaluate
 from gradstab.theory import laws, structure
 from gradstab.theory.batch_norm import batch_norm_gain, batch_norm_square
 from gradstab.theory.laws import Law, NoTheoryError, Transport

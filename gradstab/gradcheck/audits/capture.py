@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.gradcheck.audits import branching
 from gradstab.gradcheck.audits.calls import Call, Place, over_all_devices, reaches
-from gradstab.gradcheck.subject.interpreting import as_closed
+from gradstab.program.walk import as_closed, evaluated
 
 
 def calls_in(closed, values, /, *, moved) -> list[Call]:
@@ -45,25 +45,20 @@ def calls_in(closed, values, /, *, moved) -> list[Call]:
 
 def _walk(closed, values, moved, path):
     """Results of a program, which of them arguments can move, and the calls inside."""
-    known = {v: (value, False) for v, value in _compat.constants(closed)}
-    pairs = zip(values, moved, strict=True)
-    known.update(zip(closed.jaxpr.invars, pairs, strict=True))
+    flags = dict(zip(closed.jaxpr.invars, moved, strict=True))
     calls = []
 
-    def read(atom):
-        return (atom.val, False) if isinstance(atom, _compat.Literal) else known[atom]
+    def flags_of(atoms):
+        literal = _compat.Literal
+        return [not isinstance(v, literal) and flags.get(v, False) for v in atoms]
 
-    for eqn in closed.jaxpr.eqns:
-        operands, flags = _unzipped(map(read, eqn.invars))
-        results, flags, found = _evaluate(eqn, operands, flags, path)
-        known.update(zip(eqn.outvars, zip(results, flags, strict=True), strict=True))
-        calls += found
-    return *_unzipped(map(read, closed.jaxpr.outvars)), calls
+    def rule(eqn, operands):
+        results, found, inside = _evaluate(eqn, operands, flags_of(eqn.invars), path)
+        flags.update(zip(eqn.outvars, found, strict=True))
+        calls.extend(inside)
+        return results
 
-
-def _unzipped(pairs):
-    pairs = list(pairs)
-    return [value for value, _ in pairs], [flag for _, flag in pairs]
+    return evaluated(closed, values, rule), flags_of(closed.jaxpr.outvars), calls
 
 
 def _evaluate(eqn, operands, moved, path):

@@ -7,7 +7,7 @@ kernels on jax 0.10, and so counts what only they read.
 from collections.abc import Sequence
 
 from gradstab import _compat
-from gradstab.gradcheck.subject.interpreting import called
+from gradstab.program.walk import called
 
 
 def read_by(program, /, wanted: Sequence[bool] | None = None) -> list[bool]:

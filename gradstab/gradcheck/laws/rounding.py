@@ -11,6 +11,7 @@ References:
     Vignes (1993), A stochastic arithmetic for reliable scientific computation.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
-from gradstab.gradcheck.subject.interpreting import called, evaluated
+from gradstab.program.walk import called, evaluated
 
 # The functions of the compiler err by up to about two units.
 _UNITS = 2.0
@@ -98,13 +99,12 @@ def _operands(body):
 
 
 def _evaluate(closed, values, seed) -> list:
-    return evaluated(
-        closed,
-        values,
-        lambda eqn, operands, place: _equation(
-            eqn, operands, _mix(seed + jnp.uint32(place))
-        ),
-    )
+    places = itertools.count()
+
+    def rule(eqn, operands):
+        return _equation(eqn, operands, _mix(seed + jnp.uint32(next(places))))
+
+    return evaluated(closed, values, rule)
 
 
 def _equation(eqn, operands, seed) -> list:

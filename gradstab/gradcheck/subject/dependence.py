@@ -7,7 +7,7 @@ precision in which its derivative exists.
 from collections.abc import Iterator, Sequence
 
 from gradstab import _compat
-from gradstab.gradcheck.subject.interpreting import called
+from gradstab.program.walk import called
 
 
 def moved_results(closed, /) -> list[bool]:

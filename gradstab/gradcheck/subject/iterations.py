@@ -14,8 +14,8 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.gradcheck.subject import traits
-from gradstab.gradcheck.subject.interpreting import called, evaluated
 from gradstab.program.compiling import quick_options
+from gradstab.program.walk import called, evaluated
 
 # At the point given a loop ends, for whoever asks for its derivative has its value.
 ENDLESS = 2**20
@@ -134,7 +134,7 @@ class _Loops:
         """The results of a program, and what its loops report."""
         reports: list = [self.nothing]
 
-        def equation(eqn, operands, _):
+        def equation(eqn, operands):
             if not _compat.contains(eqn, traits.LOOPS):
                 return _compat.bind(eqn, operands)
             results, report = self._loop(eqn, operands)

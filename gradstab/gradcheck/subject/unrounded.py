@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat
-from gradstab.gradcheck.subject.interpreting import called, evaluated
+from gradstab.program.walk import called, evaluated
 
 _WIDE = jnp.float64
 
@@ -87,7 +87,7 @@ class _Widening:
     def _results(self, closed, values):
         return evaluated(closed, values, self._equation)
 
-    def _equation(self, eqn, operands, place) -> list:
+    def _equation(self, eqn, operands) -> list:
         if not any(map(_is_wide, operands)):
             return _fixed(eqn, operands)
         if (body := called(eqn)) is not None:
