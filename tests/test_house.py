@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+import re
 
 import pytest
 
@@ -118,6 +119,36 @@ def test_an_import_of_a_higher_floor_is_seen():
     ):
         assert _upward("network", source) == {"analysis"}
     assert not _upward("analysis", "from gradstab.network import find_layers")
+
+
+# Where equations may be evaluated one by one, and primitives known by their names.
+_PROGRAM = ("program", "_compat", "_rules")
+
+
+def _uses(pattern, *but):
+    """The lines outside of some rooms that hold what a pattern matches."""
+    return [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path, source in _sources()
+        if _room(path) not in but
+        for line in source.splitlines()
+        if re.search(pattern, line)
+    ]
+
+
+def test_a_program_is_walked_in_one_place():
+    loop = r"\w*env\w*\.update\(zip\(eqn\.outvars"
+    (found,) = _uses(loop)
+    assert found.startswith("program/walk.py")
+    assert not _uses(r"atom\.val if", "program")
+
+
+def test_primitives_are_known_in_one_place():
+    assert not _uses(r"\.primitive\b", *_PROGRAM)
+
+
+def test_nothing_is_hidden_in_records():
+    assert not _uses(r"__dict__(\[|\.setdefault)")
 
 
 def test_no_file_is_longer_than_four_hundred_lines():

@@ -12,7 +12,7 @@ import numpy as np
 
 from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
-from gradstab.program import reads
+from gradstab.program import primitives, reads
 from gradstab.program.work import Work, num_equations, work_of
 
 # Seconds to trace, lower and compile a program, and each of its equations. Measured on
@@ -281,10 +281,7 @@ def _inside(block):
 
 
 def _of_block(block):
-    found = block.__dict__.get("_work")
-    if found is None:
-        found = block.__dict__["_work"] = work_of(block.eqns)
-    return found
+    return block.programs.get("work", lambda: work_of(block.eqns))
 
 
 def _couples(block, num_examples):
@@ -292,7 +289,7 @@ def _couples(block, num_examples):
     made = {v for eqn in block.eqns for v in eqn.outvars} | set(block.in_vars)
     for eqn in block.eqns:
         axes = eqn.params.get("axes", ())
-        reduces = eqn.primitive.name.startswith("reduce_") and 0 in tuple(axes)
+        reduces = primitives.reduces(eqn) and 0 in tuple(axes)
         if reduces and num_examples > 1 and eqn.invars[0] in made:
             shape = _compat.shape_of(eqn.invars[0])
             if shape[0] == num_examples and len(shape) > 1:

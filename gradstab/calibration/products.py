@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network import naming
+from gradstab.program import primitives
 from gradstab.program.trace import flatten_body
 
 
@@ -115,8 +116,8 @@ class _Search:
         self.uses.update(leaves)
         if leaves and _compat.contains(eqn, flows.CONTRACTIONS):
             reason = ""
-            if eqn.primitive.name not in flows.CONTRACTIONS:
-                reason = f"it is used inside a {eqn.primitive.name}"
+            if not primitives.is_a(eqn, primitives.Kind.CONTRACTION):
+                reason = f"it is used inside a {primitives.name_of(eqn)}"
             elif scan is not None and not leaves <= sliced:
                 reason = "it is used at every step of a scan"
             self.candidates.append(_Candidate(eqn, leaves, scan, reason))

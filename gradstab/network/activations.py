@@ -16,26 +16,11 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.foreign import limited, over_leading
+from gradstab.program import primitives
 from gradstab.program.compiling import quick_jit
+from gradstab.program.primitives import Kind
 from gradstab.program.trace import is_complex
 from gradstab.program.walk import walk
-
-_LINEAR = {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy"}
-# Linear in real and imaginary parts, however many operands move.
-_PARTS = {"real", "imag", "complex", "conj"}
-_TRANSCENDENTAL = {
-    *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc"),
-    *("erf_inv", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh"),
-    *("asinh", "acosh", "atanh", "lgamma", "digamma", "pow", "integer_pow", "sqrt"),
-    *("rsqrt", "cbrt", "square"),
-}
-_PIECEWISE = {
-    *("abs", "sign", "max", "min", "clamp", "select_n", "floor", "ceil", "round"),
-    *("rem", "nextafter", "reduce_precision", "stop_gradient"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"),
-}
-_RESHAPES = {"reshape", "broadcast_in_dim", "squeeze", "transpose"}
-_ELEMENTWISE = _LINEAR | _PARTS | _TRANSCENDENTAL | _PIECEWISE
 
 # Where the greatest slope of an activation is looked for: well past the knee of every
 # activation in use, finer than the width of any of their features.
@@ -233,7 +218,7 @@ def unread(block, /) -> str:
     differentiation for more than single entries.
     """
     names = dict.fromkeys(
-        _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.primitive.name
+        _compat.rule_name(eqn) if _compat.is_rule(eqn) else primitives.name_of(eqn)
         for eqn in block.eqns
         if _hides(eqn) and any(map(_compat.is_floating, eqn.outvars))
     )
@@ -243,8 +228,7 @@ def unread(block, /) -> str:
 
 
 def _hides(eqn):
-    name = eqn.primitive.name
-    if is_elementwise(eqn) or name == "scan":  # which has a record of its own
+    if is_elementwise(eqn) or _compat.scan_parts(eqn):  # which has a record of its own
         return False
     # A product holds no program but, inside of a rule, need not be all that it does.
     return bool(_compat.inner_programs(eqn)) or not _compat.is_builtin(eqn)
@@ -285,16 +269,17 @@ def _statistics(block):
     for eqn in block.eqns:
         atoms = [v for v in eqn.invars if not isinstance(v, _compat.Literal)]
         data = [v for v in atoms if v in made]
-        carried = is_elementwise(eqn) or eqn.primitive.name in _RESHAPES
-        reduces = eqn.primitive.name.startswith("reduce_")
-        if reduces or (carried and data and all(v in found for v in data)):
+        carried = is_elementwise(eqn) or primitives.is_a(eqn, Kind.RESHAPES)
+        if primitives.reduces(eqn) or (
+            carried and data and all(v in found for v in data)
+        ):
             found.update(eqn.outvars)
     return found
 
 
 def is_elementwise(eqn, /) -> bool:
     """Whether every entry of the results comes from one entry of each operand."""
-    if eqn.primitive.name in _ELEMENTWISE:
+    if primitives.acts_on_entries(eqn):
         return True
     wraps = _compat.is_rule(eqn) or _compat.inlined_body(eqn) is not None
     bodies = _compat.inner_programs(eqn)[:1] if wraps else []
@@ -302,15 +287,16 @@ def is_elementwise(eqn, /) -> bool:
 
 
 def _is_linear(eqn, roots):
-    if eqn.primitive.name in _PARTS:
+    # Linear in real and imaginary parts, however many operands move.
+    if primitives.is_a(eqn, Kind.PARTS):
         return True
-    if eqn.primitive.name not in _LINEAR:
+    if not primitives.is_a(eqn, Kind.LINEAR):
         return roots.get(eqn.outvars[0]) is None
     moving = [
         not isinstance(v, _compat.Literal) and roots.get(v) is not None
         for v in eqn.invars
     ]
-    return sum(moving) == 1 and not (eqn.primitive.name == "div" and moving[-1])
+    return sum(moving) == 1 and not (primitives.is_named(eqn, "div") and moving[-1])
 
 
 def _ends(block, roots):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab.network import flow as flows
+from gradstab.program import primitives
 from gradstab.program.cache import Cache
 
 
@@ -209,7 +210,7 @@ class Outline:
         """
         found, constant = set(), set()
         for i, eqn in enumerate(self.eqns):
-            pure = not eqn.effects and not eqn.primitive.name.startswith("random_")
+            pure = not eqn.effects and not primitives.draws(eqn)
             if pure and all(v in constant for v in _variables(eqn)):
                 found.add(i)
                 constant.update(eqn.outvars)

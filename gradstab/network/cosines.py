@@ -21,16 +21,10 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Context
 from gradstab.network.replay import layer_slice
+from gradstab.program import primitives
 from gradstab.program.compiled import compiled
+from gradstab.program.primitives import Kind
 from gradstab.program.trace import flatten_body, is_complex
-
-# What moves entries, or changes their dtype, without making another number of them.
-_MOVES = frozenset(
-    {
-        *("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim"),
-        *("concatenate", "stack", "slice", "rev", "copy", "convert_element_type"),
-    }
-)
 
 
 class GradientCosines(NamedTuple):
@@ -230,12 +224,12 @@ def _moves_entries(eqn):
         fixed = parts.num_consts + parts.num_carry
         return fixed == 0 and _moves(parts.body)
     shapes = [_compat.shape_of(v) for v in (*eqn.invars[:1], *eqn.outvars)]
-    grows = eqn.primitive.name == "broadcast_in_dim" and (
+    grows = primitives.is_named(eqn, "broadcast_in_dim") and (
         np.prod(shapes[0]) != np.prod(shapes[1])
     )
     # A real number as a complex one has a gradient of one part only.
     widens = len({is_complex(v) for v in (*eqn.invars, *eqn.outvars)}) > 1
-    return eqn.primitive.name in _MOVES and not grows and not widens
+    return primitives.is_a(eqn, Kind.MOVES) and not grows and not widens
 
 
 def _cosines(block, source, function, context, data, gradient, index, chosen, arrays):

@@ -13,9 +13,10 @@ import dataclasses
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.program import primitives
 
 # Products with a parameter make a layer; a gather from a parameter is an embedding.
-CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated", "ragged_dot_general"})
+CONTRACTIONS = primitives.names(primitives.Kind.CONTRACTION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,7 @@ def contracts_parameter(eqn, flow: Flow, /) -> frozenset:
 
 def _picks_rows(eqn, flow):
     return (
-        eqn.primitive.name == "gather"
+        primitives.is_named(eqn, "gather")
         and bool(flow.params_of(eqn.invars[0]))
         and any(flow.is_dependent(v) for v in eqn.invars[1:])
     )

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from gradstab import _compat
+from gradstab.program.primitives import Kind, names
 
-_FOREIGN = frozenset({"pure_callback", "io_callback", "ffi_call", "pallas_call"})
+_FOREIGN = names(Kind.FOREIGN)
 
 
 def limited(eqn, /) -> bool:

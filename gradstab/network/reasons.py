@@ -5,6 +5,7 @@ import re
 from gradstab import _compat
 from gradstab.network import naming
 from gradstab.network.flow import CONTRACTIONS
+from gradstab.program import primitives
 
 _FEW = 3  # a gate beside its value is one layer to everyone
 _SHORT = 80
@@ -26,9 +27,9 @@ def why_joined(name, block, paths, /, *, alone) -> str:
         return ""
     modules = list(dict.fromkeys(map(module, paths)))
     inside = [
-        eqn.primitive.name
+        primitives.name_of(eqn)
         for eqn in block.eqns
-        if eqn.primitive.name not in CONTRACTIONS
+        if not primitives.is_a(eqn, primitives.Kind.CONTRACTION)
         and _compat.contains(eqn, CONTRACTIONS)
     ]
     listed = naming.summary(modules)

@@ -5,23 +5,7 @@ from typing import NamedTuple
 
 from gradstab import _compat
 from gradstab.program import reads
-
-# What makes no numbers: XLA fuses it with what uses the result, or does nothing.
-_FREE = frozenset(
-    {
-        *("reshape", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "iota"),
-        *("convert_element_type", "stop_gradient", "name", "slice", "transpose"),
-    }
-)
-
-# Elementwise functions that take tens of operations for an entry.
-_TRANSCENDENTAL = frozenset(
-    {
-        *("exp", "exp2", "expm1", "log", "log1p", "logistic", "tanh", "erf", "erfc"),
-        *("erf_inv", "sin", "cos", "tan", "pow", "rsqrt", "sqrt", "cbrt", "lgamma"),
-        *("atan2", "sinh", "cosh", "asin", "acos", "atan", "random_bits"),
-    }
-)
+from gradstab.program.primitives import Kind, combines_by_program, is_a
 
 
 class Work(NamedTuple):
@@ -76,7 +60,6 @@ def num_equations(eqns, /) -> int:
 
 
 def _of_equation(eqn):
-    name = eqn.primitive.name
     if (parts := _compat.scan_parts(eqn)) is not None:
         return parts.length * (work_of(parts.body.jaxpr.eqns) + Work(calls=1))
     if bodies := _bodies(eqn):
@@ -84,16 +67,16 @@ def _of_equation(eqn):
     flops = reads.num_flops(eqn)
     if flops is not None:
         return Work(flops=flops, num_bytes=_moved(eqn), calls=1)
-    if name in _FREE:
+    if is_a(eqn, Kind.FREE):
         return Work()
     entries = sum(math.prod(_compat.shape_of(v)) for v in eqn.outvars)
-    functions = entries if name in _TRANSCENDENTAL else 0
+    functions = entries if is_a(eqn, Kind.COSTLY) else 0
     return Work(num_bytes=_moved(eqn), functions=functions, calls=1)
 
 
 def _bodies(eqn):
     """The programs that the equation runs; of a rule the function's alone."""
-    if eqn.primitive.name.startswith(("reduce", "scatter", "sort")):
+    if combines_by_program(eqn):
         return []  # how two numbers are combined is part of the operation
     bodies = _compat.inner_programs(eqn)
     return bodies[:1] if _compat.is_rule(eqn) else bodies

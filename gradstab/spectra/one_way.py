@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gradstab import _compat
 from gradstab.network.foreign import can_be_traced, limited
+from gradstab.program import primitives
 from gradstab.spectra.linear_map import LinearMap
 
 
@@ -58,7 +59,7 @@ def can_be_mapped(function, inputs, /) -> bool:
 def _rules(block):
     """The names of what may be one way in a block."""
     names = dict.fromkeys(
-        _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.primitive.name
+        _compat.rule_name(eqn) if _compat.is_rule(eqn) else primitives.name_of(eqn)
         for eqn in block.eqns
         if limited(eqn)
     )

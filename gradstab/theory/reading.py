@@ -12,6 +12,7 @@ from gradstab import _compat, _tree
 from gradstab.network import Activation, Block, Context
 from gradstab.network.activations import is_elementwise
 from gradstab.network.foreign import can_be_traced, limited
+from gradstab.program import primitives
 from gradstab.program.compiled import compiled
 from gradstab.theory.laws import NoTheoryError, Shift, Weights
 from gradstab.theory.structure import leaves, needed
@@ -164,7 +165,7 @@ class PerEntry:
 
     def __init__(self, activation, digits):
         self.activation = activation
-        names = tuple(eqn.primitive.name for eqn in activation.eqns)
+        names = tuple(map(primitives.name_of, activation.eqns))
         self._key = names, str(_compat.dtype_of(activation.root)), digits
 
     def __call__(self, x):

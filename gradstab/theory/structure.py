@@ -11,11 +11,8 @@ import math
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.activations import is_elementwise
-
-_LINEAR = {"add", "add_any", "sub", "mul", "div", "neg", "copy", "convert_element_type"}
-_RESHAPES = {"reshape", "transpose", "squeeze", "broadcast_in_dim", "rev", "name"}
-_SILENT = {*("copy", "convert_element_type", "broadcast_in_dim", "reshape")}
-_KNOWN_PRODUCTS = {"dot_general", "conv_general_dilated"}
+from gradstab.program import primitives
+from gradstab.program.primitives import Kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,10 +111,10 @@ def describe(step, /) -> str:
     """The name of an activation: its rule's name, or its primitives."""
     words = []
     for eqn in step.eqns:
-        name = eqn.primitive.name
+        name = primitives.name_of(eqn)
         if _compat.is_rule(eqn):
             name = _compat.rule_name(eqn)
-        if name not in _SILENT and name not in words:
+        if not primitives.is_a(eqn, Kind.SILENT) and name not in words:
             words.append(name)
     return " + ".join(words if len(words) < 6 else [*words[:5], "..."])
 
@@ -168,11 +165,14 @@ def _parse(eqns, flow, root, result):
 def _step(atom, eqns, flow, root):
     ends = eqns, root, atom.out_var
     last = atom.eqns[-1]
-    if len(atom.eqns) == 1 and last.primitive.name in _RESHAPES:
+    if len(atom.eqns) == 1 and primitives.is_a(last, Kind.RESHAPES):
         sizes = {math.prod(_compat.shape_of(v)) for v in (root, atom.out_var)}
         copies = "entries that are copied"
         return Reshape(*ends) if len(sizes) == 1 else Unknown(*ends, copies)
-    if last.primitive.name in _KNOWN_PRODUCTS and len(atom.eqns) == 1:
+    if (
+        primitives.is_named(last, "dot_general", "conv_general_dilated")
+        and len(atom.eqns) == 1
+    ):
         moving = [flow.is_data(v) for v in last.invars]
         if sum(moving) == 1:
             position = moving.index(True)
@@ -180,13 +180,13 @@ def _step(atom, eqns, flow, root):
     if all(_same_shape(eqn, root) and is_elementwise(eqn) for eqn in atom.eqns):
         linear = len(atom.eqns) == 1 and _is_linear(last, flow)
         return Affine(*ends) if linear else Elementwise(*ends)
-    if last.primitive.name in ("add", "add_any") and all(
+    if primitives.is_named(last, "add", "add_any") and all(
         map(flow.is_data, last.invars)
     ):
         return Sum(*ends, tuple(_parse(eqns, flow, root, v) for v in last.invars))
-    names = {eqn.primitive.name for eqn in atom.eqns}
+    names = set(map(primitives.name_of, atom.eqns))
     products = names & flows.CONTRACTIONS
-    if any(name.startswith("reduce_") for name in names) and not products:
+    if any(map(primitives.reduces, atom.eqns)) and not products:
         if _compat.shape_of(root) == _compat.shape_of(atom.out_var):
             return Norm(*ends)
         return Unknown(*ends, _pooling(names))
@@ -205,11 +205,11 @@ def _reason(atom, products, names):
 
 def _is_linear(eqn, flow):
     moving = [flow.is_data(v) or flow.is_dependent(v) for v in eqn.invars]
-    if eqn.primitive.name == "select_n":
+    if primitives.is_named(eqn, "select_n"):
         return sum(moving) == 1 and not moving[0]
-    if eqn.primitive.name not in _LINEAR or sum(moving) != 1:
+    if not primitives.is_a(eqn, Kind.LINEAR) or sum(moving) != 1:
         return False
-    return eqn.primitive.name != "div" or moving[0]
+    return not primitives.is_named(eqn, "div") or moving[0]
 
 
 def _same_shape(eqn, root):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.program import primitives
 from gradstab.program.walk import evaluate
 from gradstab.theory import laws, structure
 from gradstab.theory.batch_norm import batch_norm_gain, batch_norm_square
@@ -79,7 +80,7 @@ class Walk:
         biases = [
             atom
             for step in self._shifts()
-            if step.eqns[-1].primitive.name in ("add", "add_any", "sub")
+            if primitives.is_named(step.eqns[-1], "add", "add_any", "sub")
             for atom in structure.leaves(step.eqns, step.root)
         ]
         weights = [(step.weight, found.orthogonal) for step, found in pairs]

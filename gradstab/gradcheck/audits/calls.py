@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.program.primitives import is_named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def over_all_devices(parts: _compat.ShardMapParts, /):
 
 def reaches(eqn, moved, /) -> list[bool]:
     """Which results an equation moves when these operands move; at most."""
-    any_moved = any(moved) and eqn.primitive.name != "stop_gradient"
+    any_moved = any(moved) and not is_named(eqn, "stop_gradient")
     return [any_moved and _is_floating(v) for v in eqn.outvars]
 
 

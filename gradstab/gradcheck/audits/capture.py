@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradstab import _compat
 from gradstab.gradcheck.audits import branching
 from gradstab.gradcheck.audits.calls import Call, Place, over_all_devices, reaches
+from gradstab.program.primitives import name_of
 from gradstab.program.walk import as_closed, evaluated
 
 
@@ -73,7 +74,7 @@ def _evaluate(eqn, operands, moved, path):
         if found is not None:
             return walk(eqn, found, operands, moved, path)
     # A primitive that is not known here: what is inside can be named, not reached.
-    inside = f"{path}{eqn.primitive.name}/"
+    inside = f"{path}{name_of(eqn)}/"
     places = [_place(rule, parts, inside, ()) for rule, parts in _rules(eqn)]
     hidden = [dataclasses.replace(place, hidden=True) for place in places]
     calls = [Call(place, [], False) for place in hidden]

@@ -19,33 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
-from gradstab.program.walk import called, evaluated
+from gradstab.program import primitives
+from gradstab.program.primitives import Kind
+from gradstab.program.walk import called, evaluate, evaluated, split_operands
 
 # The functions of the compiler err by up to about two units.
 _UNITS = 2.0
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# These move numbers about, choose among them or compare them: nothing is rounded.
-_EXACT = _names("""
-    abs argmax argmin bitcast_convert_type broadcast_in_dim ceil clamp complex
-    concatenate conj copy copy_p device_put dynamic_slice dynamic_update_slice
-    expand_dims floor gather imag iota is_finite max min name neg optimization_barrier
-    pad pvary real reduce_max reduce_min reshape rev round scatter select_n
-    sharding_constraint sign slice sort split squeeze stop_gradient transpose
-""")
-
-# Their backward error is relative to the largest entry, not to each.
-_NORMWISE = _names("""
-    cholesky custom_linear_solve eig eigh fft geqrf hessenberg householder_product lu qr
-    schur svd triangular_solve tridiagonal tridiagonal_solve while
-""")
-
-# They keep the shape, and yet an entry depends on many.
-_COUPLED = _names("cumlogsumexp cumprod cumsum scatter-add scatter_add")
 
 
 def redrawn(closed, /) -> Callable[..., list]:
@@ -84,7 +63,7 @@ def equations(program, /):
 
 
 def _converges(eqn) -> bool:
-    if eqn.primitive.name != "while":
+    if _compat.while_parts(eqn) is None:
         return False
     bodies = [getattr(b, "jaxpr", b) for b in _compat.inner_programs(eqn)]
     return any(_is_test(b) and any(map(_is_real, _operands(b))) for b in bodies)
@@ -108,14 +87,14 @@ def _evaluate(closed, values, seed) -> list:
 
 
 def _equation(eqn, operands, seed) -> list:
-    if eqn.primitive.name in _EXACT:
-        return _bound(eqn, operands)
+    if primitives.is_a(eqn, Kind.EXACT):
+        return evaluate(eqn, operands)
     if (body := called(eqn)) is not None:
         return _evaluate(body, operands, seed)
     if (parts := _compat.scan_parts(eqn)) is not None:
         return _scan(parts, operands, seed)
     terms = _num_terms(eqn)
-    wide = eqn.primitive.name in _NORMWISE
+    wide = primitives.is_a(eqn, Kind.NORMWISE)
     units = _UNITS * math.sqrt(terms)
     if terms > 1 or wide:  # sums cancel: errors are relative to their terms
         operands = [
@@ -124,22 +103,12 @@ def _equation(eqn, operands, seed) -> list:
         ]
     return [
         _jitter(y, units, _mix(seed + jnp.uint32(7 * n + 4)), wide)
-        for n, y in enumerate(_bound(eqn, operands))
+        for n, y in enumerate(evaluate(eqn, operands))
     ]
 
 
-def _bound(eqn, operands) -> list:
-    """The equation as it is."""
-    pairs = zip(eqn.invars, operands, strict=True)
-    given = {a: x for a, x in pairs if not isinstance(a, _compat.Literal)}
-    run = _compat.program_function(list(given), eqn.outvars, [eqn])
-    return run(*given.values())
-
-
 def _scan(parts, operands, seed) -> list:
-    consts = operands[: parts.num_consts]
-    carry = operands[parts.num_consts : parts.num_consts + parts.num_carry]
-    slices = operands[parts.num_consts + parts.num_carry :]
+    consts, carry, slices = split_operands(parts, operands)
 
     def step(state, x):
         seed, carry = state
@@ -156,15 +125,18 @@ def _num_terms(eqn) -> float:
     """How many numbers a result may be the sum of."""
     sizes = [math.prod(v.aval.shape) for v in eqn.invars if _is_real(v)]
     results = [math.prod(v.aval.shape) for v in eqn.outvars if _is_real(v)]
-    name, out = eqn.primitive.name, max(results, default=0)
+    out = max(results, default=0)
     if not sizes or not out:
         return 1
-    if name in ("dot_general", "conv_general_dilated"):  # (m, k), (k, n) -> (m, n)
+    if primitives.is_named(
+        eqn, "dot_general", "conv_general_dilated"
+    ):  # (m, k), (k, n) -> (m, n)
         return max(1.0, math.sqrt(math.prod(sizes) / out))
-    if name.startswith("reduce_"):
+    if primitives.reduces(eqn):
         return max(1.0, max(sizes) / out)
     alike = all(size in (1, out) for size in sizes)
-    return 1 if alike and name not in _COUPLED | _NORMWISE else max(sizes)
+    many = primitives.is_a(eqn, Kind.RUNNING, Kind.NORMWISE)
+    return 1 if alike and not many else max(sizes)
 
 
 def _is_real(v) -> bool:

@@ -23,6 +23,7 @@ from gradstab.gradcheck.subject import traits
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import exact_combinations
+from gradstab.program import primitives
 
 _ALL = "transformations"
 _PARTLY = "vmap over some arguments"
@@ -258,7 +259,9 @@ _OF_BOTH = {"vmap", "vmap of the derivative", "scan"}
 
 def _eager(problem, form, plain, inputs):
     """Calls outside of jit, with the number of their input; or why there are none."""
-    kinds = {(eqn.primitive.name, *map(str, _avals(eqn))) for eqn in form.closed.eqns}
+    kinds = {
+        (primitives.name_of(eqn), *map(str, _avals(eqn))) for eqn in form.closed.eqns
+    }
     if len(kinds) > _MAX_EAGER:
         return not_tried("eager", f"f has more than {_MAX_EAGER} kinds of operations")
     calls = []

@@ -15,6 +15,7 @@ import numpy as np
 from gradstab import _compat
 from gradstab.gradcheck.subject import traits
 from gradstab.program.compiling import quick_options
+from gradstab.program.primitives import Kind, names
 from gradstab.program.walk import called, evaluated
 
 # At the point given a loop ends, for whoever asks for its derivative has its value.
@@ -106,9 +107,7 @@ def further(f: Callable, point: tuple, /, *, most: int) -> Callable | None:
 
 
 # What takes a piece of an array, or changes one.
-_PIECES = frozenset(
-    {"dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-add"}
-)
+_PIECES = names(Kind.PIECES)
 
 
 class _Loops:

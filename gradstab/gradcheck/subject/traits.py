@@ -8,45 +8,11 @@ import jax.numpy as jnp
 
 from gradstab import _compat
 from gradstab.gradcheck.subject.dependence import moved_equations
+from gradstab.program.primitives import Kind, is_a, is_named, names
 
-LOOPS = frozenset({"while", "scan"})
-
-# Of `jax.random.gamma`, and so of beta, chisquare, dirichlet, loggamma and t.
-_SAMPLERS = frozenset({"random_gamma", "random_gamma_grad"})
+LOOPS = names(Kind.LOOP)
 
 _WHERE = ("_where", "where")
-
-# What has a derivative of zeros and ones.
-_MOVES = frozenset(
-    {
-        "broadcast_in_dim",
-        "concatenate",
-        "convert_element_type",
-        "copy",
-        "neg",
-        "reduce_sum",
-        "reshape",
-        "slice",
-        "squeeze",
-        "transpose",
-    }
-)
-
-# What differentiates, or is mapped, as its author says. All else is JAX's own.
-_FOREIGN = frozenset(
-    {
-        "custom_vmap_call",
-        "custom_transpose_call",
-        "linear_call",
-        "pure_callback",
-        "io_callback",
-        "ffi_call",
-        "pallas_call",
-    }
-)
-
-# Other numbers when mapped, whatever their arguments.
-_RANDOM = frozenset({"rng_bit_generator", "rng_uniform"})
 
 # A program of more equations takes seconds to compile with all that is asked of it. A
 # sampler is one equation and some hundred operations.
@@ -83,9 +49,9 @@ def has_rules_of_users(jaxpr, /) -> bool:
 
 def is_plain(eqn, /) -> bool:
     """Whether JAX itself says how to differentiate and map the equation."""
-    if eqn.primitive.name in _FOREIGN or _compat.is_rule(eqn):
+    if is_a(eqn, Kind.OPAQUE) or _compat.is_rule(eqn):
         return False
-    solves = eqn.primitive.name == "custom_linear_solve"
+    solves = is_named(eqn, "custom_linear_solve")
     return not solves or _compat.rule_source(eqn).startswith(_JAX)
 
 
@@ -96,7 +62,7 @@ def is_large_and_plain(jaxpr, /) -> bool:
     its derivatives are JAX's own.
     """
     eqns = list(equations(jaxpr))
-    plain = all(is_plain(eqn) and eqn.primitive.name not in _RANDOM for eqn in eqns)
+    plain = all(is_plain(eqn) and not is_a(eqn, Kind.RANDOM) for eqn in eqns)
     large = len(eqns) > LARGE or samples(jaxpr)
     return large and plain and not jaxpr.effects
 
@@ -115,7 +81,7 @@ def is_nothing_but_rules(f, point, /) -> bool:
 def chooses(f, point, /) -> bool:
     """Whether f itself, and not what it calls, takes one of two values."""
     return any(
-        eqn.primitive.name == "select_n" or _compat.called_name(eqn) in _WHERE
+        is_named(eqn, "select_n") or _compat.called_name(eqn) in _WHERE
         for eqn in jax.make_jaxpr(f)(point).eqns
     )
 
@@ -128,7 +94,7 @@ def _are_rules(jaxpr) -> bool:
 
 
 def _is_plain(eqn) -> bool:
-    return _compat.is_rule(eqn) or eqn.primitive.name in _MOVES
+    return _compat.is_rule(eqn) or is_a(eqn, Kind.BINARY)
 
 
 def names_several_device_sets(jaxpr, /) -> bool:
@@ -139,12 +105,12 @@ def names_several_device_sets(jaxpr, /) -> bool:
 
 def convolves(jaxpr, /) -> bool:
     """Whether the program holds a convolution, slow without a compiler's efforts."""
-    return any(eqn.primitive.name == "conv_general_dilated" for eqn in equations(jaxpr))
+    return any(is_named(eqn, "conv_general_dilated") for eqn in equations(jaxpr))
 
 
 def loops(jaxpr, /) -> bool:
     """Whether the program holds a loop."""
-    return any(eqn.primitive.name in LOOPS for eqn in equations(jaxpr))
+    return any(is_a(eqn, Kind.LOOP) for eqn in equations(jaxpr))
 
 
 def waits(jaxpr, /) -> bool:
@@ -155,10 +121,12 @@ def waits(jaxpr, /) -> bool:
 def samples(jaxpr, /) -> bool:
     """Whether the program draws from a gamma distribution, or one made of it.
 
+    That is `jax.random.gamma`, and so beta, chisquare, dirichlet, loggamma and t.
+
     The derivatives of such draws are those of the distribution on purpose: along the
     path of one seed, on which candidates are rejected, they are others.
     """
-    return any(eqn.primitive.name in _SAMPLERS for eqn in equations(jaxpr))
+    return any(is_a(eqn, Kind.SAMPLER) for eqn in equations(jaxpr))
 
 
 def iterates(jaxpr, /) -> bool:

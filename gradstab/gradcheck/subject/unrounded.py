@@ -14,14 +14,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat
+from gradstab.program.primitives import Kind, is_a, name_of
 from gradstab.program.walk import called, evaluated
 
 _WIDE = jnp.float64
 
 # They read the digits of a number, of a wider one others, or are made for a dtype.
-_OF_ONE_DTYPE = frozenset(
-    {"bitcast_convert_type", "nextafter", "pure_callback", "io_callback", "ffi_call"}
-)
 
 
 def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool, dtype):
@@ -100,9 +98,9 @@ class _Widening:
         return self._widened(eqn, list(map(_wide, operands)))
 
     def _widened(self, eqn, operands) -> list:
-        name, changed = eqn.primitive.name, _compat.widened_parameters(eqn, _WIDE)
+        name, changed = name_of(eqn), _compat.widened_parameters(eqn, _WIDE)
         combines = "update_jaxpr" in changed
-        if name in _OF_ONE_DTYPE or (_compat.inner_programs(eqn) and not combines):
+        if is_a(eqn, Kind.ONE_DTYPE) or (_compat.inner_programs(eqn) and not combines):
             raise NotImplementedError(f"{name} in float64")
         if name == "reduce_precision" and eqn.params["mantissa_bits"] >= self.digits:
             return operands
