@@ -1,4 +1,4 @@
-"""A small part of the corpus of experiments/benchmarks/checkers."""
+"""A small part of the corpus of experiments/checkers."""
 
 import collections
 import math
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import gradstab as gs
-from experiments.benchmarks.checkers import compare, judges
-from experiments.benchmarks.checkers.cases import Case, cases, grade, precise
-from experiments.benchmarks.checkers.frozen import half
-from experiments.benchmarks.checkers.mutants import MUTANTS
-from experiments.benchmarks.checkers.rules import gradient_of, with_vjp
-from experiments.benchmarks.checkers.tables import HEADLINES, RIGHT, tables
+from experiments.checkers import compare, judges
+from experiments.checkers.cases import Case, cases, grade, precise
+from experiments.checkers.frozen import half
+from experiments.checkers.mutants import MUTANTS
+from experiments.checkers.rules import gradient_of, with_vjp
+from experiments.checkers.tables import HEADLINES, RIGHT, tables
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -139,8 +139,8 @@ def test_every_fiftieth_right_function_is_not_accused(part):
 @pytest.mark.slow
 def test_every_port_repeats_a_mutant_of_the_same_size():
     torch = pytest.importorskip("torch")
-    ports = pytest.importorskip("experiments.benchmarks.checkers.torch_ports")
-    judge = pytest.importorskip("experiments.benchmarks.checkers.torch_judge")
+    ports = pytest.importorskip("experiments.checkers.torch_ports")
+    judge = pytest.importorskip("experiments.checkers.torch_judge")
     assert len(ports.PORTS) >= 40
     assert set(ports.PORTS) <= set(NAMED)
     rng = np.random.default_rng(0)

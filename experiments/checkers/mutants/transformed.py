@@ -6,14 +6,14 @@ import numpy as np
 from jax import core
 from jax.lax import stop_gradient
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.cases import WIDE
-from experiments.benchmarks.checkers.mutants.make import mutant, only
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.cases import WIDE
+from experiments.checkers.mutants.make import mutant, only
+from experiments.checkers.operations import (
     OPERATIONS,
     attention,
 )
-from experiments.benchmarks.checkers.rules import value_of
+from experiments.checkers.rules import value_of
 
 
 def _summed(f):

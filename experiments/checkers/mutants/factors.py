@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from experiments.benchmarks.checkers.mutants.make import every, mutant, only
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers.mutants.make import every, mutant, only
+from experiments.checkers.operations import (
     norm,
     normalised,
 )
@@ -164,7 +164,7 @@ TERMS_TWICE = [
 
 def _uses_first_row(f_name):
     def wrong(args, w, g):
-        from experiments.benchmarks.checkers.operations import OPERATIONS
+        from experiments.checkers.operations import OPERATIONS
 
         same = jnp.broadcast_to(w[:1], w.shape)
         return jax.vjp(OPERATIONS[f_name].f, *args)[1](same)
@@ -174,7 +174,7 @@ def _uses_first_row(f_name):
 
 def _uses_ones(f_name):
     def wrong(args, w, g):
-        from experiments.benchmarks.checkers.operations import OPERATIONS
+        from experiments.checkers.operations import OPERATIONS
 
         return jax.vjp(OPERATIONS[f_name].f, *args)[1](jnp.ones_like(w))
 

@@ -18,7 +18,7 @@ hour more for each further shape (``--shapes all``). Compilation is most of it;
 kept as they come, in an order that mixes the subjects, so `tables` can make its tables
 of a run that was cut short.
 
-    python -m experiments.benchmarks.checkers --half both
+    python -m experiments.checkers --half both
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ import sys
 import rich.progress
 import tyro
 
-from experiments.benchmarks.checkers.compare import Config, Row, run
-from experiments.benchmarks.checkers.tables import tables
+from experiments.checkers.compare import Config, Row, run
+from experiments.checkers.tables import tables
 from gradstab.training import new_results_folder
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.cases import Mutant
-from experiments.benchmarks.checkers.operations import OPERATIONS, Operation
-from experiments.benchmarks.checkers.rules import gradient_of, with_vjp
+from experiments.checkers import points
+from experiments.checkers.cases import Mutant
+from experiments.checkers.operations import OPERATIONS, Operation
+from experiments.checkers.rules import gradient_of, with_vjp
 
 
 def mutant(

@@ -4,7 +4,7 @@ A single function of immutable arrays cannot show a cotangent that is overwritte
 place (class 29).
 """
 
-from experiments.benchmarks.checkers.mutants import (
+from experiments.checkers.mutants import (
     choices,
     factors,
     indices,

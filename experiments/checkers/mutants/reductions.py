@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.mutants.make import mutant, only
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.mutants.make import mutant, only
+from experiments.checkers.operations import (
     OPERATIONS,
     normalised,
 )

@@ -11,19 +11,19 @@ import zlib
 import jax
 import numpy as np
 
-from experiments.benchmarks.checkers import judges
-from experiments.benchmarks.checkers.cases import (
+from experiments.checkers import judges
+from experiments.checkers.cases import (
     DTYPES,
     SHAPES,
     Case,
     grade,
     precise,
 )
-from experiments.benchmarks.checkers.correct import correct
-from experiments.benchmarks.checkers.frozen import HALVES
-from experiments.benchmarks.checkers.jax_operations import WRONG_IN_JAX, operations
-from experiments.benchmarks.checkers.mutants import MUTANTS
-from experiments.benchmarks.checkers.rules import with_vjp
+from experiments.checkers.correct import correct
+from experiments.checkers.frozen import HALVES
+from experiments.checkers.jax_operations import WRONG_IN_JAX, operations
+from experiments.checkers.mutants import MUTANTS
+from experiments.checkers.rules import with_vjp
 
 # Twins are the mutants' plain functions where they round inside: right ones.
 PARTS = ("mutants", "twins", "correct", "operations", "torch")
@@ -112,7 +112,7 @@ def tasks(config) -> list[tuple[str, str]]:
     if "operations" in config.parts:
         found += [("operations", name) for name in operations()]
     if "torch" in config.parts:
-        from experiments.benchmarks.checkers.torch_ports import PORTS
+        from experiments.checkers.torch_ports import PORTS
 
         found += [("torch", name) for name in PORTS]
     named = [
@@ -278,7 +278,7 @@ def _judge_operation(name, config):
 
 
 def _judge_torch(name, config):
-    from experiments.benchmarks.checkers.torch_judge import judge_port
+    from experiments.checkers.torch_judge import judge_port
 
     if config.resume and any(
         name in r.name for r in kept(config.resume) if r.part == "torch"

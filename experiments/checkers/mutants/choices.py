@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.mutants.make import mutant
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.mutants.make import mutant
+from experiments.checkers.operations import (
     cross_entropy,
     norm,
     scores,

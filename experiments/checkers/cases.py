@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.checkers.frozen import half
+from experiments.checkers.frozen import half
 
 SHAPES = ("tiny", "odd", "large")
 DTYPES = ("float64", "float32", "bfloat16")

@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.mutants.make import mutant, only
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.mutants.make import mutant, only
+from experiments.checkers.operations import (
     pooled_mean,
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.test_util import check_grads
 
 import gradstab as gs
-from experiments.benchmarks.checkers.cases import precise
+from experiments.checkers.cases import precise
 
 PASS, FAIL, INCONCLUSIVE, ERROR = "PASS", "FAIL", "INCONCLUSIVE", "ERROR"
 

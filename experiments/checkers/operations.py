@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.cases import DTYPES, WIDE
+from experiments.checkers import points
+from experiments.checkers.cases import DTYPES, WIDE
 
 
 class Operation(NamedTuple):

@@ -13,9 +13,9 @@ import numpy as np
 from flax import nnx
 from jax.lax import stop_gradient
 
-from experiments.benchmarks.checkers import libraries
-from experiments.benchmarks.checkers.cases import rounded
-from experiments.benchmarks.checkers.libraries import Correct, normal
+from experiments.checkers import libraries
+from experiments.checkers.cases import rounded
+from experiments.checkers.libraries import Correct, normal
 
 X = normal(0, 32)
 ROWS = normal(1, 6, 8)

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.checkers.cases import WIDE
-from experiments.benchmarks.checkers.mutants.make import mutant
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers.cases import WIDE
+from experiments.checkers.mutants.make import mutant
+from experiments.checkers.operations import (
     OPERATIONS,
     normalised,
 )

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.mutants.make import mutant
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.mutants.make import mutant
+from experiments.checkers.operations import (
     attention,
 )
 

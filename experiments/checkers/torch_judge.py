@@ -12,10 +12,10 @@ from torch.autograd.gradcheck import (  # pyright: ignore[reportMissingImports]
     GradcheckError,
 )
 
-from experiments.benchmarks.checkers import judges
-from experiments.benchmarks.checkers.cases import Case
-from experiments.benchmarks.checkers.mutants import MUTANTS
-from experiments.benchmarks.checkers.torch_ports import PORTS, gradients
+from experiments.checkers import judges
+from experiments.checkers.cases import Case
+from experiments.checkers.mutants import MUTANTS
+from experiments.checkers.torch_ports import PORTS, gradients
 
 _NAMED = {mutant.name: mutant for mutant in MUTANTS}
 

@@ -2,14 +2,14 @@
 
 Of kept rows too, also of a run that was cut short:
 
-python -m experiments.benchmarks.checkers.tables results/checkers-1/rows.jsonl ...
+python -m experiments.checkers.tables results/checkers-1/rows.jsonl ...
 """
 
 import sys
 
 import numpy as np
 
-from experiments.benchmarks.checkers import compare, judges
+from experiments.checkers import compare, judges
 
 # The relative error above which a mutant counts, and the recall that is asked for.
 HEADLINES = {"float64": 1e-3, "float32": 1e-2, "bfloat16": 1e-1}

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.checkers import points
-from experiments.benchmarks.checkers.mutants.make import mutant
-from experiments.benchmarks.checkers.operations import (
+from experiments.checkers import points
+from experiments.checkers.mutants.make import mutant
+from experiments.checkers.operations import (
     OPERATIONS,
     cosine,
     norm,
