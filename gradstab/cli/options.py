@@ -271,6 +271,8 @@ class Check:
     """Replace that file."""
     platform: str | None = None
     """cpu, gpu or tpu; what JAX finds by default."""
+    compilation_cache: bool = True
+    """Keep compiled programs on the disk for the next time."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,9 +102,14 @@ def test_an_embedding_is_left_out():
     assert "from 1 on" in found.note
     x = params[0][jnp.array([1, 4, 0])]
     expected = by_svd(lambda p, x: jnp.tanh(jnp.tanh(x @ p[0]) @ p[1]), params[1:], x)
-    # One direction is lost in float32: e^-22 of the others.
-    expected = np.where(expected < -8, -np.inf, expected)
-    chex.assert_trees_all_close(found.exponents.values, expected, atol=1e-4)
+    # Singular values are known to a rounding of the largest one: of two layers, one
+    # direction is e^-22 of the first and lost in float32.
+    below = np.exp(2 * (expected[:, :1] - expected))
+    noise = 1e-4 + np.finfo(np.float32).eps * below / 2
+    known = noise < 1
+    gaps = np.abs(found.exponents.values - expected)
+    assert np.sum(~known) == 1
+    assert np.all(gaps[known] <= noise[known])
 
 
 def test_wide_networks_have_their_largest_exponents_by_default():
