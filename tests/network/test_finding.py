@@ -97,6 +97,18 @@ def test_long_constants_count_by_their_digest():
     assert networks[0] is not networks[2]
 
 
+def test_what_holds_large_arrays_is_not_remembered():
+    table = np.zeros((3, 2**21))
+
+    def apply(params, x):
+        return jnp.tanh(x @ params) @ table
+
+    before = len(finding.NETWORKS)
+    networks = [find_layers(apply, jnp.eye(3), (X,)) for _ in range(2)]
+    assert networks[0] is not networks[1]
+    assert len(finding.NETWORKS) == before
+
+
 def test_a_network_serves_other_numbers_bit_for_bit():
     inputs = jax.random.normal(KEYS[2], (4, 3))
     params = {"a": jax.random.normal(KEYS[3], (3, 3)), "b": PARAMS["b"] * 2}
