@@ -25,8 +25,7 @@ def use_compilation_cache(folder: os.PathLike | str | None = None, /) -> str | N
     Returns:
         The folder; None if it is off, or cannot be written to.
 
-    >>> use_compilation_cache.__name__
-    'use_compilation_cache'
+    >>> folder = use_compilation_cache()  # at the head of a script or notebook
     """
     if not jax.config.values.get("jax_enable_compilation_cache", True):
         return None
