@@ -111,7 +111,7 @@ analyze --aux-heads -1 --depth 2 --width 8 | aux_heads must be a whole number fr
 analyze --data nosuch | no data set named 'nosuch'
 analyze --data copy-memory | --model must be 'lstm', 'rnn' or 'transformer'
 train --data copy-memory --model resnet | --model must be 'lstm', 'rnn' or 'transformer'
-analyze --data adding --time-steps 0 | time_steps >= 2
+analyze --data adding --time-steps 0 | time_steps must be a whole number from 1
 analyze --data adding --time-steps -5 | time_steps must be a whole number from 1
 analyze --num-train 0 | num_train must be a whole number from 1
 analyze --num-train -5 | num_train must be a whole number from 1
