@@ -47,10 +47,10 @@ class Forms:
 
         def atom(variable):
             if isinstance(variable, _compat.Literal):
-                return _type(variable), _array(variable.val)
+                return self._typed(variable), _array(variable.val)
             if variable not in seen:
                 seen[variable] = len(seen)
-                return seen[variable], _type(variable)
+                return seen[variable], self._typed(variable)
             return seen[variable]
 
         start = tuple(map(atom, invars))
@@ -66,6 +66,10 @@ class Forms:
     def _label(self, eqn) -> Hashable:
         """What an equation is called, where that counts."""
         return None
+
+    def _typed(self, variable) -> Hashable:
+        """What a variable holds, so far as that counts."""
+        return _type(variable)
 
     def _inside(self, eqn, *, rules):
         """The form of an equation's parameters."""
@@ -134,6 +138,9 @@ class _Keys(Forms):
         )
         label = named if isinstance(named, str) else None
         return scope_of(eqn), _compat.given_name(eqn), label
+
+    def _typed(self, variable):
+        return variable.aval  # with its sharding, and whether its dtype is weak
 
 
 def key_of(closed, /, *, constants: bool = True) -> Hashable | None:
