@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gradstab import _compat, _tree
+from gradstab import _tree
 from gradstab.network.boundaries import packs_several
 from gradstab.network.contexts import held_positions
 from gradstab.network.layers import all_blocks, find_plan, flow_of
@@ -19,9 +19,6 @@ from gradstab.program.trace import trace_program
 
 # Networks of the last programs, with all that was compiled for them.
 NETWORKS = Cache(most=16)
-
-# Of arrays that a function holds; a network with more is not remembered.
-_MOST_BYTES = 2**24
 
 
 def find_layers(
@@ -93,18 +90,12 @@ def find_layers(
     program = trace_program(function, params, held, inputs, output=output)
     if not isinstance(boundaries, (str, type(None))):
         boundaries = tuple(boundaries)
-    form = None if _is_large(program) else key_of(program.closed)
+    form = key_of(program.closed)
     names = (program.param_names, program.num_state)
     key = (form, names, program.out_tree, program.out_index, boundaries, num_examples)
     if form is None or not _hashable(key):
         return _find(program, boundaries, num_examples)
     return NETWORKS.get(key, lambda: _find(program, boundaries, num_examples))
-
-
-def _is_large(program):
-    """Whether a network would hold much memory for as long as it is remembered."""
-    values = [value for _, value in _compat.constants(program.closed)]
-    return sum(getattr(value, "nbytes", 0) for value in values) > _MOST_BYTES
 
 
 def _hashable(key):

@@ -129,6 +129,10 @@ class Forms:
 class _Keys(Forms):
     """Forms that can be compared with those of other times; names count in them."""
 
+    def __init__(self):
+        super().__init__()
+        self._held = 0
+
     def _number(self, form):
         return form
 
@@ -138,6 +142,14 @@ class _Keys(Forms):
         )
         label = named if isinstance(named, str) else None
         return scope_of(eqn), _compat.given_name(eqn), label
+
+    def _program(self, program, rules):
+        if (id(program), rules) not in self._programs:
+            held = getattr(program, "consts", ())
+            self._held += sum(getattr(array, "nbytes", 0) for array in held)
+            if self._held > _MOST_BYTES:
+                raise _UncertainError
+        return super()._program(program, rules)
 
     def _typed(self, variable):
         return variable.aval  # with its sharding, and whether its dtype is weak
@@ -153,7 +165,8 @@ def key_of(closed, /, *, constants: bool = True) -> Hashable | None:
 
     Returns:
         The key; None if the program cannot be compared for certain (see `Forms`), has
-        effects, or holds values of another program that is being traced. Two keys are
+        effects, holds values of another program that is being traced, or so many that
+        whoever remembers it would hold much memory (16 MiB). Two keys are
         equal only if everything is: operations, shapes, dtypes, constants, derivative
         rules, and the names of scopes, rules and values.
     """
@@ -170,6 +183,9 @@ def key_of(closed, /, *, constants: bool = True) -> Hashable | None:
 class _UncertainError(Exception):
     """Two programs cannot be compared for certain."""
 
+
+# Of arrays that a program holds.
+_MOST_BYTES = 2**24
 
 # An array is compared by its bytes up to so many, and by their digest above.
 _SHORT = 4096

@@ -8,6 +8,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from gradstab.network import find_layers, finding, propagate
+from gradstab.program import canonical
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 PARAMS = {"a": jax.random.normal(KEYS[0], (3, 3)), "b": jnp.eye(3)}
@@ -144,3 +145,13 @@ def test_only_the_last_networks_are_held():
     for number in range(20):
         found(scale=float(number))
     assert len(finding.NETWORKS) == 16
+
+
+def test_a_function_inside_may_hold_arrays_too():
+    table = np.zeros((3, 2**21))
+    inner = jax.jit(lambda x: x @ table)
+    program = jax.make_jaxpr(lambda x: inner(x) + 1)(jnp.ones(3))
+    assert canonical.key_of(program) is None
+    assert canonical.key_of(program, constants=False) is None
+    outside = jax.make_jaxpr(lambda x: x @ table)(jnp.ones(3))
+    assert canonical.key_of(outside, constants=False) is not None
