@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import re
+import shutil
+import time
 import uuid
 
 from gradstab._text import one_line
@@ -128,6 +130,21 @@ def alone_in(folder, /):
         yield
     finally:
         os.close(handle)
+
+
+def remove_tree(path, /, *, patience: float = 2.0) -> None:
+    """Delete a folder in which somebody may still be writing, if it can be deleted.
+
+    Args:
+        path: the folder.
+        patience: seconds for which it is tried again; what is left then stays.
+    """
+    end = time.monotonic() + patience
+    while True:
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path) or time.monotonic() > end:
+            return
+        time.sleep(0.05)
 
 
 def as_path(value, name: str, /) -> pathlib.Path:

@@ -149,7 +149,7 @@ class Checkpoints:
             )
             for path in self.directory.iterdir():
                 if pattern.fullmatch(path.name) and not path.name.isdecimal():
-                    shutil.rmtree(path, ignore_errors=True)
+                    _files.remove_tree(path)
 
 
 def folder_of(directory, /) -> pathlib.Path:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -47,6 +48,26 @@ def test_two_runs_do_not_write_into_one_folder(network, blobs, settings, tmp_pat
             fit(network, blobs, **run, **{option: True})
         assert {path.name for path in run["directory"].iterdir()} == content
     assert fit(network, blobs, **run, resume=True).num_steps == 4
+
+
+def test_a_folder_goes_though_somebody_still_writes_in_it(tmp_path, monkeypatch):
+    folder, remove, calls = tmp_path / "late", shutil.rmtree, []
+
+    def interrupted(path, **options):
+        remove(path, **options)
+        calls.append(path)
+        if len(calls) < 3:  # somebody writes again
+            (path / "more").mkdir(parents=True)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    folder.mkdir()
+    _files.remove_tree(folder)
+    assert len(calls) == 3
+    assert not folder.exists()
+    calls.clear()
+    folder.mkdir()
+    _files.remove_tree(folder, patience=0.0)
+    assert len(calls) <= 2
 
 
 def test_metrics_are_valid_json_whatever_they_are():
