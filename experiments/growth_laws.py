@@ -137,7 +137,7 @@ def plot(config, arrays):
     for axes, name in zip(panels, config.families, strict=True):
         norms = arrays[f"norms {name}"]
         axes.semilogy(np.arange(1, norms.shape[1] + 1), norms.T)
-        axes.set(xlabel="layer", ylabel="norm of the gradient", title=name)
+        axes.set(xlabel="layer", ylabel="gradient's norm, for each seed", title=name)
     return figure
 
 
