@@ -18,6 +18,7 @@ from gradstab.analysis.initialization import member
 from gradstab.analysis.trunk import find_trunk
 from gradstab.network import find_layers, propagate
 from gradstab.network.adapters import as_target
+from gradstab.network.losses import as_loss
 from gradstab.records import NORMAL_95
 from gradstab.report import OverSeeds
 from gradstab.theory.finite_width import relu_log_law
@@ -125,8 +126,9 @@ def test_the_estimate_of_memory_is_of_the_right_size():
     x = jnp.ones((64, 4))
     network = find_layers(_relu, member(params, 0), (x,))
     keys = jax.random.split(jax.random.key(0), 16)
-    arguments = (params, (), (x,), keys, jnp.arange(16)[None])
-    program = jax.jit(lambda *args: ensembles._of_all(network, jnp.sum, *args))
+    loss, constants = as_loss(jnp.sum, network.program.output_shapes)
+    arguments = (params, (), (x,), constants, keys, jnp.arange(16)[None])
+    program = jax.jit(lambda *args: ensembles._of_all(network, loss, *args))
     needed = program.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
     estimate = 16 * ensembles._bytes_per_seed(network, params)
     assert needed / 2 < estimate < needed * 2

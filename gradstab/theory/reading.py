@@ -62,7 +62,8 @@ class Reader:
     def image(self, step, x) -> np.ndarray:
         """What the step makes of an array like its root, in float64."""
         run = compiled(self.block, _image, step)
-        return np.asarray(run(self._known(step), np.asarray(x)), np.float64)
+        x = np.asarray(x, _compat.dtype_of(step.root))
+        return np.asarray(run(self._known(step), x), np.float64)
 
     def _known(self, step):
         """The values that the step needs beside its root."""

@@ -328,5 +328,7 @@ def test_parameters_that_enter_as_they_are_need_no_way_back():
     for name, moved in {"scan": True, "cast": True, "weight norm": False}.items():
         apply, params, _ = MODELS[name]
         network = find_layers(apply, params, (_inputs(name),))
-        weights = cosines._find_weights(network, params, (), (_inputs(name),))
+        leaves, tree = jax.tree.flatten((params, (), (_inputs(name),)))
+        num_params = len(jax.tree.leaves(params))
+        weights = cosines._find_weights(network, leaves, tree, num_params)
         assert [w.moved for w in weights] == [moved], name
