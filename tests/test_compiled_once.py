@@ -67,6 +67,25 @@ def test_a_second_analysis_compiles_nothing_and_has_its_own_numbers(made):
     np.testing.assert_array_equal(frame(reports[1]), frame(reports[2]))
 
 
+def test_a_loss_is_asked_again_each_time():
+    """A function whose labels are bound anew is the same object, and another loss."""
+    (apply, params, x), _ = dense(0)
+    labels = jnp.zeros((5, 6))
+
+    def loss(out):
+        return jnp.mean((out - labels) ** 2)
+
+    def analyzed():
+        return gs.analyze(apply, params, x, loss=loss, progress=False)
+
+    before = analyzed().loss
+    labels = jnp.ones((5, 6))
+    report, count = compiled_by(analyzed)
+    assert count == 0
+    assert report.loss != before
+    np.testing.assert_allclose(report.loss, loss(apply(params, x)), rtol=1e-5)
+
+
 def test_a_second_check_compiles_nothing_and_still_sees():
     def rule(scale):
         @jax.custom_vjp

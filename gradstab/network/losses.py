@@ -68,7 +68,10 @@ def as_loss(loss: "Callable | Loss", shapes, /) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
-    closed, made = jax.make_jaxpr(loss, return_shape=True)(shapes)
+    # A new function each time: JAX remembers those that it has traced, and a loss may
+    # hold other labels by now.
+    traced = jax.make_jaxpr(lambda output: loss(output), return_shape=True)
+    closed, made = traced(shapes)
     leaves = jax.tree.leaves(made)
     if len(leaves) != 1 or leaves[0].shape != ():
         shown = made if len(leaves) != 1 else f"shape {leaves[0].shape}"
