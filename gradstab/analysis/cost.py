@@ -13,6 +13,7 @@ import numpy as np
 from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
 from gradstab.program import primitives, reads
+from gradstab.program.compiled import work_for
 from gradstab.program.work import Work, num_equations, work_of
 
 # Seconds to trace, lower and compile a program, and each of its equations. Measured on
@@ -107,7 +108,7 @@ class _Counted:
     def __init__(self, network, place):
         block = network.blocks[place.block]
         self.block, self.place = block, place
-        self.work = _of_block(block)
+        self.work = work_for(block)
         self.recurrences = network.recurrences[place.block]
         self.coupled = _couples(block, network.num_examples)
         self.num = 1 if self.coupled else network.num_examples
@@ -278,10 +279,6 @@ def _between(layer):
 def _inside(block):
     """Bytes of all intermediate results of a layer."""
     return sum(reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
-
-
-def _of_block(block):
-    return block.programs.get("work", lambda: work_of(block.eqns))
 
 
 def _couples(block, num_examples):

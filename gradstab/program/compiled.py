@@ -9,7 +9,7 @@ import jax
 from gradstab import _compat
 from gradstab.program.cache import Cache
 from gradstab.program.compiling import quick_options
-from gradstab.program.work import work_of
+from gradstab.program.work import Work, work_of
 
 # A program of less work runs in a few milliseconds however well it is compiled.
 _FEW_BYTES, _FEW_FLOPS, _FEW_FUNCTIONS = 2**26, 2**31, 2**22
@@ -53,8 +53,8 @@ def compiled(
 
 def _compiled(owner, function, static):
     plain = functools.partial(function, owner, *static)
-    few = owner.programs.get(_is_small, lambda: _is_small(owner))
-    program = jax.jit(plain, compiler_options=quick_options() if few else None)
+    options = quick_options() if _is_small(work_for(owner)) else None
+    program = jax.jit(plain, compiler_options=options)
 
     @functools.wraps(function)
     def run(*arrays):
@@ -63,8 +63,12 @@ def _compiled(owner, function, static):
     return run
 
 
-def _is_small(owner):
-    work = work_of(owner.eqns)
+def work_for(owner: Owner, /) -> Work:
+    """The work of one evaluation of an owner's equations, counted once."""
+    return owner.programs.get("work", lambda: work_of(owner.eqns))
+
+
+def _is_small(work):
     return (
         work.num_bytes < _FEW_BYTES
         and work.flops < _FEW_FLOPS

@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from gradstab import _compat
 from gradstab.program.primitives import Kind, is_a, name_of
-from gradstab.program.walk import called, evaluated
+from gradstab.program.walk import called, evaluated, split_operands
 
 _WIDE = jnp.float64
 
@@ -111,9 +111,7 @@ class _Widening:
         return results if coarse is None else [_wide(y.astype(coarse)) for y in results]
 
     def _scan(self, parts, operands) -> list:
-        consts = operands[: parts.num_consts]
-        carry = operands[parts.num_consts : parts.num_consts + parts.num_carry]
-        slices = operands[parts.num_consts + parts.num_carry :]
+        consts, carry, slices = split_operands(parts, operands)
 
         def step(carry, x):
             out = list(map(_wide, self._results(parts.body, [*consts, *carry, *x])))
