@@ -10,22 +10,22 @@ import scipy.linalg
 
 from gradstab.network.foreign import can_be_traced
 from gradstab.records import Estimate, Spectrum
+from gradstab.spectra.decomposed import (
+    RELATIVE,
+    UNIT,
+    Decomposed,
+    gram_errors,
+    real_matrices,
+    roundoff_of,
+)
 from gradstab.spectra.linear_map import LinearMap
+from gradstab.spectra.on_device import decompose_on_device
+from gradstab.spectra.placement import on_device
 from gradstab.spectra.workers import num_workers, over_matrices
 
 # Tangents pushed through at once: enough to fill the matrix products, few enough that
 # the batch of intermediate results of a wide layer stays in tens of megabytes.
 _CHUNK = 128
-
-_UNIT = float(np.finfo(np.float64).eps) / 2
-
-# The eigenvalues of a Gram matrix in float64 err by at most this many units of roundoff
-# of the largest one: up to 7 at 32 rows and 35 at 1024 were seen in Gaussian matrices.
-_GRAM = 64
-
-# In float64 the values found from a Gram matrix are kept if none errs by more than this
-# fraction of itself: if the largest is at most 1e4 times the smallest.
-_RELATIVE = 1e-6
 
 # Powers of two whose squares, and sums of them, stay within the range of float64.
 _SQUARABLE = 400
@@ -77,53 +77,12 @@ def basis_of(linear_map: LinearMap, /, *, forward, chunk) -> jax.Array:
     return jax.lax.map(along, indices, batch_size=None if one_by_one else chunk)
 
 
-def real_matrices(matrices, /) -> np.ndarray:
-    """Complex matrices as real ones of twice the size, that act on pairs.
-
-    Each singular value of a complex matrix is two of the real one. Real matrices are
-    returned as they are.
-
-    Args:
-        matrices: ``(num, n_out, n_in)``.
-
-    Examples:
-        >>> real_matrices(np.array([[[1 + 2j]]])).tolist()
-        [[[1.0, -2.0], [2.0, 1.0]]]
-    """
-    matrices = np.asarray(matrices)
-    if not np.iscomplexobj(matrices):
-        return matrices
-    num, n_out, n_in = matrices.shape
-    # How the real and the imaginary part that leave depend on each that enters.
-    re, im = np.real(matrices), np.imag(matrices)
-    blocks = [[re, -im], [im, re]]
-    pairs = np.moveaxis(np.array(blocks), (0, 1), (3, 4))
-    return pairs.swapaxes(2, 3).reshape(num, 2 * n_out, 2 * n_in)
-
-
-class Decomposed(NamedTuple):
-    """Singular values of some Jacobians, and their leading vectors.
-
-    Attributes:
-        values: (num, k) in descending order; NaN where a Jacobian is not finite.
-        errors: (num, k) by how much each may be off.
-        left: (num, n_out) the leading left vectors, of arbitrary sign; NaN for a
-            Jacobian that is zero or not finite, and if they were not asked for.
-        right: (num, n_in) the leading right vectors.
-        method: 'gram' or 'svd', see `Spectrum`.
-    """
-
-    values: np.ndarray
-    errors: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    method: str
-
-
-def decompose(jacobians, /, *, vectors=False) -> Decomposed:
+def decompose(jacobians, /, *, vectors=False, spectra_on="auto") -> Decomposed:
     r"""All singular values of Jacobians that are written out.
 
-    They are the roots of the eigenvalues of the Gram matrix in float64, which costs
+    On an accelerator they are found there, see
+    `gradstab.spectra.on_device.decompose_on_device`; else by LAPACK on the host. They
+    are the roots of the eigenvalues of the Gram matrix in float64, which costs
     half of a decomposition. The eigenvalues err by some units of roundoff :math:`u` of
     the largest, so a value :math:`\sigma_i` by :math:`u \sigma_1^2 / \sigma_i`. In a
     matrix of float32 numbers that is never more than their own rounding; in float64 the
@@ -134,15 +93,18 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
             complex ones.
         vectors: whether to find the leading singular vectors as well, by inverse
             iteration.
+        spectra_on: 'device' or 'host', see `gradstab.spectra.placement.on_device`.
 
     Returns:
         Values, errors and vectors. Cost: :math:`O(n^3)` for each Jacobian, and four
         of them in float64 for each core; see `over_matrices`.
     """
-    jacobians = real_matrices(jacobians)
+    if on_device(spectra_on, len(jacobians), jacobians.shape[1:]):
+        return decompose_on_device(jacobians, vectors=vectors)
+    jacobians = np.asarray(real_matrices(jacobians))
     matrices = list(jacobians)
-    unit = _roundoff(jacobians.dtype)
-    worst = _RELATIVE if unit <= _UNIT else np.inf
+    unit = roundoff_of(jacobians.dtype)
+    worst = RELATIVE if unit <= UNIT else np.inf
     # If one of the first needs a decomposition, most of the others will.
     first, others = matrices[: num_workers()], matrices[num_workers() :]
     found = over_matrices(functools.partial(_decompose, worst, vectors), first)
@@ -150,7 +112,7 @@ def decompose(jacobians, /, *, vectors=False) -> Decomposed:
     found += over_matrices(functools.partial(_decompose, worst, vectors), others)
     values, left, right, by_gram = map(np.stack, zip(*found, strict=True))
     errors = unit * max(jacobians.shape[1:]) * values[:, :1]
-    errors = errors + np.where(by_gram[:, None], _gram_errors(values), 0)
+    errors = errors + np.where(by_gram[:, None], gram_errors(values), 0)
     return Decomposed(
         values,
         errors,
@@ -200,15 +162,8 @@ def _from_gram(gram, worst):
     squares = np.linalg.eigvalsh(gram)[::-1]
     values = np.sqrt(np.maximum(squares, 0))
     with np.errstate(divide="ignore"):
-        relative = _gram_errors(values[None])[0] / values
+        relative = gram_errors(values[None])[0] / values
     return values if np.all(relative <= worst) else None
-
-
-def _gram_errors(values):
-    """By how much values found from a Gram matrix may be off."""
-    largest = values[:, :1]
-    size = np.maximum(values, np.sqrt(_GRAM * _UNIT) * largest)
-    return _GRAM * _UNIT * largest * (largest / np.where(size > 0, size, 1))
 
 
 def _leading(flat, gram, largest):
@@ -225,12 +180,13 @@ def _leading(flat, gram, largest):
     return vector, other / np.linalg.norm(other)
 
 
-def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
+def dense_spectrum(jacobians, /, *, coupled=False, spectra_on="auto") -> Spectrum:
     """All singular values of Jacobians that are written out; see `decompose`.
 
     Args:
         jacobians: ``(num, n_out, n_in)``, any floating dtype.
         coupled: whether they are of a whole batch.
+        spectra_on: where they are decomposed: 'device', 'host' or 'auto'.
 
     Returns:
         The spectrum; values are NaN where a Jacobian is not finite. Cost:
@@ -241,7 +197,8 @@ def dense_spectrum(jacobians, /, *, coupled=False) -> Spectrum:
         array([[4., 3.]])
     """
     jacobians = real_matrices(jacobians)
-    return spectrum_of(decompose(jacobians), jacobians.shape[1:], coupled=coupled)
+    found = decompose(jacobians, spectra_on=spectra_on)
+    return spectrum_of(found, jacobians.shape[1:], coupled=coupled)
 
 
 def spectrum_of(found: Decomposed, shape, /, *, coupled) -> Spectrum:
@@ -264,7 +221,3 @@ def spectrum_of(found: Decomposed, shape, /, *, coupled) -> Spectrum:
         coupled=coupled,
         method=found.method,
     )
-
-
-def _roundoff(dtype):
-    return float(jnp.finfo(dtype).eps) / 2

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.records import record
-from gradstab.spectra.dense import real_matrices
+from gradstab.spectra.decomposed import real_matrices
 from gradstab.spectra.golub_kahan import roundoff, two_way
 from gradstab.spectra.layer_map import LayerMap
 from gradstab.spectra.linear_map import LinearMap
