@@ -65,6 +65,7 @@ def analyze(
     max_seconds=600.0,
     theory=True,
     precision=None,
+    spectra_on="auto",
     seed=0,
     progress=True,
 ) -> Report:
@@ -118,6 +119,9 @@ def analyze(
             where the hardware has it, every floating parameter has at least 32 bits,
             the model can be traced so and its signals take less than 4 GiB; the report
             says which.
+        spectra_on: where singular values and exponents are computed: 'device', beside
+            the Jacobians, which never leave it; 'host', by LAPACK; or 'auto', on an
+            accelerator if there is one and they are not small.
         seed: of the random cotangents and probes.
         progress: show a progress bar on standard error, if that is a terminal, or in a
             notebook. It begins with an estimate of time and memory.
@@ -154,9 +158,19 @@ def analyze(
         "progress": progress,
     }.items():
         truth(value, name)
-    checked_limits(16 if examples is None else examples, top_k, max_dense, max_bytes)
+    checked_limits(
+        16 if examples is None else examples, top_k, max_dense, max_bytes, spectra_on
+    )
     asked = Asked(
-        examples, top_k, layers, precision, theory, max_dense, max_bytes, max_seconds
+        examples,
+        top_k,
+        layers,
+        precision,
+        theory,
+        max_dense,
+        max_bytes,
+        max_seconds,
+        spectra_on,
     )
     options = {"output": output, "loss": loss, "boundaries": boundaries}
     given = {"apply_kwargs": apply_kwargs, "batched": batched}
@@ -251,6 +265,7 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
                 examples=limits.examples,
                 top_k=limits.top_k,
                 max_bytes=limits.max_bytes,
+                spectra_on=limits.spectra_on,
             )
             exponents, note = product.exponents, product.note
         prediction = None
@@ -352,6 +367,7 @@ def _made(subject, seed, limits, cost):
         "seed": seed,
         "batch": tuple(map(jnp.shape, inputs)),
         "jacobian_examples": limits.examples,
+        "spectra_on": limits.spectra_on,
         "estimate": str(cost),
         "command": " ".join(sys.argv),
     }

@@ -34,6 +34,7 @@ class Asked(NamedTuple):
         theory: whether to have theory.
         max_dense, max_bytes: see `Limits`.
         max_seconds: of the whole analysis.
+        spectra_on: see `Limits`.
     """
 
     examples: int | None
@@ -44,6 +45,7 @@ class Asked(NamedTuple):
     max_dense: int
     max_bytes: int
     max_seconds: float
+    spectra_on: str = "auto"
 
 
 class Plan(NamedTuple):
@@ -132,6 +134,7 @@ def _limits(asked, examples, top_k):
         asked.top_k or top_k,
         asked.max_dense,
         asked.max_bytes,
+        asked.spectra_on,
     )
 
 

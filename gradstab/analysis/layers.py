@@ -67,6 +67,7 @@ def measure_layers(
             place,
             examples=limits.examples,
             max_dense=limits.max_dense if wanted[i] else 0,
+            spectra_on=limits.spectra_on,
         )
         aligned = before and found.leading and alignment(before, found.leading)
         before = found.leading

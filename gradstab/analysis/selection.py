@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gradstab._checked import whole_number
 from gradstab.report.names import short_names
+from gradstab.spectra import checked_place
 
 
 class Limits(NamedTuple):
@@ -15,9 +16,12 @@ class Limits(NamedTuple):
     top_k: int | None
     max_dense: int
     max_bytes: int
+    spectra_on: str = "auto"
 
 
-def checked_limits(examples, top_k, max_dense, max_bytes, /) -> Limits:
+def checked_limits(
+    examples, top_k, max_dense, max_bytes, spectra_on="auto", /
+) -> Limits:
     """The limits of an analysis.
 
     Raises:
@@ -29,7 +33,8 @@ def checked_limits(examples, top_k, max_dense, max_bytes, /) -> Limits:
     whole_number(max_dense, "max_dense")
     if whole_number(max_bytes, "max_bytes") < 2**20:
         raise ValueError(f"max_bytes must be at least 2**20, one MiB, got {max_bytes}")
-    return Limits(examples, top_k, max_dense, max_bytes)
+    place = checked_place(spectra_on)
+    return Limits(examples, top_k, max_dense, max_bytes, place)
 
 
 def select_layers(names, which, /) -> list[bool]:

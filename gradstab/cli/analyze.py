@@ -86,6 +86,7 @@ def _analysed(options):
         max_seconds=options.max_seconds,
         theory=options.theory,
         precision=options.precision,
+        spectra_on=options.spectra_on,
         seed=options.seed,
         progress=options.progress and not options.quiet,
     )

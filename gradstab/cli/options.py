@@ -158,6 +158,9 @@ class MeasureOptions:
     """Set mean-field theory beside the measurement."""
     precision: str | None = None
     """float64, or own for the model's own; float64 where possible by default."""
+    spectra_on: str = "auto"
+    """device, beside the Jacobians, or host, by LAPACK: where singular values are
+    computed; auto is an accelerator, if there is one."""
 
 
 @dataclasses.dataclass(frozen=True)

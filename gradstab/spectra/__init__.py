@@ -16,6 +16,7 @@ from gradstab.spectra.of_layers import (
     alignment,
     layer_spectrum,
 )
+from gradstab.spectra.placement import checked_place
 from gradstab.spectra.products import ProductExponents, product_exponents
 from gradstab.spectra.workers import num_workers, one_blas_thread
 
@@ -27,6 +28,7 @@ __all__ = [
     "LinearMap",
     "ProductExponents",
     "alignment",
+    "checked_place",
     "coupled_layers",
     "dense_jacobian",
     "dense_spectrum",

@@ -34,7 +34,9 @@ _SHORT = (
 _JOINT = "its state has no example axis: that of the whole batch is followed as one"
 
 
-def layer_recurrences(network, flow, place, /, *, examples, max_dense):
+def layer_recurrences(
+    network, flow, place, /, *, examples, max_dense, spectra_on="auto"
+):
     """The states of a recurrent layer along time, their gradients and Jacobians.
 
     Args:
@@ -43,6 +45,7 @@ def layer_recurrences(network, flow, place, /, *, examples, max_dense):
         place: the layer.
         examples: for how many examples Jacobians are computed.
         max_dense: the largest state whose singular values are computed step by step.
+        spectra_on: where they and the exponents are computed, see `layer_spectrum`.
 
     Returns:
         A `Recurrence` for each recurrent scan of the layer (two if it is bidirectional)
@@ -53,7 +56,9 @@ def layer_recurrences(network, flow, place, /, *, examples, max_dense):
     found = []
     for scan in network.recurrences[place.block]:
         path = compiled(scan, follow_state)(*(layer_slice(p, place) for p in parts))
-        found.append(_recurrence(scan, path, place.name, examples, max_dense))
+        found.append(
+            _recurrence(scan, path, place.name, examples, max_dense, spectra_on)
+        )
     names = [f"{place.name}@{number}" for number in range(1, len(found) + 1)]
     return found if len(found) < 2 else _renamed(found, names)
 
@@ -63,7 +68,7 @@ def _renamed(recurrences, names):
     return [dataclasses.replace(recurrence, name=name) for recurrence, name in pairs]
 
 
-def _recurrence(scan, path, name, examples, max_dense):
+def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     joint = scan.joint or bool(
         compiled(scan, couples)(path.operands(0), state_before(path, 0))
     )
@@ -75,8 +80,8 @@ def _recurrence(scan, path, name, examples, max_dense):
     # The state whose Jacobian is square: of an example, or of the whole batch.
     kept = {"keep": 1 if joint else min(examples, num)}
     kept |= {"joint": joint, "size": size * num if joint else size}
-    steps, jacobians = _shown(scan, path, max_dense, kept)
-    found = exponents_along_time(scan, path, **kept)
+    steps, jacobians = _shown(scan, path, max_dense, spectra_on, kept)
+    found = exponents_along_time(scan, path, spectra_on=spectra_on, **kept)
     dtype = str(_tree.widest(*(part.dtype for part in path.after)))
     forward, faded = growth_beyond_underflow(fit_growth, rms, dtype)
     from_end = functools.partial(fit_growth, from_end=True)
@@ -111,7 +116,7 @@ def _note(scan, found):
     return "; ".join(notes)
 
 
-def _shown(scan, path, max_dense, kept):
+def _shown(scan, path, max_dense, spectra_on, kept):
     """Some steps and the singular values of their state Jacobians."""
     if kept["size"] > max_dense:
         return (), ()
@@ -120,7 +125,8 @@ def _shown(scan, path, max_dense, kept):
     steps = tuple(int(step) for step in np.unique(np.round(spaced)))
     found = StateJacobians(scan, path, chunk=1, **kept)
     return steps, tuple(
-        dense_spectrum(found[step], coupled=kept["joint"]) for step in steps
+        dense_spectrum(found[step], coupled=kept["joint"], spectra_on=spectra_on)
+        for step in steps
     )
 
 

@@ -7,7 +7,7 @@ convolution of 16 channels has 144 colours at any size of the image.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,17 +28,19 @@ class Colouring(NamedTuple):
     colours: np.ndarray
     num: int
 
-    def spread(self, images: np.ndarray, /) -> np.ndarray:
+    def spread(self, images: Any, xp: Any = np, /) -> Any:
         """Jacobians from the images of their colours.
 
         Args:
             images: ``(num, n_out, colours)``; what the sum of all basis vectors of one
                 colour is mapped to.
+            xp: `numpy`, or `jax.numpy` if the images are of JAX.
 
         Returns:
             Array ``(num, n_out, n_in)`` in the same dtype.
         """
-        return np.where(self._acts(), images[:, :, self.colours], images.dtype.type(0))
+        columns = images[:, :, self.colours]
+        return xp.where(self._acts()[None], columns, images.dtype.type(0))
 
     def _acts(self):
         """(n_out, n_in): whether an entry can act on an output."""

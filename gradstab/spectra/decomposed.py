@@ -1,6 +1,6 @@
 """What a decomposition of Jacobians finds, and by how much it may be off; internal."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def real_matrices(matrices, /):
         >>> real_matrices(np.array([[[1 + 2j]]])).tolist()
         [[[1.0, -2.0], [2.0, 1.0]]]
     """
-    xp = jnp if isinstance(matrices, jax.Array) else np
+    xp: Any = jnp if isinstance(matrices, jax.Array) else np
     matrices = xp.asarray(matrices)
     if not xp.iscomplexobj(matrices):
         return matrices

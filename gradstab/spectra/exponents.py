@@ -19,17 +19,18 @@ import numpy as np
 
 from gradstab.records import record
 from gradstab.spectra.decomposed import real_matrices
-from gradstab.spectra.golub_kahan import roundoff, two_way
+from gradstab.spectra.exponents_on_device import (
+    CHUNK,
+    NOISE,
+    layer_roundoff,
+    log_diagonals_on_device,
+    sweep_on_device,
+)
+from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.layer_map import LayerMap
 from gradstab.spectra.linear_map import LinearMap
+from gradstab.spectra.placement import on_device
 from gradstab.spectra.workers import one_blas_thread, over_matrices
-
-# Columns pushed through a linear map at once.
-_CHUNK = 128
-
-# A direction that keeps less than this many units of roundoff of the layer's typical
-# gain is rounding: that of a rank-one matrix in float32 is 1 to 3 of them.
-_NOISE = 8
 
 # Errors of rounding in units of that of one operation for every layer.
 _UNITS = 8
@@ -67,6 +68,7 @@ def exponents(
     tol: float = 1e-6,
     max_sweeps: int = 9,
     max_bytes: float = 2**28,
+    spectra_on: str = "auto",
 ) -> Exponents:
     r"""All growth exponents of :math:`J_L \cdots J_1`, or the largest ones.
 
@@ -81,15 +83,17 @@ def exponents(
         max_sweeps: stop after so many in any case. A block as large as the network
             also stops when the change no longer falls: what is left is rounding.
         max_bytes: of intermediate results of a `LayerMap`.
+        spectra_on: where the basis is made orthonormal: 'device' or 'host', see
+            `gradstab.spectra.placement.on_device`.
 
     Returns:
-        The exponents. Arrays are taken to float64; a map rounds as its function
-        does. A direction that a layer shrinks below the roundoff of its dtype against
-        the layer's typical gain counts as lost. Errors are those of rounding, from the
-        part that every layer leaves of a direction, and of sweeps that were not made:
-        of a block smaller than the network as much as s sweeps like the last one would
-        change, after s of them, or more if the change does not fall. Cost:
-        :math:`O(L n m^2)` per sweep and example beside the products, with m the
+        The exponents. Arrays are taken to float64, where the device has it; a map
+        rounds as its function does. A direction that a layer shrinks below the roundoff
+        of its dtype against the layer's typical gain counts as lost. Errors are those
+        of rounding, from the part that every layer leaves of a direction, and of sweeps
+        that were not made: of a block smaller than the network as much as s sweeps like
+        the last one would change, after s of them, or more if the change does not fall.
+        Cost: :math:`O(L n m^2)` per sweep and example beside the products, with m the
         smallest width, or ``2 * top_k + 8`` if that is less.
 
     Raises:
@@ -110,7 +114,8 @@ def exponents(
     num_values = most if top_k is None else min(top_k, most)
     block = min(*widths, most if top_k is None else 2 * top_k + 8)
     with one_blas_thread():
-        limits = tol, max_sweeps, max_bytes
+        device = on_device(spectra_on, _shape(layers[0])[0], (max(widths), block))
+        limits = tol, max_sweeps, max_bytes, device
         return _iterate(layers, widths[0], block, num_values, *limits)
 
 
@@ -121,13 +126,16 @@ def _of_real_numbers(layers):
     return [real_matrices(a) if np.iscomplexobj(a) else a for a in layers]
 
 
-def log_diagonals(layers: Sequence, num_values: int, /, *, max_bytes=2**28):
+def log_diagonals(
+    layers: Sequence, num_values: int, /, *, max_bytes=2**28, spectra_on="auto"
+):
     """Logarithms of the diagonals of all R of one sweep from a random basis.
 
     Args:
         layers: as `exponents` takes them.
         num_values: columns of the basis.
         max_bytes: of intermediate results of a `LayerMap`.
+        spectra_on: see `exponents`.
 
     Returns:
         ``(logs, noise)``, each ``(layers, num, num_values)``: -inf where nothing but
@@ -135,6 +143,10 @@ def log_diagonals(layers: Sequence, num_values: int, /, *, max_bytes=2**28):
         rounding.
     """
     num, _, width = _shape(layers[0])
+    if on_device(spectra_on, num, (width, num_values)):
+        basis = _random_basis(num, width, num_values)
+        logs, noise = log_diagonals_on_device(layers, basis, max_bytes=max_bytes)
+        return logs, _UNITS * noise
     logs, noise = [], []
     with one_blas_thread():
         basis = _random_basis(num, width, num_values)
@@ -153,7 +165,7 @@ def _random_basis(num, width, columns):
     return np.linalg.qr(start)[0]
 
 
-def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):
+def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes, device):
     num = _shape(layers[0])[0]
     basis = _random_basis(num, width, block)
     values = np.full((num, num_values), np.nan)
@@ -161,7 +173,12 @@ def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes):
     errors = change
     whole = block == min(_widths(layers))
     for sweep in range(max_sweeps):
-        basis, product, noise = _sweep(layers, basis, sweep % 2 == 1, max_bytes)
+        backward = sweep % 2 == 1
+        order = reversed(layers) if backward else layers
+        run = sweep_on_device if device else _sweep
+        basis, product, noise = run(
+            order, basis, backward=backward, max_bytes=max_bytes
+        )
         before, slower = values, change
         last = np.max(change, initial=0, where=~np.isnan(change))
         logs = np.stack(
@@ -196,7 +213,7 @@ def _change(values, before):
     return np.abs(np.where(same, 0, values) - np.where(same, 0, before))
 
 
-def _sweep(layers, basis, backward, max_bytes):
+def _sweep(layers, basis, *, backward, max_bytes):
     """The basis carried through all layers, the product of the R, and their noise.
 
     The noise (num, m) is the rounding of the logarithms of their diagonals, and the
@@ -216,14 +233,14 @@ def _sweep(layers, basis, backward, max_bytes):
 
 def _carried(layers, basis, backward, max_bytes):
     """A basis carried through all layers: after each, with the R and its roundoff."""
-    for layer in reversed(layers) if backward else layers:
+    for layer in layers:
         image = _product(layer, basis, backward, max_bytes)
         finite = np.all(np.isfinite(image), axis=(1, 2))
         image[np.logical_not(finite)] = 0
         basis, r = map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
-        r = _without_noise(r, _roundoff(layer))
+        r = _without_noise(r, layer_roundoff(layer))
         r[np.logical_not(finite)] = np.nan
-        yield basis, r, _roundoff(layer)
+        yield basis, r, layer_roundoff(layer)
 
 
 def _noise(r, unit):
@@ -239,7 +256,7 @@ def _without_noise(r, roundoff):
     """R with the rows of lost directions set to zero."""
     diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
     typical = np.sqrt(np.sum(np.square(r / _largest(r)), axis=(1, 2)) / r.shape[-1])
-    lost = diagonal <= _NOISE * roundoff * typical[:, None] * _largest(r)[:, :, 0]
+    lost = diagonal <= NOISE * roundoff * typical[:, None] * _largest(r)[:, :, 0]
     return np.where(lost[:, :, None], 0, r)
 
 
@@ -302,16 +319,9 @@ def _product(layer, basis, backward, max_bytes):
         matrix = np.asarray(layer, np.float64)
         return (np.swapaxes(matrix, 1, 2) if backward else matrix) @ basis
     product = jax.vmap(two_way(layer)[backward], in_axes=2, out_axes=2)
-    pieces = np.split(basis, range(_CHUNK, basis.shape[2], _CHUNK), axis=2)
+    pieces = np.split(basis, range(CHUNK, basis.shape[2], CHUNK), axis=2)
     images = [np.asarray(product(jnp.asarray(p)), np.float64) for p in pieces]
     return np.concatenate(images, axis=2)
-
-
-def _roundoff(layer):
-    if isinstance(layer, LinearMap):
-        return roundoff(layer)
-    # The coarsest dtype of a layer counts, that of an array its own.
-    return float(jnp.finfo(layer.dtype).eps) / 2
 
 
 def _shape(layer):

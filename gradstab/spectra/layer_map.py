@@ -20,6 +20,7 @@ from gradstab.spectra.dense import basis_of
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
 from gradstab.spectra.one_way import matrix_map, may_be_one_way, why_one_way
+from gradstab.spectra.placement import on_device
 from gradstab.spectra.tangents import basis_rows, image_rows
 
 # Of intermediate results, where Jacobians are written out to be multiplied with.
@@ -109,24 +110,26 @@ class LayerMap:
         found = self._run(_applied, function)(*arguments)
         return jax.tree.map(lambda array: array[: self.num], found)
 
-    def dense(self, max_bytes: float) -> np.ndarray:
+    def dense(self, max_bytes: float, xp: Any = np) -> Any:
         """The Jacobians written out, ``(num, n_out, n_in)``, in the dtype of the data.
 
         Args:
             max_bytes: of intermediate results: it bounds the basis vectors at once.
+            xp: `numpy` to bring them to the host, or `jax.numpy` to leave them where
+                they are computed.
         """
         n_out, n_in = self.shape
         sparse = self.colouring
         if sparse is not None and sparse.num <= _SAVING * min(self.shape):
-            return sparse.spread(self.coloured(max_bytes))
+            return sparse.spread(self.coloured(max_bytes, xp), xp)
         forward = self.has_forward and n_in <= n_out
         size = n_in if forward else n_out
         chunk = max(1, min(size, int(max_bytes // self._scratch)))
         # What NumPy transposes is not copied.
-        rows = np.asarray(self._run(_rows, forward, chunk)())[:, : self.num]
+        rows = xp.asarray(self._run(_rows, forward, chunk)())[:, : self.num]
         return rows.transpose(1, 2, 0) if forward else rows.swapaxes(0, 1)
 
-    def coloured(self, max_bytes: float) -> np.ndarray:
+    def coloured(self, max_bytes: float, xp: Any = np) -> Any:
         """The images of all colours of `colouring`, ``(num, n_out, colours)``.
 
         Each holds every entry of the Jacobians at most once, and together all that are
@@ -134,25 +137,29 @@ class LayerMap:
 
         Args:
             max_bytes: of intermediate results: it bounds the tangents at once.
+            xp: see `dense`.
         """
         found = self.colouring
         assert found is not None
         chunk = max(1, min(found.num, int(max_bytes // self._scratch)))
         colours = np.asarray(found.colours)
         images = self._run(_images, chunk)(colours, np.arange(found.num))
-        return np.asarray(images)[:, : self.num].transpose(1, 2, 0)
+        return xp.asarray(images)[:, : self.num].transpose(1, 2, 0)
 
-    def product(self, vectors: np.ndarray, backward: bool, max_bytes: float):
+    def product(self, vectors: Any, backward: bool, max_bytes: float) -> Any:
         """The Jacobians, or their transposes, times some vectors for each example.
 
         Args:
-            vectors: ``(num, n, m)``, m vectors of length n for each example.
+            vectors: ``(num, n, m)``, m vectors of length n for each example, of NumPy
+                or of JAX.
             backward: whether to multiply with the transposes.
             max_bytes: of intermediate results: it bounds the vectors at once.
 
         Returns:
-            Array ``(num, other, m)`` in float64, rounded as the layer's dtype.
+            Array ``(num, other, m)`` in float64, rounded as the layer's dtype; of JAX,
+            and in the dtype as it is, if the vectors are.
         """
+        xp = jnp if isinstance(vectors, jax.Array) else np
         num, _, count = vectors.shape
         most = max(1, int(max_bytes // self._scratch))
         num_calls = -(-count // most)
@@ -161,14 +168,15 @@ class LayerMap:
         padding = num_calls * width - count
         whole = self.coupled or self.by_example or self.one_way
         missing = 0 if whole else len(self.data[0]) - num
-        vectors = np.pad(vectors, ((0, missing), (0, 0), (0, padding)))
+        vectors = xp.pad(vectors, ((0, missing), (0, 0), (0, padding)))
         function = _backward if backward else _forward
         images = [
             self.apply(function, piece)
-            for piece in np.split(vectors, num_calls, axis=2)
+            for piece in xp.split(vectors, num_calls, axis=2)
         ]
-        found = np.concatenate([np.asarray(i, np.float64) for i in images], axis=2)
-        return found[:, :, :count]
+        if xp is np:
+            images = [np.asarray(image, np.float64) for image in images]
+        return xp.concatenate(images, axis=2)[:, :, :count]
 
     @functools.cached_property
     def one_way(self) -> str:
@@ -199,7 +207,8 @@ class LayerMap:
 
     @functools.cached_property
     def _matrices(self):
-        return jnp.asarray(self.dense(_MOST_BYTES))
+        stay = on_device("auto", self.num, self.shape)
+        return jnp.asarray(self.dense(_MOST_BYTES, jnp if stay else np))
 
     @functools.cached_property
     def colouring(self) -> Colouring | None:

@@ -47,7 +47,9 @@ class Lyapunov:
     errors: np.ndarray
 
 
-def lyapunov(steps: Sequence, /, *, num_values: int) -> Lyapunov:
+def lyapunov(
+    steps: Sequence, /, *, num_values: int, spectra_on: str = "auto"
+) -> Lyapunov:
     r"""Lyapunov exponents by means over the second half of the steps.
 
     The error is that of the finite length: the standard error of eight block means
@@ -59,6 +61,7 @@ def lyapunov(steps: Sequence, /, *, num_values: int) -> Lyapunov:
     Args:
         steps: the Jacobians in the order of time, as `exponents` takes them.
         num_values: how many of the largest.
+        spectra_on: 'device' or 'host', see `exponents`.
 
     Returns:
         The exponents. Cost: one sweep, :math:`O(T n k^2)` per example beside the
@@ -74,7 +77,7 @@ def lyapunov(steps: Sequence, /, *, num_values: int) -> Lyapunov:
         >>> lyapunov([cat] * 100, num_values=2).values.round(7)
         array([[ 0.9624237, -0.9624237]])
     """
-    logs, noise = log_diagonals(steps, num_values)
+    logs, noise = log_diagonals(steps, num_values, spectra_on=spectra_on)
     half, quarter = len(logs) // 2, len(logs) // 4
     values = np.mean(logs[half:], axis=0)
     logs = np.where(np.isneginf(logs), 0, logs)

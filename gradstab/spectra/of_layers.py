@@ -14,6 +14,8 @@ from gradstab.spectra.dense import Decomposed, decompose, spectrum_of
 from gradstab.spectra.golub_kahan import golub_kahan
 from gradstab.spectra.layer_map import LayerMap, layer_map
 from gradstab.spectra.moments import moments
+from gradstab.spectra.on_device import square_sums
+from gradstab.spectra.placement import on_device
 
 # How many values of a Jacobian that is not written out, unless a number is given.
 _FEW = 8
@@ -69,6 +71,7 @@ def layer_spectrum(
     top_k=None,
     max_bytes=2**28,
     vectors=False,
+    spectra_on="auto",
     key=None,
 ) -> LayerSpectrum:
     """The singular values of a layer's Jacobian, per example or of the whole batch.
@@ -91,6 +94,9 @@ def layer_spectrum(
             of one that is not.
         max_bytes: of Jacobians and of intermediate results at a time, about.
         vectors: whether to find the leading singular vectors.
+        spectra_on: where Jacobians that are written out are decomposed: 'device', with
+            no way over the host, 'host', or 'auto', which chooses by the platform and
+            by the size.
         key: of the random probes; `jax.random.key(0)` if not given.
 
     Returns:
@@ -111,8 +117,9 @@ def layer_spectrum(
         return LayerSpectrum(None, reason)
     if smaller > max_dense or (few and not linear.one_way):
         key = jax.random.key(0) if key is None else key
-        return _by_products(linear, top_k or _FEW, max_bytes, vectors, key)
-    return _written_out(linear, top_k, max_bytes, vectors)
+        device = on_device(spectra_on, linear.num, linear.shape)
+        return _by_products(linear, top_k or _FEW, max_bytes, vectors, device, key)
+    return _written_out(linear, top_k, max_bytes, vectors, spectra_on)
 
 
 def alignment(before: Leading, after: Leading, /) -> np.ndarray | None:
@@ -135,11 +142,14 @@ def alignment(before: Leading, after: Leading, /) -> np.ndarray | None:
     return np.abs(np.sum(before.left * after.right, axis=1))
 
 
-def _written_out(linear: LayerMap, top_k, max_bytes, vectors):
+def _written_out(linear: LayerMap, top_k, max_bytes, vectors, spectra_on):
+    device = on_device(spectra_on, linear.num, linear.shape)
+    options = {"vectors": vectors, "spectra_on": "device" if device else "host"}
+    xp = jnp if device else np
     size = math.prod(linear.shape) * np.dtype(linear.dtype).itemsize
     whole = _joined(
         [
-            decompose(part.dense(max_bytes)[skip:], vectors=vectors)
+            decompose(part.dense(max_bytes, xp)[skip:], **options)
             for part, skip in linear.parts(size, max_bytes)
         ]
     )
@@ -160,7 +170,7 @@ def _cut(spectrum, top_k):
     return dataclasses.replace(spectrum, values=values, errors=errors)
 
 
-def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
+def _by_products(linear: LayerMap, top_k, max_bytes, vectors, device, key):
     itemsize = 8 if np.dtype(linear.dtype).itemsize == 8 else 4
     columns = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1)) + _PROBES
     size = columns * sum(linear.shape) * itemsize
@@ -172,7 +182,8 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, key):
         lambda *parts: np.concatenate(parts), *found
     )
     largest = np.where(values[:, 0] > 0, values[:, 0], 1)
-    relative = _exact(linear, largest, max_bytes) or probed.over_square(largest)
+    relative = _exact(linear, largest, max_bytes, device)
+    relative = relative or probed.over_square(largest)
     # The squares of very small and of very large numbers are out of range.
     with np.errstate(over="ignore", under="ignore"):
         square = relative.times(np.square(largest))
@@ -205,19 +216,26 @@ def _searched(part: LayerMap, top_k, num_vectors, key):
     return values, errors, left, right, probed
 
 
-def _exact(linear: LayerMap, sizes, max_bytes):
+def _exact(linear: LayerMap, sizes, max_bytes, device):
     """Squared Frobenius norms over those of the sizes, by colours; None without."""
     colouring = linear.colouring
     if colouring is None or colouring.num > _MOST_COLOURS:
         return None
     num_bytes = 8 * linear.shape[0] * colouring.num
     squares = []
+    rounding = 4 * float(jnp.finfo(linear.dtype).eps)
     for part, skip in linear.parts(num_bytes, max_bytes):
-        rows = np.asarray(part.coloured(max_bytes)[skip:], np.float64)
-        rows = rows / sizes[len(squares) :][: len(rows), None, None]
-        squares.extend(np.sum(np.square(rows), axis=(1, 2)))
+        rows = part.coloured(max_bytes, jnp if device else np)[skip:]
+        here = sizes[len(squares) :][: len(rows)]
+        if device:
+            found, of_sum = square_sums(rows, here)
+            rounding = max(rounding, of_sum)
+        else:
+            rows = np.asarray(rows, np.float64) / here[:, None, None]
+            found = np.sum(np.square(rows), axis=(1, 2))
+        squares.extend(found)
     square = np.array(squares)
-    return Estimate.within(square, 4 * float(jnp.finfo(linear.dtype).eps) * square)
+    return Estimate.within(square, rounding * square)
 
 
 def _from(first, results):

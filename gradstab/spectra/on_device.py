@@ -62,7 +62,7 @@ def decompose_on_device(jacobians, /, *, vectors=False, wide=None) -> Decomposed
     wide = has_float64() if wide is None else wide
     jacobians, unit = real_matrices(jacobians), None
     if isinstance(jacobians, np.ndarray) and not wide:
-        jacobians, unit = _within_range(jacobians)
+        jacobians, unit = within_range(jacobians)
     with _compat.float64(wide), jax.default_matmul_precision("highest"):
         jacobians = jnp.asarray(jacobians)
         exact = wide and not _is_double(jacobians)
@@ -72,7 +72,7 @@ def decompose_on_device(jacobians, /, *, vectors=False, wide=None) -> Decomposed
     return _with_errors(found, jacobians, unit, wide)
 
 
-def _within_range(jacobians):
+def within_range(jacobians):
     """Numbers of the host as float32 ones, near one in size, and their unit."""
     largest = np.max(np.abs(jacobians), axis=(1, 2), initial=0)
     ok = np.isfinite(largest) & (largest > 0)
@@ -193,3 +193,32 @@ def _with_errors(found, jacobians, unit, wide):
     )
     method = "gram" if found["by_gram"] else "svd"
     return Decomposed(values, errors, left, right, method)
+
+
+def square_sums(matrices, sizes, /, *, wide=None):
+    """Sums of squares of all entries, over the squares of sizes near the largest ones.
+
+    Args:
+        matrices: ``(num, n, m)`` on the device.
+        sizes: (num,) in NumPy.
+        wide: whether to compute in float64; by default where the device has it.
+
+    Returns:
+        ``(sums, rounding)``: (num,) in NumPy, and by what fraction they may be off.
+    """
+    wide = has_float64() if wide is None else wide
+    dtype = jnp.float64 if wide else jnp.float32
+    mantissa, exponent = np.frexp(sizes)
+    with _compat.float64(wide):
+        sums = np.asarray(_square_sums(matrices, exponent, dtype), np.float64)
+    terms = matrices.shape[1] * matrices.shape[2]
+    rounding = 2 * roundoff_of(dtype) * (np.sqrt(terms) + 4)
+    rounding += 4 * roundoff_of(matrices.dtype)
+    return sums / np.square(mantissa), rounding
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _square_sums(matrices, exponent, dtype):
+    exponent = jnp.asarray(exponent, jnp.int32)[:, None, None]
+    scaled = jnp.ldexp(matrices.astype(dtype), -exponent)
+    return jnp.sum(jnp.square(scaled), axis=(1, 2))

@@ -33,7 +33,7 @@ class ProductExponents(NamedTuple):
 
 
 def product_exponents(
-    network, flow, known, /, *, examples, top_k=None, max_bytes=2**28
+    network, flow, known, /, *, examples, top_k=None, max_bytes=2**28, spectra_on="auto"
 ) -> ProductExponents:
     r"""Growth exponents of the Jacobian of a network's output by its input.
 
@@ -50,6 +50,7 @@ def product_exponents(
         top_k: how many exponents; by default all if the narrowest place of the network
             has at most 256 entries, else 32.
         max_bytes: of vectors and intermediate results at a time, about.
+        spectra_on: where vectors are made orthonormal, see `exponents`.
 
     Returns:
         The exponents, see `exponents` for accuracy and cost, or why there are none.
@@ -76,8 +77,9 @@ def product_exponents(
         needed = f"{size / 2**20:.0f} MiB for {columns} vectors"
         note = _both(note, f"no exponents of the product: {needed} above max_bytes")
         return ProductExponents(None, note, 0)
+    options = {"top_k": top_k, "max_bytes": max_bytes, "spectra_on": spectra_on}
     found = [
-        _select(exponents(group, top_k=top_k, max_bytes=max_bytes), skip)
+        _select(exponents(group, **options), skip)
         for group, skip in _groups(layers, size, max_bytes)
     ]
     values, change = (np.concatenate(column) for column in zip(*found, strict=True))

@@ -128,7 +128,9 @@ class TimeExponents(NamedTuple):
     finite: Exponents
 
 
-def exponents_along_time(scan, path, /, *, joint, keep, size) -> TimeExponents:
+def exponents_along_time(
+    scan, path, /, *, joint, keep, size, spectra_on="auto"
+) -> TimeExponents:
     r"""The Lyapunov spectrum of a state map, and that of the steps that were run.
 
     .. math:: \lambda_i = \lim_{T \to \infty} \frac{1}{T} \ln \sigma_i(J_T \cdots J_1)
@@ -139,6 +141,7 @@ def exponents_along_time(scan, path, /, *, joint, keep, size) -> TimeExponents:
         joint: whether a state is that of the whole batch.
         keep: for how many examples, at most.
         size: real numbers in a state.
+        spectra_on: where bases are made orthonormal, see `exponents`.
 
     Returns:
         ``(examples, size)`` exponents per time step in descending order if the size is
@@ -157,7 +160,10 @@ def exponents_along_time(scan, path, /, *, joint, keep, size) -> TimeExponents:
     if size <= _MOST_EXPONENTS:
         keep = max(min(keep, _MOST_WORK // (scan.parts.length * size**3)), 1)
         steps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
-        return TimeExponents(lyapunov(steps, num_values=size), exponents(steps))
+        return TimeExponents(
+            lyapunov(steps, num_values=size, spectra_on=spectra_on),
+            exponents(steps, spectra_on=spectra_on),
+        )
     if size > _MOST_ENTRIES:
         return _none(keep)
     steps = StateMaps(scan, path, joint=joint, size=size)
@@ -165,8 +171,8 @@ def exponents_along_time(scan, path, /, *, joint, keep, size) -> TimeExponents:
         if keep * size**2 * 8 > _MOST_BYTES:
             return _none(keep)
         steps = StateJacobians(scan, path, joint=joint, keep=keep, size=size)
-    endless = lyapunov(steps, num_values=_LEADING)
-    finite = exponents(steps, top_k=_LEADING)
+    endless = lyapunov(steps, num_values=_LEADING, spectra_on=spectra_on)
+    finite = exponents(steps, top_k=_LEADING, spectra_on=spectra_on)
     return TimeExponents(
         Lyapunov(endless.values[:keep], endless.errors[:keep]),
         Exponents(finite.values[:keep], finite.errors[:keep]),

@@ -125,6 +125,7 @@ analyze --examples -1 | examples must be a whole number from 1
 analyze --top-k 0 | top_k must be a whole number from 1
 analyze --max-dense -1 | max_dense must be a whole number from 0
 analyze --max-bytes 1 | max_bytes must be at least 2**20
+analyze --spectra-on gpu | spectra_on must be 'auto', 'device' or 'host'
 analyze --max-seconds 0 | max_seconds must be a number above 0
 analyze --max-seconds nan | max_seconds must be a number above 0
 analyze --depth 2 --width 8 --layers nosuch | input, blocks, head
