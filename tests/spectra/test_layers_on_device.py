@@ -64,18 +64,9 @@ def _close(ours, theirs):
     assert np.all(np.abs(ours.values - theirs.values) <= ours.errors + theirs.errors)
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
-        dense_network,
-        pytest.param(convolutions, marks=pytest.mark.slow),
-        pytest.param(coupled, marks=pytest.mark.slow),
-        pytest.param(recurrent, marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    "precision", ["float64", pytest.param("own", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [dense_network, convolutions, coupled, recurrent])
+@pytest.mark.parametrize("precision", ["float64", "own"])
 def test_an_analysis_is_the_same_on_the_device(made, precision, monkeypatch):
     theirs = _report(made, precision=precision, spectra_on="host")
 
@@ -100,6 +91,7 @@ def test_an_analysis_is_the_same_on_the_device(made, precision, monkeypatch):
     assert (ours.verdict, ours.made["spectra_on"]) == (theirs.verdict, "device")
 
 
+@pytest.mark.slow
 def test_the_sum_of_squares_by_colours_is_the_same_on_the_device(monkeypatch):
     options = {"max_dense": 1, "layers": [0], "precision": "own"}
     theirs = _report(convolutions, spectra_on="host", **options).layers[0].jacobian

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.device_spectra import KINDS, SHAPES, Config, exact, matrices, outside
-from gradstab.spectra import dense_spectrum
+from gradstab.spectra import dense, dense_spectrum
 from gradstab.spectra.dense import decompose
 from gradstab.spectra.on_device import decompose_on_device
 from gradstab.spectra.placement import on_device
@@ -94,6 +94,18 @@ def test_a_cpu_takes_the_host_and_an_accelerator_itself_but_for_small_ones(monke
     assert not on_device("host", 16, (512, 512))
     # A long one is no small transfer.
     assert on_device("auto", 16, (10, 2**20))
+
+
+def test_only_the_host_uses_its_lapack(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a Jacobian went to LAPACK on the host")
+
+    monkeypatch.setattr(dense, "over_matrices", refuse)
+    given = matrices("Gaussian", (12, 70), "float32", FEW)
+    found = dense_spectrum(given, spectra_on="device")
+    assert np.all(np.abs(found.values - exact(given)) <= found.errors)
+    with pytest.raises(AssertionError, match="went to LAPACK"):
+        dense_spectrum(given, spectra_on="host")
 
 
 def test_another_place_is_refused():
