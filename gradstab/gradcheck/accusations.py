@@ -6,7 +6,7 @@ import numpy as np
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.structure import lost
 from gradstab.gradcheck.differences.verdict import DIFFERS, differences, kink
-from gradstab.gradcheck.examination import TOGETHER, Examination, Look, has_ties
+from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
 from gradstab.gradcheck.subject import bodies, traits
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
@@ -52,7 +52,7 @@ def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Findin
     # What is expected on purpose is expected at kinks too.
     if EXPECTED in seen.others or not wrong:
         return wrong
-    if where not in points.DEGENERATE and not has_ties(point):
+    if where not in points.DEGENERATE and not points.has_ties(point):
         return wrong
     around = _Around(seen, point)
     alone = {_key(g) for g in wrong if around.is_no_choice(g)}

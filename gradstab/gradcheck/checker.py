@@ -154,8 +154,9 @@ def check(
     Cost:
         It does not depend on the sizes of the leaves, but on their number: with one
         leaf, in float64, 192 evaluations of f at the point given and at each of five
-        moved points, none farther away than the leaf is large; 48 farther away where a
-        rule says that there is no slope; 384 more where that is not enough, to confirm
+        moved points (half of them where these leave no doubt), none farther away than
+        the leaf is large; 48 farther away where a rule says that there is no slope; 384
+        more where that is not enough, to confirm
         an error (twice) and beside a kink; with several, as many for each and for all
         together. What cannot be moved is found in some hundred. About a
         hundred evaluations of the rules, and 300 to 600 to find the place of an error.

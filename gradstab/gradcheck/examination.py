@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradstab.gradcheck.differences.outputs import with_small_outputs
-from gradstab.gradcheck.differences.points import AS_GIVEN
+from gradstab.gradcheck.differences.points import AS_GIVEN, has_ties
 from gradstab.gradcheck.differences.probes import Measurement, Prober, num_lanes
 from gradstab.gradcheck.differences.reach import (
     differ_in_size,
@@ -153,14 +153,17 @@ class Examination:
         They are along directions of which some are sums of others: a function may have
         a slope along every line and no gradient, and does not always show it. The first
         look is at every other step; unless ``coarse`` one at all steps follows if that
-        is not enough for every rule, or nearly not. Where f ends too near for any step,
+        is not enough for every rule, or nearly not; if ``coarse``, it begins with every
+        fourth step. Where f ends too near for any step,
         entries are moved in proportion to themselves, or held. Where f hardly moves,
         they are moved farther; where that says nothing and entries differ in size, in
         proportion to their own. At a kink that comes of ties f is looked at along
         directions that keep them. An error near the one asked about is weighed along
         three sets of directions.
         """
-        look, way = self.look(point, where=where, coarse=True, alone=coarse), {}
+        way, brief = {}, coarse and not self._others
+        given = {"enough": self._is_enough} if brief else {}
+        look = self.look(point, where=where, coarse=True, alone=coarse, **given)
         if any(g.state in (UNDEFINED, UNBOUNDED) for g in look.findings):
             look, way = self._defined(look, point, where, coarse=coarse)
         if not coarse and not look.trouble:
@@ -274,11 +277,17 @@ class Examination:
 
     def _is_clear(self, look) -> bool:
         """Whether every rule is accused, or acquitted with a margin."""
-        enough = _MARGIN * self.rtol
-        return all(
-            g.state == DIFFERS or (g.state == AGREES and g.resolution <= enough)
-            for g in look.findings
-        )
+        return all(g.state == DIFFERS or self._is_acquitted(g) for g in look.findings)
+
+    def _is_acquitted(self, finding) -> bool:
+        return finding.state == AGREES and finding.resolution <= _MARGIN * self.rtol
+
+    def _is_enough(self, seen: Measurement) -> bool:
+        """Whether a measurement says what there is to say, with a margin."""
+        if _trouble(seen):
+            return True
+        rounds = self._judged(seen, (), {}, differ=True)
+        return all(self._is_acquitted(one.finding) for one in rounds.values())
 
     def ask(self, name: str, f, look: Look, point, /) -> list[Finding]:
         """Findings of one more oracle at a point that was looked at."""
@@ -342,7 +351,8 @@ class Examination:
                     g = dataclasses.replace(g, point=where)
                     found.append(Round(g, rule, truth, probes))
         # Together the arguments can only accuse, and only a rule right for each alone.
-        wrong = {(g.mode, g.oracle) for r in found if _is_wrong_alone(g := r.finding)}
+        accused = [r.finding for r in found if r.finding.state == DIFFERS]
+        wrong = {(g.mode, g.oracle) for g in accused if g.leaf != TOGETHER}
         return {
             _key(g): one
             for one in found
@@ -375,16 +385,6 @@ def _merged(look, other) -> Look:
         if g.state == DIFFERS or finer or mine.state not in (AGREES, DIFFERS):
             found[key] = one
     return Look("", tuple(one.finding for one in found.values()), other.seen, found)
-
-
-def has_ties(point, /) -> bool:
-    """Whether two entries of the leaves are equal."""
-    values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
-    return len(np.unique(values)) < len(values)
-
-
-def _is_wrong_alone(finding) -> bool:
-    return finding.state == DIFFERS and finding.leaf != TOGETHER
 
 
 def _key(finding):

@@ -42,9 +42,10 @@ def directions(rng: np.random.Generator, like, /, *, num: int) -> tuple:
     flat = [z.reshape(num, -1) for z in normals]
     squares = sum(np.einsum("ki,ki->k", z, z, dtype=np.float64) for z in flat)
     radius = np.sqrt(sum(leaf.size for leaf in like) / squares)
+    for z in normals:
+        z *= radius.astype(z.dtype).reshape(num, *[1] * (z.ndim - 1))
     return tuple(
-        (z * radius.reshape(num, *[1] * (z.ndim - 1))).astype(leaf.dtype, copy=False)
-        for z, leaf in zip(normals, like, strict=True)
+        z.astype(leaf.dtype, copy=False) for z, leaf in zip(normals, like, strict=True)
     )
 
 

@@ -118,7 +118,7 @@ def draw(
     return Draw(
         tuple(chosen),
         tuple(
-            few_digits(w, _half(y.dtype)).astype(w.dtype)
+            few_digits(w, _half(y.dtype)).astype(w.dtype, copy=False)
             for w, y in zip(cotangents, own.outputs, strict=True)
         ),
         _weights(sizes),
@@ -268,7 +268,7 @@ def _weights(sizes):
 def _tangents(v, digits, *, paired):
     dtype = v.dtype
     if not paired:
-        return few_digits(v, digits).astype(dtype)
+        return few_digits(v, digits).astype(dtype, copy=False)
     # Multiples of one number, so that a sum has no more digits than its terms.
     grid = 2.0 ** (2 - digits) * 2.0 ** np.ceil(np.log2(np.max(np.abs(v)) or 1.0))
     v = np.round(np.asarray(v, np.float64) / grid) * grid

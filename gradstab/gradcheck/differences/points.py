@@ -103,6 +103,12 @@ def beside(
     return _like(leaves, _in_order(like, away))
 
 
+def has_ties(point, /) -> bool:
+    """Whether two entries of the leaves are equal."""
+    values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
+    return len(np.unique(values)) < len(values)
+
+
 def _filled(leaves, rng):
     wide = [np.asarray(x, np.float64) for x in leaves]
     return [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in wide]

@@ -1,31 +1,17 @@
 """What one round of evaluations saw, in float64 on the host."""
 
 import dataclasses
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.gradcheck.differences.by_output import (
-    columns_of,
-    sizes_of_outputs,
-)
-from gradstab.gradcheck.differences.directions import (
-    LARGE,
-    NUM_COTANGENTS,
-    NUM_TANGENTS,
-)
+from gradstab.gradcheck.differences.both_sides import joined, on_both_sides
+from gradstab.gradcheck.differences.by_output import sizes_of_outputs
+from gradstab.gradcheck.differences.directions import NUM_TANGENTS
 from gradstab.gradcheck.differences.draws import Draw, draw, steps
-from gradstab.gradcheck.differences.shown import shown
 from gradstab.gradcheck.differences.steps import ladder, replicates
-from gradstab.gradcheck.differences.tables import (
-    norm,
-    num_rules,
-    paired,
-    rule_tables,
-    unit,
-    vectors,
-)
+from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.subject.problem import MODES, Problem
 from gradstab.gradcheck.subject.programs import Programs
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -134,6 +120,7 @@ class Prober:
         outputs: tuple[int, ...] | None = None,
         held: tuple | None = None,
         reach: tuple | None = None,
+        enough: Callable | None = None,
     ) -> Measurement:
         """One round at ``point``, along fresh directions.
 
@@ -150,6 +137,7 @@ class Prober:
             held: per leaf which entries are not to be moved; by default those that are
                 not finite.
             reach: per leaf, how many times as far to go as the leaf is large.
+            enough: see `along`.
         """
         drawn = draw(
             self.problem,
@@ -162,14 +150,31 @@ class Prober:
             held=held,
             reach=reach,
         )
-        return self.along(tuple(point), drawn, rng, coarse=coarse)
+        return self.along(tuple(point), drawn, rng, coarse=coarse, enough=enough)
 
-    def along(self, point, drawn: Draw, rng, /, *, coarse: bool = False) -> Measurement:
+    def along(
+        self,
+        point,
+        drawn: Draw,
+        rng,
+        /,
+        *,
+        coarse: bool = False,
+        enough: Callable | None = None,
+    ) -> Measurement:
         """One round along directions that were drawn before.
 
         Costs two evaluations of f per leaf, tangent, replicate and level of the ladder.
         First f is called near the point only. Farther away it is called for leaves that
         do not move it, or have no slope: it may be saturated there, or constant.
+
+        Args:
+            point: the leaves.
+            drawn: the directions.
+            rng: of the steps.
+            coarse: leave out every other level.
+            enough: told what half of the levels show, whether the others are not
+                needed.
         """
         task = self.problem
         tables = rule_tables(self.programs, point, drawn)
@@ -177,120 +182,66 @@ class Prober:
         options = {"dtype": task.dtype, "coarse": coarse, "largest": largest}
         chosen = steps(point, drawn, rng, **options)
         moves = np.arange(len(drawn.weights))
-        near = _differences(self.programs, point, drawn, tables, chosen.all, moves)
-        scales, eps = chosen.scales, float(jnp.finfo(task.dtype).eps)
-        leaves = [
-            _one_move(tables, near, i, chosen.rungs[i], scales[i], eps, drawn)
-            for i in moves
-        ]
-        spent = chosen.all.size
-        still = [i for i in moves if _may_be_flat(leaves[i], task.dtype)]
-        if still and not task.iterates:
-            far = _differences(
-                self.programs, point, drawn, tables, chosen.far[still], np.array(still)
-            )
-            for n, i in enumerate(still):
-                given = chosen.far_rungs[i], scales[i], eps, drawn
-                beyond = _one_move(tables, far, i, *given, n=n)
-                leaves[i] = _extended(leaves[i], beyond)
-            spent += chosen.far[still].size
-        slack = np.sqrt(eps) * tables["norm"]
-        return Measurement(
-            leaves=tuple(leaves),
-            finite=bool(np.all(np.isfinite(tables["value"]))),
-            repeats=bool(tables["gap"] <= slack),
-            maps=bool(tables["gap_mapped"] <= slack),
-            value=tables["value"],
-            evaluations=2 * spent + num_rules(task),
-            draw=drawn,
+        near, known = {}, np.arange(0)
+        for part in _parts(chosen.rungs.shape[1], halved=enough is not None):
+            given = self.programs, point, drawn, tables, chosen.all[:, :, part], moves
+            near, known = joined(near, on_both_sides(*given), known, part)
+            leaves = [
+                _one_move(
+                    tables, near, i, chosen.rungs[i, known], chosen.scales[i], drawn
+                )
+                for i in moves
+            ]
+            still = [i for i in moves if _may_be_flat(leaves[i], task.dtype)]
+            seen = _measurement(task, tables, drawn, leaves, len(known))
+            if enough is not None and not still and enough(seen):
+                return seen
+        if not still or task.iterates:
+            return seen
+        far = on_both_sides(
+            self.programs, point, drawn, tables, chosen.far[still], np.array(still)
         )
+        for n, i in enumerate(still):
+            given = chosen.far_rungs[i], chosen.scales[i], drawn
+            leaves[i] = _extended(leaves[i], _one_move(tables, far, i, *given, n=n))
+        spent = seen.evaluations + 2 * chosen.far[still].size
+        return dataclasses.replace(seen, leaves=tuple(leaves), evaluations=spent)
+
+
+def _parts(num_levels, *, halved) -> list:
+    """The numbers of the levels, all at once or every other one first."""
+    levels = np.arange(num_levels)
+    return [levels[::2], levels[1::2]] if halved else [levels]
+
+
+def _measurement(task, tables, drawn, leaves, num_levels) -> Measurement:
+    slack = np.sqrt(float(jnp.finfo(task.dtype).eps)) * tables["norm"]
+    per_level = len(drawn.weights) * NUM_TANGENTS * len(replicates(task.dtype))
+    return Measurement(
+        leaves=tuple(leaves),
+        finite=bool(np.all(np.isfinite(tables["value"]))),
+        repeats=bool(tables["gap"] <= slack),
+        maps=bool(tables["gap_mapped"] <= slack),
+        value=tables["value"],
+        evaluations=2 * num_levels * per_level + num_rules(task),
+        draw=drawn,
+    )
 
 
 def num_lanes(problem: Problem, max_bytes: int, /) -> int:
     """How many probes fit: both ends in their own dtype, and float64 copies of both."""
     outputs = sum(y.size for y in problem.outputs)
     fitting = max_bytes // (2 * problem.footprint + 32 * outputs + 1)
-    # So many are two turns of a leaf. Every round is to be of turns of one size.
-    grids, levels = replicates(problem.dtype), ladder(problem.dtype)[::2]
+    # So many are four turns of a leaf. Every round is to be of turns of one size.
+    grids, levels = replicates(problem.dtype), ladder(problem.dtype)[::4]
     turn = NUM_TANGENTS * len(grids) * len(levels)
     return int(np.clip(fitting, 1, turn))
 
 
-@np.errstate(all="ignore")
-def _differences(programs, point, draw, tables, steps, moves) -> dict:
-    """What every probe shows; arrays of the shape of the steps, and of the entries.
-
-    The steps ``(len(moves), tangents, levels, replicates)`` are those of some moves.
-    """
-    i, k, *_ = (a.ravel() for a in np.indices(steps.shape, np.int32))
-    i, h = moves.astype(np.int32)[i], steps.ravel()
-    anchor, slopes = _anchor(tables, draw)
-    outputs = programs.problem.outputs
-    watched = range(len(outputs)) if draw.outputs is None else draw.outputs
-    columns = columns_of(outputs, draw.outputs)
-    value = tables["value"][columns]
-    size = unit(value)
-    middle = value / size
-    cotangents = vectors(draw.cotangents)[:, columns] * size
-    ends = np.cumsum([outputs[n].size for n in watched])[:-1]
-    probes = []
-    moved = _narrow(h, point)
-    known = None if _rounds_little(point) else anchor
-    turns = programs.ends(point, draw, known, i, k, moved)
-    for where, there, here, nudge in turns:
-        there, here = (vectors(y)[:, columns] for y in (there, here))
-        seen = shown(there, here, middle, cotangents, size, ends)
-        expected = 2 * h[where, None] * slopes[i[where], k[where]]
-        residual = seen["products"] - expected + nudge.reshape(len(there), -1)
-        probes.append(
-            {
-                "residual": residual / (2 * h[where, None]),
-                "norm": size * seen["norm"],
-                "moved": size * seen["moved"],
-                "bend": size * seen["bend"] / (2 * h[where]),
-                "jump": seen["jump"],
-                "norms": size * seen["norms"],
-                "slopes_of": size * seen["changes"] / (2 * h[where, None]),
-            }
-        )
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *probes)
-    seen = {n: a.reshape(*steps.shape, *a.shape[1:]) for n, a in whole.items()}
-    return seen | {
-        "slopes": slopes,
-        "value": norm(value),
-        "watched": watched,
-        "outputs": len(outputs),
-    }
-
-
-def _rounds_little(point) -> bool:
-    """Whether rounding x + h v, at 1e-16 of x, is not worth the price of correcting."""
-    size = sum(x.size for x in point)
-    # With so many entries the correction doubles the cost of a probe.
-    return size > LARGE and all(x.dtype == np.float64 for x in point)
-
-
-def _narrow(h, point):
-    """The steps, in a dtype that every leaf's step survives unchanged."""
-    return h.astype(max((x.dtype for x in point), key=lambda d: jnp.finfo(d).nmant))
-
-
-def _anchor(tables, draw):
-    """The finite part of the gradients, and its entries; zero without gradients."""
-    if "gradients" not in tables:
-        return None, np.zeros((len(draw.weights), NUM_TANGENTS, NUM_COTANGENTS))
-    if all(np.all(np.isfinite(g)) for g in tables["gradients"]):
-        return tables["gradients"], tables["reverse"]
-    finite = tuple(
-        np.where(np.isfinite(g), g, g.dtype.type(0)) for g in tables["gradients"]
-    )
-    return finite, paired(draw, finite)
-
-
 @np.errstate(invalid="ignore", over="ignore")
-def _one_move(tables, seen, i, rungs, scale, eps, draw: Draw, n=None) -> Probes:
+def _one_move(tables, seen, i, rungs, scale, draw: Draw, n=None) -> Probes:
     """What was seen of move i, the n-th of those that were made."""
-    n = i if n is None else n
+    n, eps = i if n is None else n, seen["eps"]
 
     def rms(a):  # over directions and replicates
         return np.sqrt(np.mean(np.square(a[n]), axis=(0, 2)))

@@ -86,8 +86,13 @@ def norm(rows, /) -> np.ndarray:
     """
     with np.errstate(all="ignore"):
         plain = np.sqrt(np.einsum("...i,...i->...", rows, rows))
-    if np.all((plain > 1 / _AVERAGE) & (plain < _AVERAGE)):
+    if np.all(is_average(plain)):
         return plain
     size = np.max(np.abs(rows), axis=-1, keepdims=True, initial=0.0)
     size = np.where((size > 0) & np.isfinite(size), size, 1.0)
     return size[..., 0] * np.sqrt(np.sum(np.square(rows / size), axis=-1))
+
+
+def is_average(size, /):
+    """Whether a number, and its square, is neither huge nor tiny."""
+    return (size > 1 / _AVERAGE) & (size < _AVERAGE)

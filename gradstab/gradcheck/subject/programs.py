@@ -84,13 +84,13 @@ class Programs:
             as rounded, and :math:`\langle g, 2 h v - (x_+ - x_-) \rangle`, what
             rounding these points takes away from the displacement.
         """
-        lanes = min(self.lanes, len(h))
+        lanes = self.lanes
         with self.problem.context():
             fixed = jax.device_put((point, draw.tangents, draw.weights, anchor))
         for start in range(0, len(h), lanes):
             still_in_time()
             where = slice(start, min(start + lanes, len(h)))
-            # The last turn is filled up: a program of another shape costs more.
+            # A turn that is not full is filled up: another program costs more.
             probes = [np.resize(a[where], lanes) for a in (i, k, h)]
             with self.problem.context():
                 both, nudge = jax.device_get(self._ends(*fixed, *probes))
