@@ -32,6 +32,22 @@ def unseen():
 def all_kinds():
     return one_wrong() | unseen()
 
+def one_slow():
+    import time
+    import numpy as np
+
+    def sleeps(x):
+        time.sleep(0.02)
+        return np.sin(x)
+
+    def slow(x):
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(sleeps, like, x, vmap_method="sequential")
+
+    slow = jax.custom_jvp(slow)
+    slow.defjvp(lambda x, v: (slow(*x), jnp.cos(x[0]) * v[0]))
+    return {"slow": (slow, (x,), QUICK)} | right()
+
 def no_cases():
     return [jnp.sin]
 
@@ -287,3 +303,11 @@ def test_the_help_says_what_every_exit_status_means(capsys):
         main(["check", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "Exit status: 0 if all pass" in text
+
+
+def test_the_time_is_shared_and_a_case_that_takes_longer_is_inconclusive(run):
+    status, out = run("one_slow", "--max-seconds 1 --strict --json -")
+    cases = json.loads(out.out)["cases"]
+    assert status == 2
+    assert cases["slow"]["verdict"] == "INCONCLUSIVE"
+    assert "within its share of max_seconds=1" in cases["slow"]["reason"]

@@ -10,6 +10,7 @@ from gradstab._checked import number, seed
 from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
 from gradstab.cli.targets import TargetError, call
 from gradstab.gradcheck import Verdict, check, views
+from gradstab.gradcheck.subject.time_limit import share_of_time, time_limit
 
 # What the command returns, see `gradstab.cli.options.Check`; the first that applies.
 _FAILED, _RAISED, _UNSEEN, _INTERRUPTED = 1, 3, 2, 130
@@ -28,6 +29,8 @@ def run(options, /) -> int:
     seed(options.seed, "--seed")
     if options.rtol is not None:
         number(options.rtol, "--rtol", above=0, below=1)
+    if options.max_seconds is not None:
+        number(options.max_seconds, "--max-seconds", above=0)
     prepared(options.json, overwrite=options.overwrite)
     to_stdout = options.json == STANDARD_OUTPUT
     screen, results = console(quiet=options.quiet, stderr=to_stdout), {}
@@ -40,9 +43,12 @@ def run(options, /) -> int:
         _finish(results, options, screen, trouble=error)
         return _RAISED
     try:
-        for name, case in cases.items():
-            with screen.status(f"{len(results) + 1} of {len(cases)}: {name}"):
-                results[name] = _result(case, options)
+        with time_limit(options.max_seconds):
+            for name, case in cases.items():
+                left = len(cases) - len(results)
+                about = f"{len(results) + 1} of {len(cases)}: {name}"
+                with screen.status(about), share_of_time(left):
+                    results[name] = _result(case, options)
     except KeyboardInterrupt:
         _finish(results, options, screen)
         print(f"interrupted after {len(results)} of {len(cases)}", file=sys.stderr)

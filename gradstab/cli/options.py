@@ -259,6 +259,10 @@ class Check:
     by default."""
     exhaustive: bool = False
     """Compare the whole Jacobians."""
+    max_seconds: float | None = None
+    """The time for all cases together, of which each has an equal share of what those
+    before it have left; a case that is not done then is inconclusive. No limit by
+    default."""
     strict: bool = False
     """Exit status 2 if an error could have gone unnoticed."""
     seed: int = 0

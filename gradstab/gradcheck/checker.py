@@ -32,8 +32,7 @@ _AT = ("given", "both")
 _ORDERS = (1, 2)
 
 _OUT_OF_TIME = (
-    "not everything was looked at within max_seconds={}: there was time for {} "
-    "evaluations"
+    "not everything was looked at within {}: there was time for {} evaluations"
 )
 
 
@@ -173,7 +172,7 @@ def check(
     >>> result.verdict, result.resolution < 1e-6
     (<Verdict.PASS: 'PASS'>, True)
     """
-    _validate(f, rtol, at, order, modes, precision, reference, expect, max_seconds)
+    _validate(f, rtol, at, order, modes, precision, reference, expect)
     checked_seed(seed)
     whole_number(max_bytes, "max_bytes", least=1)
     for name, value in {
@@ -215,8 +214,8 @@ def check(
         try:
             for told in stories:
                 story = told
-        except OutOfTimeError:
-            story += Story(trouble=_OUT_OF_TIME.format(max_seconds, seen.evaluations))
+        except OutOfTimeError as limit:
+            story += Story(trouble=_OUT_OF_TIME.format(limit, seen.evaluations))
     return conclude(
         story,
         rtol=seen.rtol,
@@ -268,7 +267,7 @@ def _stories(
         yield places(seen, story)
 
 
-def _validate(f, rtol, at, order, modes, precision, reference, expect, seconds):
+def _validate(f, rtol, at, order, modes, precision, reference, expect):
     for name, function in {"f": f, "reference": reference, "expect": expect}.items():
         wanted = name == "f" or function is not None
         if wanted and not callable(function):
@@ -280,8 +279,6 @@ def _validate(f, rtol, at, order, modes, precision, reference, expect, seconds):
         raise ValueError("f has either a reference or an expected derivative, not both")
     if rtol is not None:
         number(rtol, "rtol", above=0, below=1)
-    if seconds is not None:
-        number(seconds, "max_seconds", above=0)
     unknown = [mode for mode in modes if mode not in MODES]
     if isinstance(modes, str) or unknown or not modes:
         raise ValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")

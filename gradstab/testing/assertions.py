@@ -15,6 +15,7 @@ def assert_grads(
     *args,
     rtol: float | None = None,
     inconclusive: str = "raise",
+    max_seconds: float | None = None,
     **options,
 ) -> GradCheck:
     """Asserts that the derivatives of f at the arguments are right.
@@ -25,6 +26,8 @@ def assert_grads(
         rtol: the relative error that must not go unnoticed.
         inconclusive: what to do if such an error could have gone unnoticed: ``raise``,
             or ``warn`` by a `UserWarning`.
+        max_seconds: the time after which the check ends with what it knows by then:
+            INCONCLUSIVE, unless something is wrong already; no limit if None.
         **options: the other options of `check`.
 
     Returns:
@@ -40,7 +43,7 @@ def assert_grads(
     """
     __tracebackhide__ = True  # a test shows its own line, not ours
     validate(inconclusive)
-    result = check(f, *args, rtol=rtol, **options)
+    result = check(f, *args, rtol=rtol, max_seconds=max_seconds, **options)
     ledger.enter(result)
     return settle(result, inconclusive, stacklevel=3)
 

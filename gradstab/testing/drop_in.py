@@ -1,7 +1,7 @@
 """`check_grads`, `check_jvp` and `check_vjp` with the signatures of `jax.test_util`."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from gradstab import _tree
 from gradstab.gradcheck import GradCheck, Verdict, check
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import problem
+from gradstab.gradcheck.subject.time_limit import time_limit
 from gradstab.testing import contract, ledger
 from gradstab.testing.acceptance import Acceptance
 from gradstab.testing.assertions import settle, validate
@@ -31,6 +32,7 @@ def check_grads(
     eps: float | None = None,
     *,
     inconclusive: str = "raise",
+    max_seconds: float | None = None,
     **options,
 ) -> None:
     r"""Asserts that the derivatives of f are right, up to an order.
@@ -67,6 +69,8 @@ def check_grads(
         eps: not needed: steps are found.
         inconclusive: what to do if a larger error could have gone unnoticed: ``raise``,
             or ``warn`` by a `UserWarning`.
+        max_seconds: the time after which all of it ends with what is known by then:
+            INCONCLUSIVE, unless something is wrong already; no limit if None.
         **options: the other options of `gradstab.check`.
 
     Raises:
@@ -88,16 +92,12 @@ def check_grads(
         return
     given = tolerances(args, rtol, atol)
     options = {"rtol": given.asked, "modes": wanted, **options}
-    for g, point, depth in _ladder(f, args, max(order, 1), wanted):
-        accepts = Acceptance(g, point, given, modes=wanted)
-        result = check(g, *point, order=depth, **options)
-        accepted = accepts(result) or _is_right_within(
-            result, g, point, given, options | {"order": depth}
-        )
-        passed = result.verdict is Verdict.PASS
-        ledger.enter(result, verdict="accepted" if accepted and not passed else "")
-        if not accepted:
-            settle(result, inconclusive, stacklevel=3)
+    with time_limit(max_seconds):
+        for result, accepted in _results(f, args, order, given, options):
+            passed = result.verdict is Verdict.PASS
+            ledger.enter(result, verdict="accepted" if accepted and not passed else "")
+            if not accepted:
+                settle(result, inconclusive, stacklevel=3)
 
 
 def check_jvp(
@@ -177,6 +177,19 @@ def check_vjp(
     )
     __tracebackhide__ = True
     _check_rule(rule, args, "rev", atol, rtol, eps, err_msg, options)
+
+
+def _results(f, args, order, given, options) -> Iterator[tuple[GradCheck, bool]]:
+    """The checks of the orders, and whether what they found is accepted."""
+    modes = options["modes"]
+    for g, point, depth in _ladder(f, args, max(order, 1), modes):
+        accepts = Acceptance(g, point, given, modes=modes)
+        result = check(g, *point, order=depth, **options)
+        yield (
+            result,
+            accepts(result)
+            or _is_right_within(result, g, point, given, options | {"order": depth}),
+        )
 
 
 def _check_rule(rule, args, mode, atol, rtol, eps, err_msg, options):

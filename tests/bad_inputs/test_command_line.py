@@ -209,6 +209,7 @@ check user.py:fine | give user:fine, without .py
 check user:fine --rtol 0 | --rtol must be a number above 0 below 1
 check user:fine --rtol -1 | --rtol must be a number above 0 below 1
 check user:fine --rtol nan | --rtol must be a number above 0 below 1
+check user:fine --max-seconds 0 | --max-seconds must be a number above 0
 check user:fine --seed -1 | --seed must be a whole number from 0
 check user:fine --json adir | adir is a folder
 check user:fine --json exists.json | exists.json exists

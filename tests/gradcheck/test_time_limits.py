@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import gradstab as gs
-from gradstab import Verdict
+from gradstab import Verdict, testing
 from gradstab.gradcheck.subject.time_limit import (
     OutOfTimeError,
+    share_of_time,
     still_in_time,
     time_limit,
 )
@@ -129,3 +130,58 @@ def test_of_two_limits_the_earlier_holds():
         with pytest.raises(OutOfTimeError):
             still_in_time()
     still_in_time()
+
+
+def test_what_one_does_not_use_of_its_share_of_the_time_is_left_to_the_next():
+    with time_limit(0.4):
+        with share_of_time(2):
+            still_in_time()
+        with share_of_time(1):
+            time.sleep(0.25)
+            still_in_time()
+        with share_of_time(4):
+            time.sleep(0.1)
+            with pytest.raises(OutOfTimeError, match="its share of max_seconds"):
+                still_in_time()
+        still_in_time()
+
+
+def two_rules(x):
+    return slow(0.02)(x) + slow(0.03)(jnp.sum(x))
+
+
+def test_an_audit_out_of_time_lists_every_rule_and_says_why_it_is_open():
+    start = time.monotonic()
+    found = gs.audit(two_rules, np.array([0.3, 0.5]), max_seconds=0.5)
+    assert time.monotonic() - start < 20
+    assert len(found.rules) == 2
+    for rule in found.rules:
+        assert rule.check.verdict is Verdict.INCONCLUSIVE
+        assert "max_seconds=0.5" in rule.check.reason
+
+
+def test_an_audit_in_time_says_what_it_says_without_a_limit():
+    x = np.array([0.3, -0.5], np.float32)
+    free, limited = (gs.audit(jax.nn.relu, x, max_seconds=s) for s in (None, 1000))
+    assert str(free) == str(limited)
+
+
+def test_an_audit_refuses_a_limit_that_is_not_positive():
+    with pytest.raises(ValueError, match="max_seconds"):
+        gs.audit(jax.nn.relu, np.array([1.0], np.float32), max_seconds=0)
+
+
+@pytest.mark.parametrize("assertion", ["assert_grads", "check_grads", "check_jvp"])
+def test_an_assertion_out_of_time_raises_that_it_is_inconclusive(assertion):
+    f, x = slow(0.02), np.array([0.3, 0.5])
+    calls = {
+        "assert_grads": lambda: testing.assert_grads(f, x, max_seconds=0.4),
+        "check_grads": lambda: testing.check_grads(f, (x,), 3, max_seconds=0.4),
+        "check_jvp": lambda: testing.check_jvp(
+            f, functools.partial(jax.jvp, f), (x,), max_seconds=0.4
+        ),
+    }
+    start = time.monotonic()
+    with pytest.raises(AssertionError, match=r"INCONCLUSIVE.*\bmax_seconds=0\.4"):
+        calls[assertion]()
+    assert time.monotonic() - start < 20

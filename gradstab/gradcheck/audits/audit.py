@@ -15,9 +15,17 @@ from gradstab.gradcheck.audits.one_rule import check_rule, fingerprint, moving
 from gradstab.gradcheck.subject.host_calls import calls_host, trouble
 from gradstab.gradcheck.subject.modes import REFUSALS
 from gradstab.gradcheck.subject.settings import settings
+from gradstab.gradcheck.subject.time_limit import share_of_time, time_limit
 
 
-def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
+def audit(
+    f,
+    /,
+    *args,
+    skip: Sequence[str] = (),
+    max_seconds: float | None = None,
+    **options,
+) -> Audit:
     """Checks every custom rule of differentiation that a function or model calls.
 
     Such are `jax.custom_vjp`, `jax.custom_jvp` and hijax primitives.
@@ -40,7 +48,11 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
         *args: its arguments. The floating ones are those to differentiate.
         skip: rules to leave out: patterns of their names (``"relu"``, ``"log*"``) or of
             the package that defines them (``"jax"``).
-        **options: those of `check`.
+        max_seconds: the time after which the audit ends with what it knows by then, for
+            all rules together: each has an equal share of what those before it have
+            left, and is INCONCLUSIVE if that was not enough. It is looked at between
+            compiled programs, none of which is interrupted. None is no limit.
+        **options: the other options of `check`.
 
     Returns:
         The rules with their checks, the worst first. Nothing is raised for a wrong one.
@@ -64,15 +76,16 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
             "nothing to audit: no argument of f has a floating entry; the leaves are "
             f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
         )
-    calls = _calls(f, args, options.get("precision"))
-    wanted = [call for call in calls if not _skipped(call, skip)]
-    skipped = [call for call in calls if _skipped(call, skip)]
-    open_ = [call for call in wanted if not call.place.hidden]
-    alive = [call for call in wanted if call.reached and moving(call)]
-    groups: dict[object, list[Call]] = {}
-    for call in alive:
-        groups.setdefault(fingerprint(call), []).append(call)
-    rules = [check_rule(group, options) for group in groups.values()]
+    with time_limit(max_seconds):
+        calls = _calls(f, args, options.get("precision"))
+        wanted = [call for call in calls if not _skipped(call, skip)]
+        skipped = [call for call in calls if _skipped(call, skip)]
+        open_ = [call for call in wanted if not call.place.hidden]
+        alive = [call for call in wanted if call.reached and moving(call)]
+        groups: dict[object, list[Call]] = {}
+        for call in alive:
+            groups.setdefault(fingerprint(call), []).append(call)
+        rules = _rules(groups.values(), options)
     return Audit(
         rules=tuple(sorted(rules, key=lambda r: severity(r.check), reverse=True)),
         unreached=_paths(open_, except_of=[c for c in wanted if c.reached]),
@@ -80,6 +93,15 @@ def audit(f, /, *args, skip: Sequence[str] = (), **options) -> Audit:
         constant=_paths([c for c in wanted if c.reached], except_of=alive),
         skipped=_paths(skipped, except_of=()),
     )
+
+
+def _rules(groups, options):
+    """The rules, checked one after the other."""
+    rules = []
+    for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
+        with share_of_time(left):
+            rules.append(check_rule(group, options))
+    return rules
 
 
 def _function(f, args):

@@ -2,29 +2,69 @@
 
 import contextlib
 import contextvars
+import dataclasses
 import time
 
-_END: contextvars.ContextVar[float] = contextvars.ContextVar(
-    "end", default=float("inf")
-)
+from gradstab._checked import number
+
+
+@dataclasses.dataclass(frozen=True)
+class _Budget:
+    """When the time is over, and whose limit that is, in words."""
+
+    end: float = float("inf")
+    words: str = "any time"
+
+
+_ENDLESS = _Budget()
+_BUDGET = contextvars.ContextVar("budget", default=_ENDLESS)
 
 
 class OutOfTimeError(Exception):
-    """The time is over."""
+    """The time is over; the message says which limit there was."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None):
     """Lets `still_in_time` raise so many seconds from now; never if None.
 
-    Of two limits, one inside of the other, the earlier one holds.
+    Of two limits, one inside of the other, the earlier one holds: one budget of time
+    serves all checks that are made within.
+
+    Raises:
+        ValueError: the seconds are not a positive number.
     """
-    end = float("inf") if seconds is None else time.monotonic() + seconds
-    token = _END.set(min(end, _END.get()))
+    budget = _BUDGET.get()
+    if seconds is not None:
+        number(seconds, "max_seconds", above=0)
+        own = _Budget(time.monotonic() + seconds, f"max_seconds={seconds}")
+        budget = min(budget, own, key=lambda b: b.end)
+    with _within(budget):
+        yield
+
+
+@contextlib.contextmanager
+def share_of_time(num: int, /):
+    """One of the last so many parts of the time that is left.
+
+    Args:
+        num: how many tasks are still to be done, this one included.
+    """
+    budget, now = _BUDGET.get(), time.monotonic()
+    if num > 1:
+        words = f"its share of {budget.words.removeprefix('its share of ')}"
+        budget = _Budget(now + (budget.end - now) / num, words)
+    with _within(budget):
+        yield
+
+
+@contextlib.contextmanager
+def _within(budget):
+    token = _BUDGET.set(budget)
     try:
         yield
     finally:
-        _END.reset(token)
+        _BUDGET.reset(token)
 
 
 def still_in_time() -> None:
@@ -33,5 +73,6 @@ def still_in_time() -> None:
     Raises:
         OutOfTimeError: the time is over.
     """
-    if time.monotonic() > _END.get():
-        raise OutOfTimeError
+    budget = _BUDGET.get()
+    if time.monotonic() > budget.end:
+        raise OutOfTimeError(budget.words)
