@@ -11,6 +11,7 @@ from analysis_samples import normal, run
 from rich.console import Console
 
 import gradstab as gs
+from gradstab.analysis import machine
 from gradstab.analysis.cost import estimate_cost
 from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import find_subject
@@ -189,7 +190,13 @@ def test_layers_that_there_are_not_are_named_with_those_there_are(
 
 @pytest.mark.parametrize(
     "limits",
-    [(0, None, 1, 2**20), (1, 0, 1, 2**20), (1, None, -1, 2**20), (1, 1, 1, 9)],
+    [
+        (0, None, 1, 2**20),
+        (1, 0, 1, 2**20),
+        (1, None, -1, 2**20),
+        (1, 1, 1, 9),
+        (1, 1, 1, 2**20, "gpu"),
+    ],
 )
 def test_limits_that_make_no_sense_are_refused(limits):
     with pytest.raises(ValueError, match="must"):
@@ -208,6 +215,19 @@ def _cost(width, wanted=True, **changes):
 def test_the_estimate_grows_with_the_cube_of_the_width():
     small, large = (dict(_cost(width).parts)["jacobians"] for width in (256, 512))
     assert large / small == pytest.approx(8, rel=0.25)
+
+
+def test_the_estimate_is_of_where_spectra_are_computed(monkeypatch):
+    rates = {True: 1e6, False: 1e12}
+    monkeypatch.setattr(machine, "decompositions", rates.__getitem__)
+    on = {where: _cost(256, spectra_on=where) for where in ("auto", "host", "device")}
+    seconds = {where: dict(cost.parts)["jacobians"] for where, cost in on.items()}
+    assert seconds["device"] > 100 * seconds["host"]
+    assert seconds["auto"] == pytest.approx(seconds["host"])
+
+
+def test_the_speed_of_decompositions_is_measured_on_the_device_as_well():
+    assert 1e6 < machine.decompositions(True) < 1e17
 
 
 def test_the_estimate_knows_what_is_not_computed():

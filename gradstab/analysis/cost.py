@@ -15,6 +15,7 @@ from gradstab.analysis import machine
 from gradstab.program import primitives, reads
 from gradstab.program.compiled import work_for
 from gradstab.program.work import Work, num_equations, work_of
+from gradstab.spectra import on_device
 
 # Seconds to trace, lower and compile a program, and each of its equations. Measured on
 # the networks of `experiments.benchmarks.large`.
@@ -132,11 +133,14 @@ class _Parts:
     def __init__(self, subject, limits):
         self.subject, self.limits = subject, limits
         self.speed = machine.speed(subject.wide)
+        size = machine.SIDE, machine.SIDE
+        self.device = on_device(limits.spectra_on, limits.examples, size)
         self.seconds: dict[str, float] = {}
 
     def add(self, name, work, operations=0.0):
         work = work._replace(num_bytes=_FUSED * work.num_bytes)
-        seconds = self.speed.seconds(work) + operations / machine.decompositions()
+        seconds = self.speed.seconds(work)
+        seconds += operations / machine.decompositions(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def add_layer(self, layer, want, loss, redraws):

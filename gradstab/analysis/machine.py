@@ -15,6 +15,9 @@ from gradstab.spectra import num_workers, one_blas_thread
 _ROWS = 512  # rows of the product that is measured
 _ENTRIES = 2**20  # of the array
 _CALLS = 6
+# Rows of the matrices that are decomposed, and how many of them at once on a device.
+SIDE = 192
+_BATCH = 16
 # Seconds to start an operation inside of a compiled program.
 _CALL = 2e-6
 
@@ -56,13 +59,24 @@ def speed(wide: bool, /) -> Speed:
 
 
 @functools.cache
-def decompositions() -> float:
-    """Operations per second of small decompositions on all cores."""
-    size = 192
-    matrix = np.random.default_rng(0).standard_normal((size, size))
+def decompositions(on_device: bool = False, /) -> float:
+    """Operations per second of small decompositions.
+
+    Args:
+        on_device: of a batch of them where JAX computes, instead of on all cores.
+    """
+    matrix = np.random.default_rng(0).standard_normal((SIDE, SIDE))
+    operations = (2 + 4 / 3) * SIDE**3
+    if on_device:
+        batch = np.broadcast_to(matrix, (_BATCH, SIDE, SIDE))
+        return _BATCH * operations / _seconds(_of_batch, jnp.asarray(batch))
     with one_blas_thread():
         seconds = _fastest(lambda: np.linalg.eigvalsh(matrix @ matrix.T))
-    return (2 + 4 / 3) * size**3 / seconds * num_workers()
+    return operations / seconds * num_workers()
+
+
+def _of_batch(matrices):
+    return jnp.linalg.eigvalsh(matrices @ jnp.swapaxes(matrices, 1, 2))
 
 
 def _seconds(function, argument):

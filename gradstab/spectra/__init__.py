@@ -16,7 +16,7 @@ from gradstab.spectra.of_layers import (
     alignment,
     layer_spectrum,
 )
-from gradstab.spectra.placement import checked_place
+from gradstab.spectra.placement import checked_place, on_device
 from gradstab.spectra.products import ProductExponents, product_exponents
 from gradstab.spectra.workers import num_workers, one_blas_thread
 
@@ -39,6 +39,7 @@ __all__ = [
     "layer_spectrum",
     "mixes_examples",
     "num_workers",
+    "on_device",
     "one_blas_thread",
     "product_exponents",
 ]

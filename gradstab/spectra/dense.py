@@ -106,7 +106,8 @@ def decompose(jacobians, /, *, vectors=False, spectra_on="auto") -> Decomposed:
     unit = roundoff_of(jacobians.dtype)
     worst = RELATIVE if unit <= UNIT else np.inf
     # If one of the first needs a decomposition, most of the others will.
-    first, others = matrices[: num_workers()], matrices[num_workers() :]
+    count = num_workers() if np.isfinite(worst) else len(matrices)
+    first, others = matrices[:count], matrices[count:]
     found = over_matrices(functools.partial(_decompose, worst, vectors), first)
     worst = worst if all(one.by_gram for one in found) else -np.inf
     found += over_matrices(functools.partial(_decompose, worst, vectors), others)

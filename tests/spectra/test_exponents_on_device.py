@@ -58,7 +58,10 @@ def test_without_float64_they_are_within_their_stated_errors(kind, monkeypatch):
     ours = exponents(layers, spectra_on="device")
     theirs = exponents([np.asarray(one, np.float64) for one in layers])
     _agree(ours.values, theirs.values, ours.errors + 1e-9)
-    assert np.nanmax(np.where(np.isfinite(ours.errors), ours.errors, 0)) < 1e-2
+    # Of a direction that a layer shrinks a thousandfold four digits are left, and a
+    # tenth of that after errors that add up; of others nearly all seven.
+    most = 0.1 if kind == "graded" else 1e-3
+    assert np.nanmax(np.where(np.isfinite(ours.errors), ours.errors, 0)) < most
 
 
 def test_a_layer_that_is_known_by_products_is_followed_as_well():
