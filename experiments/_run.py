@@ -14,12 +14,13 @@ import tyro
 
 from experiments._claims import table
 from gradstab._compilation_cache import use_compilation_cache
+from gradstab._text import field_texts
 from gradstab.training import new_results_folder
 
 NO_DIFFERENCE = "defaults"
 
-# What the flags mean that many experiments have.
-_FLAGS = {
+# What flags mean that many experiments have; others say it below their fields.
+FLAGS = {
     "seed": "Of all random numbers",
     "seeds": "How many networks of each kind, each from a seed of its own",
     "num_seeds": "How many networks of each kind, each from a seed of its own",
@@ -98,8 +99,13 @@ def read_flags(config_class: type, /):
     Args:
         config_class: a frozen ``Config``; each field is a flag.
     """
+    texts = flag_texts(config_class)
     fields = [
-        (field.name, Annotated[field.type, _help(field)], field)
+        (
+            field.name,
+            Annotated[field.type, tyro.conf.arg(help=texts[field.name])],
+            field,
+        )
         for field in dataclasses.fields(config_class)
     ]
     typed = dataclasses.make_dataclass("Config", fields, frozen=True)
@@ -110,9 +116,15 @@ def read_flags(config_class: type, /):
     return config_class(**dataclasses.asdict(given))
 
 
-def _help(field):
-    text = _FLAGS.get(field.name, field.name.replace("_", " ").capitalize())
-    return tyro.conf.arg(help=f"{text}.")
+def flag_texts(config_class: type, /) -> dict[str, str]:
+    """What each flag means: the string below its field, or what it always means.
+
+    Raises:
+        KeyError: for a field without either.
+    """
+    own = field_texts(config_class)
+    names = [field.name for field in dataclasses.fields(config_class)]
+    return {name: own[name] if name in own else f"{FLAGS[name]}." for name in names}
 
 
 def progress(items: Iterable, what: str, /) -> Iterator:

@@ -40,15 +40,21 @@ class Config:
     """Flags; ``variance`` is that of the weights times their fan-in."""
 
     names: tuple[str, ...] = NAMES
+    """Activations that are compared."""
     depth: int = 20
     width: int = 256
     networks: int = 4
     variance: float = 1.0
+    """Variance of the weights times their fan-in."""
     layers: int = 3
+    """Hidden layers of the networks that are trained."""
     units: int = 64
+    """Units of each of these layers."""
     rate: float = 0.1
+    """Learning rate of their training."""
     steps: int = 120
     side: int = 512
+    """Rows and columns of the matrices that are timed."""
     repeats: int = 9
     seed: int = 0
 

@@ -37,13 +37,19 @@ class Config:
     """Flags; each cell has its length and learning rate."""
 
     cells: tuple[str, ...] = ("lstm", "identity", "tanh")
+    """Recurrent cells that are trained; each has its length and its rate."""
     lengths: tuple[int, ...] = (100, 50, 50)
+    """Time steps of the sequences, for each cell."""
     rates: tuple[float, ...] = (3e-3, 1e-3, 1e-3)
+    """Learning rate of each cell."""
     hidden: int = 64
     batch: int = 32
     num_steps: int = 1500
+    """Training steps of each cell."""
     forget_bias: float = 1.0
+    """Bias of the LSTM's forget gates at the start."""
     recurrent: float = 1.0
+    """Factor of the recurrent weights at the start."""
     seed: int = 0
 
 

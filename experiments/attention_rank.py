@@ -50,9 +50,14 @@ class Config:
     """Flags; with ``head``, logits are products of queries and keys of that size."""
 
     tokens: tuple[int, ...] = (128, 512)
+    """Numbers of tokens, the sides of the attention matrices."""
     matrices: int = 16
+    """How many matrices of each size."""
     deviation: float = 0.5
+    """Standard deviation of the logits."""
     head: int | None = None
+    """Size of queries and keys whose products the logits are; independent logits by
+    default."""
     seed: int = 0
 
 

@@ -40,10 +40,15 @@ class Config:
     depth: int = 20
     width: int = 64
     heads: tuple[int, ...] = (2, 8, 14)
+    """Hidden layers, from 0, with a loss of their own."""
     weight: float = 0.3
+    """Weight of each of these losses."""
     skip: bool = True
+    """Whether the network 'identity' has skip connections."""
     rate: float = 3e-3
+    """Learning rate of Adam."""
     num_steps: int = 400
+    """Training steps of each network."""
     seed: int = 0
 
 

@@ -35,13 +35,19 @@ class Config:
 
     width: int = 512
     first: int = 5
+    """Layer from which the growth is measured, to the last."""
     depth: int = 30
     batches: tuple[int, ...] = (8, 32, 128)
+    """Examples in a batch of batch normalisation, one row for each."""
     seeds: int = 4
     scales: tuple[float, ...] = (1.0, 3.0)
+    """Scales of the weights under layer normalisation."""
     layer_seeds: int = 8
+    """How many networks with layer normalisation."""
     training: bool = True
+    """Whether batch normalisation is in training mode."""
     beside: bool = True
+    """Measure the networks that the first row is compared with too."""
     seed: int = 0
 
 

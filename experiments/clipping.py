@@ -47,10 +47,13 @@ BASELINE = 1 / 6  # the squared error of always answering 1
 class Config:
     """Flags of the experiment."""
 
-    norm: float = 1.0  # threshold of the norm
-    value: float = 0.03  # threshold of an entry
+    norm: float = 1.0
+    """Threshold of the gradient's norm."""
+    value: float = 0.03
+    """Threshold of each entry of the gradient."""
     learning_rate: float = 0.05
-    scale: float = 1.3  # of the identity, the recurrent weights
+    scale: float = 1.3
+    """Factor of the identity that the recurrent weights are at the start."""
     time_steps: int = 20
     hidden: int = 32
     steps: int = 1500

@@ -75,7 +75,9 @@ class Config:
     """Flags: how many points; the activation is tanh(stretch x); nothing is drawn."""
 
     points: int = len(LINE)
+    """How many points of each published table."""
     stretch: float = 1.0
+    """The activation is tanh(stretch x)."""
     seed: int = 0
 
 

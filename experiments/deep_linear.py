@@ -32,7 +32,9 @@ class Config:
     """Flags of the experiment; the number of matrices belongs to each scale."""
 
     scales: tuple[float, ...] = (1.5, 0.5, 0.9, 1.2)
+    """Multiples of the identity that the matrices are, one product for each."""
     matrices: tuple[int, ...] = (50, 50, 20, 20)
+    """How many matrices each product has."""
     width: int = 8
     seed: int = 0
 

@@ -40,12 +40,17 @@ class Config:
     width: int = 512
     depth: int = 100
     seeds: int = 16
-    repeats: int = 3  # of tanh: ensembles of so many networks, one after the other
+    repeats: int = 3
+    """How many ensembles of tanh networks, one after the other."""
     examples: int = 8
     other_width: int = 256
+    """Units of each layer with the other activations."""
     other_depth: int = 30
+    """Layers with the other activations."""
     activations: tuple[str, ...] = ACTIVATIONS
+    """Activations of the networks, one kind for each."""
     scale: float = 1.0
+    """Variance of a weight times its fan-in; 1 is the default of Flax."""
     seed: int = 0
 
 

@@ -38,9 +38,13 @@ class Config:
 
     depth: int = 10_000
     shallow: int = 100
+    """Layers of the networks that the kernels are compared in."""
     side: int = 8
+    """Height and width of the images."""
     channels: int = 16
+    """Channels of every layer."""
     kernel: str = "delta-orthogonal"
+    """Initialiser that must be an isometry."""
     seed: int = 0
 
 

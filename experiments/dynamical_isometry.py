@@ -33,6 +33,7 @@ class Config:
     width: int = 200
     depth: int = 50
     kinds: tuple[str, ...] = KINDS
+    """Kinds of weights; networks has a number for each."""
     networks: tuple[int, ...] = (40, 150)
     sigma_w: float = 1.05**0.5
     sigma_b: float = 2.01e-5**0.5

@@ -49,10 +49,15 @@ class Config:
     depth: int = 20
     networks: int = 12_000
     wide: int = 200
+    """Units of the networks of the fourth moments and of the rank."""
     shallow: int = 8
+    """Layers of these networks."""
     products: int = 200
+    """How many Jacobians the fourth moments are averaged over."""
     ranks: int = 2
+    """How many networks the rank is averaged over."""
     weights: float = 2.0
+    """Fan-in times the variance of the weights, 2 in the law."""
     seed: int = 0
 
 

@@ -37,11 +37,15 @@ class Config:
     """Flags; ``recurrent`` is the scale of the recurrent weights, 0 in the formula."""
 
     biases: tuple[float, ...] = (0.0, 1.0, 2.0)
+    """Forget biases, one row for each."""
     time_steps: int = 100
     units: int = 4096
+    """Memory cells that the chrono initialisation is averaged over."""
     hidden: int = 32
     recurrent: float = 0.0
+    """Scale of the recurrent weights, 0 in the formula."""
     chrono: bool = True
+    """Draw forget biases by the chrono rule; off sets them to 1."""
     seed: int = 0
 
 

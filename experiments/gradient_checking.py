@@ -55,12 +55,18 @@ class Config:
     """Flags of the experiment."""
 
     sizes: tuple[int, ...] = (4, 10, 3)
+    """Units of the input, the hidden layers and the output."""
     networks: int = 16
-    mistake: float = 0.05  # share of tanh' that the planted bug leaves out
+    mistake: float = 0.05
+    """Share of tanh' that the planted bug leaves out."""
     l2: float = 0.1
+    """Weight of the penalty that one of the bugs forgets."""
     dropout: float = 0.5
+    """Share of the units that dropout sets to zero."""
     cases: tuple[str, ...] = tuple(VERDICTS)
-    one_sided: bool = False  # (f(x + h) - f(x)) / h instead of central differences
+    """Right and wrong gradients that are checked."""
+    one_sided: bool = False
+    """Use (f(x + h) - f(x)) / h instead of central differences."""
     seed: int = 0
 
 

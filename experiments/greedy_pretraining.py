@@ -41,7 +41,9 @@ class Config:
     depth: int = 5
     width: int = 64
     activation: str = "sigmoid"
-    pretraining_steps: int = 1000  # of every layer
+    """Activation of the hidden layers."""
+    pretraining_steps: int = 1000
+    """Training steps of every layer before the whole is trained."""
     steps: int = 1500
     learning_rate: float = 0.3
     batch_size: int = 64

@@ -46,7 +46,9 @@ class Config:
 
     depths: tuple[int, ...] = (6, 8, 12, 24, 64, 300)
     noises: tuple[float, ...] = (0.003, 0.03, 0.3)
+    """Deviations of the noise of a step about the law."""
     cases: int = 100
+    """How many networks for each law, depth and noise."""
     seed: int = 0
 
 

@@ -66,7 +66,9 @@ class Config:
     seeds: int = 5
     batch: int = 32
     families: tuple[str, ...] = tuple(FAMILIES)
+    """Architectures, one law for each."""
     training: bool = True
+    """Whether batch normalisation is in training mode."""
     seed: int = 0
 
 

@@ -38,8 +38,10 @@ class Config:
     data: str = "mnist"  # or digits
     depths: tuple[int, ...] = (30,)
     width: int = 200
-    he: float = 2.0  # variance of the weights times fan-in
+    he: float = 2.0
+    """Variance of He's weights times their fan-in."""
     xavier: float = 1.0
+    """Variance of Xavier's weights times their fan-in."""
     steps: int = 300
     batch_size: int = 128
     learning_rate: float = 0.02

@@ -45,8 +45,11 @@ class Config:
     seeds: int = 8
     examples: int = 8
     fan_in: int = 100
+    """Fan-in of the weights of a constant deviation."""
     activations: tuple[str, ...] = ACTIVATIONS
+    """Activations of the networks, one kind for each."""
     scale: float = 1.0
+    """Factor of all weights, which theory is not told."""
     seed: int = 0
 
 

@@ -42,12 +42,17 @@ class Config:
     """Flags; ``area`` spreads the eigenvalues over the area of a ring, as published."""
 
     rings: tuple[tuple[float, float], ...] = ((0.0, 0.9), (0.9, 0.99))
+    """Least and greatest modulus of the eigenvalues, for each ring."""
     area: bool = True
+    """Spread the eigenvalues evenly over the ring's area, as published."""
     inputs: int = 64
+    """Features of the input."""
     units: int = 256
+    """Eigenvalues of each recurrence."""
     networks: int = 64
     time_steps: int = 500
     analysed: int = 8
+    """Eigenvalues of the recurrence whose exponents are compared with them."""
     seed: int = 0
 
 

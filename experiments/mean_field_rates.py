@@ -59,10 +59,15 @@ class Config:
     seeds: int = 10
     examples: int = 8
     networks: int = len(NETWORKS)
+    """How many of the networks of the table."""
     wide: int = 1000
+    """Units of each layer in row 7."""
     deep: int = 40
+    """Layers in row 7."""
     chis: int = len(CHIS)
+    """How many scales of row 7."""
     scale: float = 1.0
+    """Factor of all weights, which theory is not told."""
     seed: int = 0
 
 

@@ -61,7 +61,9 @@ class Config:
 
     data: str = "mnist"  # or digits
     recipes: tuple[str, ...] = tuple(MODELS)
-    threshold: float = 1.0  # of the entries of a gradient
+    """Networks that are trained."""
+    threshold: float = 1.0
+    """Bound of the entries of a gradient, where they are clipped."""
     learning_rate: float = 0.01
     epochs: int = 20
     batch_size: int = 200

@@ -32,12 +32,17 @@ class Config:
     """Flags; ``by`` is what clips: the norm, as in the paper, or the value."""
 
     gains: tuple[float, ...] = (0.5, 0.9, 1.1, 2.0)
+    """Factors of the orthogonal recurrent weights."""
     steps: int = 50
     units: int = 32
+    """Units of the recurrent layer."""
     networks: int = 20
     threshold: float = 1.0
+    """Bound of the norm, or of the entries."""
     by: str = "norm"
+    """What is clipped: norm, as in the paper, or value."""
     orthogonal: bool = True
+    """Whether recurrent weights are orthogonal; else Gaussian."""
     seed: int = 0
 
 

@@ -37,9 +37,12 @@ class Config:
     """Flags; ``loop`` is the weight of a self-loop beside that of an edge."""
 
     nodes: int = 24
+    """Nodes of the cycle."""
     channels: int = 2
+    """Features of each node."""
     depth: int = 12
     loop: float = 1.0
+    """Weight of a self-loop beside that of an edge."""
     seed: int = 0
 
 

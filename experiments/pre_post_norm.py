@@ -36,6 +36,7 @@ class Config:
     examples: int = 32
     networks: int = 12
     norm: bool = True
+    """Normalise; off leaves the residual blocks bare."""
     seed: int = 0
 
 

@@ -53,9 +53,11 @@ class Config:
 
     networks: int = 200
     dtypes: tuple[str, ...] = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16")
+    """Floating dtypes whose ranges are forecast."""
     widths: tuple[int, ...] = (16, 64, 200)
     examples: int = 8
     layers: tuple[int, int] = (12, 64)
+    """Least and greatest number of layers that a forecast is made from."""
     depth: int = 160
     seed: int = 0
 

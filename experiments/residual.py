@@ -38,14 +38,21 @@ class Config:
     """Flags; ``identity`` is the factor of what is added to each branch."""
 
     identity: float = 1.0
+    """Factor of what is added to each branch."""
     deep: int = 100
+    """Blocks of the deep networks."""
     shallow: int = 10
+    """Blocks of the shallow networks."""
     width: int = 128
     networks: int = 96
     examples: int = 16
     tanh_width: int = 500
+    """Units of the tanh networks."""
     tanh_networks: int = 4
+    """How many tanh networks."""
     zero: bool = True
+    """Start the last two networks with the zeros that make their blocks the
+    identity."""
     seed: int = 0
 
 

@@ -29,6 +29,7 @@ class Config:
     """Flags; ``alpha`` is the factor of every branch."""
 
     alpha: float = 0.0
+    """Factor of every branch, 0 as published."""
     width: int = 16
     depth: int = 12
     examples: int = 4

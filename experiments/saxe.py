@@ -34,11 +34,15 @@ class Config:
     """Flags; ``aligned`` off starts from random weights of the same size."""
 
     strengths: tuple[float, ...] = (3.0, 1.0, 0.5)
+    """Singular values of the task that is learnt."""
     start: float = 1e-3
+    """Size of every mode at the start."""
     rate: float = 1e-3
+    """Learning rate of gradient descent."""
     steps: int = 12_000
     width: int = 8
     aligned: bool = True
+    """Start aligned with the task; else from random weights of the same size."""
     seed: int = 0
 
 

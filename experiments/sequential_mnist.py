@@ -36,13 +36,19 @@ class Config:
 
     data: str = "mnist"
     cells: tuple[str, ...] = ("lstm", "identity", "tanh")
+    """Recurrent cells that are trained; each has its rate."""
     rates: tuple[float, ...] = (3e-3, 1e-3, 1e-3)
+    """Learning rate of each cell."""
     hidden: int = 64
     batch: int = 100
     num_steps: int = 550
+    """Training steps of each cell."""
     validate_every: int = 50
+    """Training steps between two validations."""
     permuted: bool = True
+    """Train on pixels in a random order too."""
     threshold: float = 1.0
+    """Bound of the gradient's norm."""
     seed: int = 0
 
 

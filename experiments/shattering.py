@@ -37,11 +37,16 @@ class Config:
     width: int = 1000
     batch: int = 64
     layers: int = 8
+    """Layers of the networks with batch normalisation."""
     plain_layers: int = 20
+    """Layers of the plain networks."""
     networks: int = 2
     plain_networks: int = 32
+    """How many plain networks."""
     norm: bool = True
+    """Normalise over the batch; off leaves the first networks bare."""
     shared: float = 0.0
+    """Size of a part that the inputs of plain networks have in common."""
     seed: int = 0
 
 

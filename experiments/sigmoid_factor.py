@@ -44,10 +44,15 @@ class Config:
     depth: int = 16
     seeds: int = 16
     factors: int = len(FACTORS)
+    """How many of the expected factors are measured."""
     keep: float = 0.8
+    """Share of the units that dropout keeps."""
     dropout_depth: int = 15
+    """Layers of the networks with dropout."""
     dropout_networks: int = 600
+    """How many networks with dropout."""
     steepness: float = 1.0
+    """The activation is sigmoid(steepness x)."""
     seed: int = 0
 
 

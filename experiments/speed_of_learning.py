@@ -42,11 +42,14 @@ RATIO, LATE = 75.0, slice(55, 121)
 class Config:
     """Flags of the experiment."""
 
-    images: str = "mnist"  # or digits, or noise
+    images: str = "mnist"
+    """mnist, digits or noise."""
     widths: tuple[int, ...] = (30, 30, 30, 30)
     sigma_w: float = 1.0
     initialisations: int = 200
+    """How many initialisations the speeds are averaged over."""
     trained: int = 16
+    """How many of them are trained."""
     examples: int = 1000
     epochs: int = 500
     seed: int = 0

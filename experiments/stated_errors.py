@@ -28,9 +28,12 @@ class Config:
     """Flags: cases of each row, sizes, and the seed of all of them."""
 
     cases: int = 1000
+    """How many matrices or sequences for each row."""
     width: int = 96
     top_k: int = 8
+    """Singular values or exponents of each case."""
     layers: int = 4
+    """Matrices of each product."""
     steps: int = 256
     seed: int = 0
 

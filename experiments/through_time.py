@@ -36,10 +36,12 @@ class Config:
     """Flags; ``gain`` scales all recurrent weights, and is 1 in what is expected."""
 
     cells: tuple[str, ...] = ("tanh", "relu", "identity", "lstm", "chrono")
+    """Recurrent cells."""
     steps: int = 50
     hidden: int = 32
     examples: int = 16
     gain: float = 1.0
+    """Factor of all recurrent weights, 1 in what is expected."""
     seed: int = 0
 
 

@@ -46,10 +46,13 @@ class Config:
 
     data: str = "mnist"  # or digits
     depths: tuple[int, ...] = tuple(depth for depth, _ in BEFOREHAND)
-    squares: tuple[float, ...] = tuple(square for _, square in BEFOREHAND)  # sigma_w^2
-    bias: float = 0.05  # sigma_b^2
+    squares: tuple[float, ...] = tuple(square for _, square in BEFOREHAND)
+    """sigma_w^2 of each depth."""
+    bias: float = 0.05
+    """sigma_b^2."""
     width: int = 300
-    skip: bool = False  # identity connections, for which the rule does not hold
+    skip: bool = False
+    """Add skip connections, for which the rule does not hold."""
     examples: int = 10_000
     steps: int = 300
     batch_size: int = 128

@@ -50,11 +50,12 @@ class Config:
     depth: int = 10
     width: int = 64
     sigma_w: float = 2.0
-    explosion: float = (
-        8**0.5
-    )  # sigma_w of ReLU layers that double gradients; 0: without
+    explosion: float = 8**0.5
+    """sigma_w of the relu layers that double gradients; 0 leaves them out."""
     l1: float = 3e-3
+    """Weight of the L1 penalty."""
     l2: float = 2e-2
+    """Weight of the L2 penalty."""
     learning_rate: float = 0.05
     steps: int = 1500
     batch_size: int = 64

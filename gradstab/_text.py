@@ -1,5 +1,10 @@
-"""Words of others, made fit for a terminal; not for users."""
+"""Words made fit for a terminal, and those that stand in a source; not for users."""
 
+import ast
+import functools
+import inspect
+import itertools
+import sys
 import unicodedata
 
 _BREAKS = "\n\r\t\u2028\u2029"
@@ -37,3 +42,21 @@ def one_line(words, /, *, length: int = 300) -> str:
     """
     line = printable(" ".join(str(words).split()))
     return line if len(line) <= length else f"{line[: length - 4]} ..."
+
+
+@functools.cache
+def field_texts(kind: type, /) -> dict[str, str]:
+    """The strings below the fields of a class, in its source, by field."""
+    body = _classes(sys.modules[kind.__module__])[kind.__name__].body
+    return {
+        node.target.id: " ".join(str(text.value.value).split())
+        for node, text in itertools.pairwise(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+
+
+@functools.cache
+def _classes(module):
+    body = ast.parse(inspect.getsource(module)).body
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}

@@ -28,8 +28,10 @@ class Config:
     """What is measured."""
 
     kinds: tuple[str, ...] = tuple(IN_SHAPES)
+    """Kinds of models."""
     depths: tuple[int, ...] = (10, 100, 1000)
     repetitions: int = 7
+    """How often each is compiled."""
     width: int = 64
     batch: int = 32
 

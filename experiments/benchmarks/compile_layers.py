@@ -38,8 +38,11 @@ class Config:
     """What is measured."""
 
     tanh_depths: tuple[int, int] = (8, 64)
+    """Layers of the two tanh networks."""
     transformer_depths: tuple[int, int] = (6, 24)
+    """Blocks of the two transformers."""
     repetitions: int = 3
+    """How often each is measured, in a process of its own."""
     width: int = 128
     batch: int = 16
 

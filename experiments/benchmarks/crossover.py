@@ -29,7 +29,8 @@ class Config:
 
     widths: tuple[int, ...] = (256, 512, 1024, 2048, 4096, 8192)
     turns: int = 3
-    longest: float = 100.0  # seconds that one dense spectrum may take
+    longest: float = 100.0
+    """Seconds above which the cost of a decomposition is estimated, not measured."""
 
 
 def functions(width):

@@ -38,8 +38,10 @@ class Config:
     """Sizes of the measurement."""
 
     widths: tuple[int, ...] = (64, 137)  # 1e4 and 4e4 entries in eight leaves
-    singles: tuple[int, ...] = (1_000, 10_000)  # entries of the single leaf
+    singles: tuple[int, ...] = (1_000, 10_000)
+    """Entries of the functions of one array."""
     chunks: tuple[int, ...] = (8, 16, 32, 64, 256)
+    """Directions at a time of the loop written by hand; the fastest counts."""
     turns: int = 3
 
 

@@ -43,8 +43,11 @@ class Config:
     width: int = 512
     examples: int = 16
     build_turns: int = 25
+    """How often building the Jacobians is timed, in turn."""
     spectrum_turns: int = 5
+    """How often their singular values are timed, in turn."""
     max_bytes: float = 2.0**28
+    """Bytes of Jacobians at work at a time."""
 
 
 def apply(params, x):

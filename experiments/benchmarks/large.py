@@ -56,6 +56,7 @@ class Config:
     """Which models are measured."""
 
     names: tuple[str, ...] = tuple(MODELS)
+    """Models that are analysed."""
 
 
 def measure(name):

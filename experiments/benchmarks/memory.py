@@ -32,6 +32,7 @@ class Config:
     width: int = 512
     examples: int = 16
     max_bytes: float = 2.0**28
+    """Bytes of Jacobians at work at a time."""
 
 
 def measure(depth, width, examples, max_bytes, spectra):

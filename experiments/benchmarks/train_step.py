@@ -44,9 +44,13 @@ class Config:
 
     batch_size: int = 2000
     num_examples: int = 10_000
+    """Training examples on the device."""
     steps_per_dispatch: int = 10
-    num_dispatches: int = 6  # in a call of fit; the first is not counted
+    """Training steps that are compiled into one call."""
+    num_dispatches: int = 6
+    """Such calls in one call of fit; the first is not counted."""
     num_pairs: int = 30
+    """How often the two are timed, in turn."""
 
 
 class Network(nnx.Module):

@@ -1,11 +1,8 @@
 """From the options, which are flat, to a parser whose help has groups and defaults."""
 
-import ast
 import dataclasses
 import functools
 import inspect
-import itertools
-import sys
 import types
 import typing
 from typing import Annotated, Any
@@ -13,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from gradstab import _model_options
+from gradstab._text import field_texts
 from gradstab.cli.options import (
     Analyze,
     Check,
@@ -96,7 +94,7 @@ def _field(kind, field):
     """A field of a dataclass for the parser: name, type with help, default."""
     hint = typing.get_type_hints(kind, include_extras=True)[field.name]
     help_ = tyro.conf.arg(
-        help=_texts(kind)[field.name],
+        help=field_texts(kind)[field.name],
         help_behavior_hint=_default(kind, field),
         metavar=_metavar(hint),
     )
@@ -108,24 +106,6 @@ def _field(kind, field):
 def _paragraphs(kind):
     text = inspect.getdoc(kind) or ""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
-
-
-@functools.cache
-def _texts(kind):
-    """The strings below the fields of a class."""
-    tree = _classes(sys.modules[kind.__module__])[kind.__name__]
-    return {
-        node.target.id: " ".join(str(text.value.value).split())
-        for node, text in itertools.pairwise(tree.body)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
-
-
-@functools.cache
-def _classes(module):
-    body = ast.parse(inspect.getsource(module)).body
-    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
 
 
 def _metavar(hint):
