@@ -11,9 +11,12 @@ import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from gradstab.errors import UserAttributeError
+
 if TYPE_CHECKING:
     from gradstab import clipping as clipping
     from gradstab import data as data
+    from gradstab import errors as errors
     from gradstab import initializers as initializers
     from gradstab import models as models
     from gradstab import plots as plots
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 _ROOMS = (
     "clipping",
     "data",
+    "errors",
     "initializers",
     "models",
     "plots",
@@ -71,7 +75,9 @@ def __getattr__(name):
         return importlib.import_module(f"gradstab.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"gradstab has no {name!r}; it has: {', '.join(__dir__())}")
+    raise UserAttributeError(
+        f"gradstab has no {name!r}; it has: {', '.join(__dir__())}"
+    )
 
 
 def __dir__():

@@ -8,6 +8,8 @@ import math
 import operator
 from collections.abc import Iterable
 
+from gradstab.errors import UserTypeError, UserValueError
+
 
 def whole_number(value, name: str, /, *, least: int = 0, most: int | None = None):
     """A whole number in a range, NumPy's among them.
@@ -16,7 +18,7 @@ def whole_number(value, name: str, /, *, least: int = 0, most: int | None = None
     3
     >>> whole_number(0, "depth", least=1)
     Traceback (most recent call last):
-    ValueError: depth must be a whole number from 1, got 0
+    gradstab.errors.UserValueError: depth must be a whole number from 1, got 0
     """
     try:
         found = None if isinstance(value, bool) else operator.index(value)
@@ -24,7 +26,7 @@ def whole_number(value, name: str, /, *, least: int = 0, most: int | None = None
         found = None
     if found is None or found < least or (most is not None and found > most):
         bounds = f"from {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
+        raise UserValueError(f"{name} must be a whole number {bounds}, got {value!r}")
     return found
 
 
@@ -42,7 +44,7 @@ def number(
 
     >>> number(-1, "learning_rate", least=0)
     Traceback (most recent call last):
-    ValueError: learning_rate must be a number from 0, got -1
+    gradstab.errors.UserValueError: learning_rate must be a number from 0, got -1
     """
     try:
         found = math.nan if isinstance(value, (bool, str)) else float(value)
@@ -53,7 +55,7 @@ def number(
     words = {"from": least, "above": above, "to": most, "below": below}
     said = [f"{word} {end:g}" for word, end in words.items() if math.isfinite(end)]
     kind = " ".join(["number", *said]) if said else "finite number"
-    raise ValueError(f"{name} must be a {kind}, got {value!r}")
+    raise UserValueError(f"{name} must be a {kind}, got {value!r}")
 
 
 def truth(value, name: str, /) -> bool:
@@ -61,10 +63,10 @@ def truth(value, name: str, /) -> bool:
 
     >>> truth("no", "batched")
     Traceback (most recent call last):
-    ValueError: batched must be True or False, got 'no'
+    gradstab.errors.UserValueError: batched must be True or False, got 'no'
     """
     if type(value).__name__ not in ("bool", "bool_"):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
+        raise UserValueError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
@@ -73,13 +75,13 @@ def one_of(value, name: str, known: Iterable, /):
 
     >>> one_of("test", "mode", ["train", "eval"])
     Traceback (most recent call last):
-    ValueError: mode must be 'train' or 'eval', got 'test'
+    gradstab.errors.UserValueError: mode must be 'train' or 'eval', got 'test'
     """
     known = list(known)
     if not any(type(value) is type(k) and value == k for k in known):
         *first, last = map(repr, known)
         text = f"{', '.join(first)} or {last}" if first else last
-        raise ValueError(f"{name} must be {text}, got {value!r}")
+        raise UserValueError(f"{name} must be {text}, got {value!r}")
     return value
 
 
@@ -88,7 +90,7 @@ def seed(value, /, name: str = "seed"):
 
     >>> seed(2**64)
     Traceback (most recent call last):
-    ValueError: seed must be a whole number from 0 to 4294967295, got 184...
+    gradstab.errors.UserValueError: seed must be a whole number from 0 to 4294...
     """
     return whole_number(value, name, most=2**32 - 1)
 
@@ -98,10 +100,10 @@ def transformation(value, name: str, /):
 
     >>> transformation(0.1, "optimizer")
     Traceback (most recent call last):
-    TypeError: optimizer must be an Optax transformation, like optax.sgd(0.1), got 0.1
+    gradstab.errors.UserTypeError: optimizer must be an Optax transformation, ...
     """
     if not all(callable(getattr(value, part, None)) for part in ("init", "update")):
-        raise TypeError(
+        raise UserTypeError(
             f"{name} must be an Optax transformation, like optax.sgd(0.1), got "
             f"{value!r}"
         )

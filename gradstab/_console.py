@@ -1,13 +1,16 @@
 """What people see of a record, in a terminal and in a notebook; not for users."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from gradstab._text import printable
+from gradstab.errors import UserTypeError
 
 # Each has a contrast of 3 and more, which large text needs (WCAG 2.2, 1.4.3), on a
 # white page and on one as dark as those of JupyterLab.
@@ -45,7 +48,7 @@ def terminal(console: Console | None = None, /) -> Console:
     if console is None:
         return Console(force_jupyter=False)
     if not isinstance(console, Console):
-        raise TypeError(f"console must be a rich.console.Console, got {console!r}")
+        raise UserTypeError(f"console must be a rich.console.Console, got {console!r}")
     return console
 
 
@@ -60,6 +63,20 @@ def html(show: Callable[[Console], object], /) -> str:
     )
     show(console)
     return console.export_html(theme=_THEME, inline_styles=True, code_format=_FORMAT)
+
+
+def table(*heads: str, right: Collection[str] = (), **options) -> Table:
+    """An empty table in the one style that all have.
+
+    Args:
+        *heads: of the columns.
+        right: those of columns of numbers.
+        **options: what `rich.table.Table` takes.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, **options)
+    for head in heads:
+        made.add_column(head, justify="right" if head in right else "left")
+    return made
 
 
 def text(words: str, style: str = "") -> Text:

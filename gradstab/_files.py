@@ -9,6 +9,7 @@ import time
 import uuid
 
 from gradstab._text import one_line
+from gradstab.errors import UserTypeError
 
 try:
     import fcntl
@@ -152,10 +153,10 @@ def as_path(value, name: str, /) -> pathlib.Path:
 
     >>> as_path(3, "path")
     Traceback (most recent call last):
-    TypeError: path must name a file or a folder: a string or a path, got 3
+    gradstab.errors.UserTypeError: path must name a file or a folder: a string ...
     """
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(
+        raise UserTypeError(
             f"{name} must name a file or a folder: a string or a path, got {value!r}"
         )
     return pathlib.Path(value)

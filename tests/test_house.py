@@ -12,8 +12,8 @@ import gradstab
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
-    ("_rules", "_text"),
-    ("_compat", "_console"),
+    ("_rules", "_text", "errors"),
+    ("_compat", "_console", "_json"),
     (
         "_tree",
         "_compilation_cache",
@@ -145,6 +145,28 @@ def test_a_program_is_walked_in_one_place():
 
 def test_primitives_are_known_in_one_place():
     assert not _uses(r"\.primitive\b", *_PROGRAM)
+
+
+# The command shows a `gradstab.errors.UserError` in a line; whatever else is raised, it
+# reports as a mistake in gradstab.
+_OF_USERS = ("ValueError", "TypeError", "LookupError", "KeyError", "IndexError")
+_OF_USERS += ("AttributeError", "ImportError", "ModuleNotFoundError", "MemoryError")
+
+
+def test_what_is_said_to_users_is_of_a_class():
+    raised = "|".join(_OF_USERS)
+    assert not _uses(rf"\braise ({raised})\b")
+    assert not _uses(rf"^class \w+\(({raised})\)")
+
+
+def test_json_is_written_and_read_in_one_place():
+    assert not _uses(r"\b(import json|from json|json\.(dump|load)s?\()", "_json")
+    assert not _uses(r"[\"']-?Infinity[\"']", "_json")
+
+
+def test_tables_bars_and_pages_have_one_style():
+    assert not _uses(r"\bbox\.[A-Z]|\.export_html\(|TerminalTheme\(", "_console")
+    assert not _uses(r"\bProgress\(|find_spec\(.ipywidgets", "_progress")
 
 
 def test_nothing_is_hidden_in_records():

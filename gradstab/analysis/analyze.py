@@ -28,6 +28,7 @@ from gradstab.analysis.subject import (
     time_for_examples,
 )
 from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
 from gradstab.network.trained import trained_only
@@ -185,11 +186,13 @@ def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision)
         ("output", output, "output(result) -> the array that is differentiated"),
     ):
         if value is not None and not callable(value):
-            raise TypeError(f"{name} must be a function {form}, got {value!r}")
+            raise UserTypeError(f"{name} must be a function {form}, got {value!r}")
     if apply_kwargs is not None and not isinstance(apply_kwargs, Mapping):
-        raise TypeError(f"apply_kwargs must be a dict, got {apply_kwargs!r}")
+        raise UserTypeError(f"apply_kwargs must be a dict, got {apply_kwargs!r}")
     if not isinstance(boundaries, (str, Iterable, type(None))):
-        raise TypeError(f"boundaries must be regular expressions, got {boundaries!r}")
+        raise UserTypeError(
+            f"boundaries must be regular expressions, got {boundaries!r}"
+        )
     number(max_seconds, "max_seconds", above=0)
     checked_seed(seed)
     one_of(precision, "precision", ("float64", "own", None))
@@ -209,7 +212,7 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
         subject = find_subject(target, precision=asked.precision, **options)
     except (TypeError, ValueError) as error:
         if given["batched"] and takes_one_example(target):
-            raise ValueError(
+            raise UserValueError(
                 "the model does not run for the whole batch, but for each of its "
                 f"examples: give batched=False ({error})"
             ) from error

@@ -8,6 +8,7 @@ import numpy as np
 from gradstab import _memory
 from gradstab.analysis.cost import Cost, estimate_cost, too_large
 from gradstab.analysis.selection import Limits
+from gradstab.errors import UserMemoryError
 
 # Examples and singular values, from what is wished for to what is least.
 _LADDER = ((16, None), (8, None), (4, 8), (2, 4), (1, 4), (1, 1))
@@ -110,7 +111,7 @@ def make_plan(subject, wanted, asked: Asked, loss, /) -> Plan:
         if _fits(cost, most._replace(seconds=_CAUTION * most.seconds)):
             break
     if plan.cost.num_bytes - used > room:
-        raise MemoryError(
+        raise UserMemoryError(
             f"the signals need about {(plan.cost.num_bytes - used) / 2**30:.2g} GiB, "
             f"and {room / 2**30:.2g} GiB are left: analyse fewer examples at a time, "
             "or give precision='own'"

@@ -7,6 +7,7 @@ from flax import nnx
 
 from gradstab import _tree
 from gradstab._checked import whole_number
+from gradstab.errors import UserTypeError, UserValueError, call_of_user
 
 # What a function of a key raises if it looks at the values of traced arrays.
 _NOT_TRACEABLE = (
@@ -65,16 +66,18 @@ def initializations(make, key, num, /):
         (10, 3, 4)
     """
     if not callable(make):
-        raise TypeError(f"make must be a function make(key) -> parameters: {make!r}")
+        raise UserTypeError(
+            f"make must be a function make(key) -> parameters: {make!r}"
+        )
     whole_number(num, "num", least=1)
     if not hasattr(key, "dtype"):
-        raise TypeError(
+        raise UserTypeError(
             f"key must be a PRNG key, such as jax.random.key(0); got {key!r}"
         )
     parts = []
 
     def arrays(key):
-        found, rebuild = _taken_apart(make(key))
+        found, rebuild = _taken_apart(call_of_user(make, key))
         parts.append(rebuild)
         return found
 
@@ -88,7 +91,7 @@ def initializations(make, key, num, /):
         rows = [arrays(one) for one in keys]
         found = [jnp.stack(leaves) for leaves in zip(*rows, strict=True)]
     if num > 1 and not _differ(found):
-        raise ValueError(
+        raise UserValueError(
             f"all {num} initialisations are equal: make(key) must draw the parameters "
             "with its key, e.g. nnx.Rngs(params=key)"
         )
@@ -113,7 +116,7 @@ def ensemble_size(params, state=(), /) -> int:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((params, state))]
     lengths = sorted({shape[0] if shape else 0 for shape in shapes})
     if len(lengths) != 1 or lengths[0] < 2:
-        raise ValueError(
+        raise UserValueError(
             "an ensemble needs a leading axis over at least two initialisations on "
             f"every array of parameters and state; got lengths {lengths or 'of none'}. "
             "gradstab.initializations(make, key, num) makes one"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from gradstab._checked import whole_number
+from gradstab.errors import UserKeyError, UserValueError
 from gradstab.report.names import short_names
 from gradstab.spectra import checked_place
 
@@ -32,7 +33,9 @@ def checked_limits(
         whole_number(top_k, "top_k", least=1)
     whole_number(max_dense, "max_dense")
     if whole_number(max_bytes, "max_bytes") < 2**20:
-        raise ValueError(f"max_bytes must be at least 2**20, one MiB, got {max_bytes}")
+        raise UserValueError(
+            f"max_bytes must be at least 2**20, one MiB, got {max_bytes}"
+        )
     place = checked_place(spectra_on)
     return Limits(examples, top_k, max_dense, max_bytes, place)
 
@@ -66,16 +69,16 @@ def select_layers(names, which, /) -> list[bool]:
             pattern = re.compile(which)
         except re.error as error:
             text = f"layers={which!r} is no regular expression: {error}; {listed}"
-            raise ValueError(text) from error
+            raise UserValueError(text) from error
         found = [
             any(pattern.fullmatch(spelling) is not None for spelling in spellings)
             for spellings in zip(names, short_names(names), strict=True)
         ]
         if not any(found):
-            raise ValueError(f"layers={which!r} matches no layer; {listed}")
+            raise UserValueError(f"layers={which!r} matches no layer; {listed}")
         return found
     if isinstance(which, (bytes, dict)) or not isinstance(which, Iterable):
-        raise ValueError(
+        raise UserValueError(
             "layers must be names and positions, a regular expression or None, got "
             f"{which!r}"
         )
@@ -84,8 +87,8 @@ def select_layers(names, which, /) -> list[bool]:
     positions |= dict(zip(names, range(len(names)), strict=True))
     for item in which:
         if isinstance(item, bool) or not isinstance(item, (str, int)):
-            raise ValueError(f"layers must be names or positions, got {item!r}")
+            raise UserValueError(f"layers must be names or positions, got {item!r}")
         if item not in positions:
-            raise KeyError(f"there is no layer {item!r}; {listed}")
+            raise UserKeyError(f"there is no layer {item!r}; {listed}")
     chosen = {positions[item] for item in which}
     return [i in chosen for i in range(len(names))]

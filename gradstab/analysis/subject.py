@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat, _tree
+from gradstab.errors import UserTypeError, UserValueError, kind
 from gradstab.network import Network, find_layers
 from gradstab.network.adapters import Target, over_examples
 from gradstab.network.losses import as_loss
@@ -81,7 +82,9 @@ def find_subject(
         TypeError: if 'float64' is asked for and the model fixes its dtypes.
     """
     if precision not in (None, "float64", "own"):
-        raise ValueError(f"precision must be 'float64', 'own' or None: {precision!r}")
+        raise UserValueError(
+            f"precision must be 'float64', 'own' or None: {precision!r}"
+        )
     leaves = _tree.floating_leaves(target.params)
     own = tuple(sorted({str(jnp.result_type(leaf)) for leaf in leaves}))
     narrow = any(jnp.finfo(dtype).bits < 32 for dtype in own)
@@ -103,7 +106,7 @@ def find_subject(
 
 def _first_line(error):
     """What an error says, in a line."""
-    line = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    line = f"{kind(error)}: {next(iter(str(error).splitlines()), '')}"
     return textwrap.shorten(line, 120, placeholder=" ...")
 
 
@@ -165,9 +168,9 @@ def _look_at_loss(loss, shapes):
     try:
         _, constants = as_loss(loss, shapes)
     except TypeError as error:
-        raise TypeError(f"loss(output): {_first_line(error)}") from error
+        raise UserTypeError(f"loss(output): {_first_line(error)}") from error
     if any(isinstance(value, Tracer) for value in constants):
-        raise ValueError(
+        raise UserValueError(
             "the output holds what the model computed outside of its arrays (as some "
             "distributions do): let the model return arrays, and the loss take those"
         )

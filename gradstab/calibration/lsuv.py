@@ -7,6 +7,7 @@ import numpy as np
 
 from gradstab.calibration.measurement import output_deviations, scale_weights
 from gradstab.calibration.products import find_products
+from gradstab.errors import UserValueError
 from gradstab.network.adapters import as_target
 from gradstab.program.trace import trace_program
 from gradstab.records import record, static
@@ -103,7 +104,7 @@ def lsuv(
     )
     plan = find_products(program)
     if not plan.names and not plan.notes:
-        raise ValueError("the model multiplies its data with no parameter")
+        raise UserValueError("the model multiplies its data with no parameter")
     leaves, tree = jax.tree.flatten(target.params)
     rest = jax.tree.leaves((target.state, target.inputs))
     deviations = jax.jit(

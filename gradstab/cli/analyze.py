@@ -27,6 +27,7 @@ from gradstab.cli.output import (
 )
 from gradstab.cli.prepare import build_model, load_target, on_targets, prepare
 from gradstab.cli.targets import keywords, selector
+from gradstab.errors import UserValueError
 from gradstab.report import VERDICTS
 from gradstab.training import read_config, restore
 
@@ -108,31 +109,31 @@ def _check(options):
     for verdict in options.fail_on or ():
         one_of(verdict, "--fail-on", VERDICTS)
     if options.target and options.checkpoint:
-        raise ValueError("give a target or --checkpoint, but not both")
+        raise UserValueError("give a target or --checkpoint, but not both")
     of_target = given(options, [SubjectOptions])
     of_target = [name for name in of_target if name not in ("--checkpoint", "--step")]
     if of_target and not options.target:
-        raise ValueError(f"{', '.join(of_target)}: of a target, and none is given")
+        raise UserValueError(f"{', '.join(of_target)}: of a target, and none is given")
     if options.step is not None and not options.checkpoint:
-        raise ValueError("--step is of a --checkpoint, and none is given")
+        raise UserValueError("--step is of a --checkpoint, and none is given")
     if options.json is not None and options.out is not None:
-        raise ValueError("give --json or --out, but not both")
+        raise UserValueError("give --json or --out, but not both")
     ignored = given(options, [ModelOptions, DataOptions])
     if options.target:
         own = given(options, [MeasureOptions])
         ignored += [n for n in own if n in ("--batch-size", "--mode", "--ensemble")]
     if ignored and options.target:
-        raise ValueError(
+        raise UserValueError(
             f"{', '.join(ignored)}: of gradstab's own models; {options.target} brings "
             "its model and its inputs"
         )
     if ignored and options.checkpoint:
-        raise ValueError(
+        raise UserValueError(
             f"{', '.join(ignored)}: of a new model; that of --checkpoint and its data "
             "are as the run was started"
         )
     if options.ensemble is not None and options.checkpoint:
-        raise ValueError("--ensemble is of a network as it is initialised")
+        raise UserValueError("--ensemble is of a network as it is initialised")
 
 
 def _remove_if_empty(path, options):
@@ -153,7 +154,7 @@ def _subject(options):
         model = restore(folder, model, step=options.step)
     model.train() if options.mode == "train" else model.eval()
     if options.batch_size > len(task.data.x_train):
-        raise ValueError(
+        raise UserValueError(
             f"--batch-size {options.batch_size} is above the "
             f"{len(task.data.x_train)} training examples"
         )

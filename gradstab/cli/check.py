@@ -1,14 +1,15 @@
 """``gradstab check``."""
 
 import fnmatch
-import json
 import sys
 import traceback
 from collections.abc import Mapping
 
+from gradstab import _json
 from gradstab._checked import number, seed
 from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
 from gradstab.cli.targets import TargetError, call
+from gradstab.errors import UserTypeError
 from gradstab.gradcheck import Verdict, check, views
 from gradstab.gradcheck.subject.time_limit import share_of_time, time_limit
 
@@ -64,7 +65,9 @@ def _result(case, options):
         given["exhaustive"] = True
     try:
         if not _is_case(case):
-            raise TypeError(f"a case is (f, args) or (f, args, options), got {case!r}")
+            raise UserTypeError(
+                f"a case is (f, args) or (f, args, options), got {case!r}"
+            )
         f, args, *own = case
         return check(f, *args, **(given | dict(*own)))
     except _TROUBLE as error:
@@ -141,7 +144,7 @@ def _write(results, path, trouble):
     whole = {"schema": 1, "cases": written}
     if trouble is not None:
         whole["error"] = _as_json(trouble)
-    text = json.dumps(whole, indent=1, allow_nan=False)
+    text = _json.dumps(whole, indent=1)
     if path == STANDARD_OUTPUT:
         print(text)
     else:

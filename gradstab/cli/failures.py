@@ -1,4 +1,8 @@
-"""One line on standard error for what went wrong, and the exit status."""
+"""What is said on standard error of what went wrong, and the exit status.
+
+What the user can change is one line; what the user's own code raised is one line with
+its place; what remains is a mistake in gradstab or below it, and shown whole.
+"""
 
 import os
 import pathlib
@@ -8,9 +12,15 @@ import sysconfig
 import traceback
 
 from gradstab._text import printable
+from gradstab.errors import UserError, call_of_user, kind
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
+_TESTING = _PACKAGE / "testing"
 _MISUSE, _RAISED = 2, 3
+
+_OURS = "this is a mistake in gradstab or in a library below it"
+_NOBODYS = "if the lines above show no mistake of yours, it is one of gradstab's"
+_REPORT = "please report it, with the lines above and what `gradstab doctor` prints"
 
 
 def report(error: Exception, options, /) -> int:
@@ -25,19 +35,25 @@ def report(error: Exception, options, /) -> int:
     """
     if options.verbose:
         traceback.print_exception(error)
-    if _is_message(error):
-        _say(_text(error))
-        return _MISUSE
     if _no_backend(error) and options.platform is not None:
         _say(no_platform(options.platform))
         return _MISUSE
-    frame = _own_frame(error)
-    kind = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
-    if frame is not None:
-        place = f"{pathlib.Path(frame.filename).name}, line {frame.lineno}"
-        kind += f" ({place}, in {frame.name})"
-    hint = "" if options.verbose else "; --verbose prints the traceback"
-    _say(f"{kind}{hint}")
+    of_user, place = _origin(error)
+    # A file that gradstab could not use was named by the user.
+    if isinstance(error, UserError) or (isinstance(error, OSError) and not of_user):
+        _say(f"{_text(error)}{place}")
+        return _MISUSE
+    said = f"{kind(error)}: {_text(error)}".removesuffix(": ") + place
+    if of_user:
+        _say(said if options.verbose else f"{said}; --verbose prints the traceback")
+    elif _out_of_memory(error):
+        _say(f"there is not enough memory: {said}")
+    else:
+        if not options.verbose:
+            traceback.print_exception(error)
+        # The rules of derivatives of a target are called by JAX, out of sight.
+        whose = _NOBODYS if getattr(options, "target", None) else _OURS
+        _say(f"{said}; {whose}: {_REPORT}")
     return _RAISED
 
 
@@ -68,17 +84,6 @@ def _text(error):
     return printable(lines[0]) if lines else ""
 
 
-def _is_message(error):
-    """Whether the error says what the user can mend, and not that a program is wrong.
-
-    That is so if a ``raise`` in gradstab made it, or a file could not be used.
-    """
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = _PACKAGE in pathlib.Path(last.filename).parents
-    raised = (last.line or "").startswith("raise ")
-    return isinstance(error, OSError) or (ours and raised)
-
-
 def _no_backend(error):
     text = str(error)
     backend = "backend" in text or isinstance(error, AssertionError)
@@ -88,14 +93,29 @@ def _no_backend(error):
     )
 
 
-def _own_frame(error):
-    """The innermost line of code that belongs to the user; None if there is none."""
-    paths = sysconfig.get_paths()
-    installed = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    installed += [*site.getsitepackages(), site.getusersitepackages(), str(_PACKAGE)]
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename.startswith("<"):
-            continue
-        if not any(frame.filename.startswith(folder) for folder in installed):
-            return frame
-    return None
+def _out_of_memory(error):
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _origin(error):
+    """Whether the user's code raised it, and the innermost line of that on its way."""
+    of_user, place = False, ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code, path = frame.f_code, pathlib.Path(frame.f_code.co_filename)
+        if code is call_of_user.__code__:
+            of_user = True
+        elif path.is_relative_to(_PACKAGE) and not path.is_relative_to(_TESTING):
+            of_user = False
+        elif not (_is_installed(path) or code.co_filename.startswith("<")):
+            of_user, place = True, f" ({path.name}, line {line}, in {code.co_name})"
+    if isinstance(error, UserError) and error.__cause__ is not None and not place:
+        _, place = _origin(error.__cause__)
+    return of_user, place
+
+
+def _is_installed(path):
+    """Whether a file is of Python or of an installed package, gradstab's own too."""
+    folders = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib")]
+    folders += [sysconfig.get_paths()[name] for name in ("purelib", "platlib")]
+    folders += [*site.getsitepackages(), site.getusersitepackages(), _PACKAGE]
+    return any(map(path.is_relative_to, folders))

@@ -7,69 +7,8 @@ import typing
 
 import tyro
 
-
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """The model; what is not given is as usual for its kind."""
-
-    model: str = "mlp"
-    """mlp, resnet, lstm, rnn or transformer."""
-    depth: int | None = None
-    """Hidden layers, blocks or recurrent layers."""
-    width: int | None = None
-    """Units of each."""
-    widths: tuple[int, ...] | None = None
-    """Units of each hidden layer of an mlp, instead of depth and width."""
-    activation: str | None = None
-    """identity, sigmoid, tanh, relu, leaky_relu, elu, selu, gelu, silu, softplus."""
-    slope: float | None = None
-    """Of leaky_relu."""
-    norm: str | None = None
-    """none, batch, layer, group or rms."""
-    norm_momentum: float | None = None
-    """Of batch normalisation: the share of the old running statistics."""
-    norm_output: bool | None = None
-    """Normalise the logits of an mlp too."""
-    num_groups: int | None = None
-    """Of group normalisation."""
-    init: str | None = None
-    """Initialiser of the weights, such as he_normal or mean_field:1.5."""
-    bias_init: str | None = None
-    """Initialiser of the biases."""
-    head_init: str | None = None
-    """Initialiser of the weights of the head."""
-    recurrent_init: str | None = None
-    """Initialiser of the recurrent weights, gate by gate."""
-    last_init: str | None = None
-    """Initialiser of the last layer of each residual branch; zeros is Fixup's."""
-    embed_init: str | None = None
-    """Initialiser of a transformer's embedding."""
-    forget_bias: float | None = None
-    """Of an lstm."""
-    use_bias: bool | None = None
-    """Whether layers have biases."""
-    dropout: float | None = None
-    """Share of activations that are dropped in training."""
-    skip: bool | None = None
-    """Identity connections around the layers of an mlp."""
-    aux_heads: tuple[int, ...] | None = None
-    """Hidden layers that get a head of their own, from 0."""
-    kernel_size: int | None = None
-    """Makes a resnet convolutional."""
-    preactivation: bool | None = None
-    """Normalise and activate before the weights of a residual branch, or after."""
-    residual_scale: float | None = None
-    """Factor of every residual branch."""
-    skip_init: bool | None = None
-    """A learnt factor of every residual branch that starts at zero."""
-    num_heads: int | None = None
-    """Attention heads of a transformer."""
-    mlp_width: int | None = None
-    """Hidden units of a transformer's MLPs."""
-    prenorm: bool | None = None
-    """Normalise before a transformer's sub-blocks, or after."""
-    causal: bool | None = None
-    """Whether a transformer sees only the past."""
+from gradstab._model_options import ModelOptions
+from gradstab.errors import UserValueError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +270,7 @@ def from_json(kind, values, /):
     fields = {field.name: field for field in dataclasses.fields(kind)}
     strangers = sorted(set(values) - set(fields))
     if strangers:
-        raise ValueError(
+        raise UserValueError(
             f"config.json has options that this version does not know: "
             f"{', '.join(strangers)}"
         )
@@ -340,7 +279,7 @@ def from_json(kind, values, /):
         value = getattr(options, name)
         if not _fits(value, expected):
             text = getattr(expected, "__name__", str(expected))
-            raise ValueError(
+            raise UserValueError(
                 f"config.json is damaged: its option {name} is {value!r}, expected "
                 f"{text}"
             )

@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 
 from gradstab._files import new_results_folder
+from gradstab.errors import UserValueError
 
 STANDARD_OUTPUT = pathlib.Path("-")
 
@@ -72,7 +73,7 @@ def prepared_figure(path: pathlib.Path | None, /, *, overwrite: bool):
         FigureCanvasAgg(matplotlib.figure.Figure()).get_supported_filetypes()
     )
     if path.suffix.removeprefix(".").lower() not in known:
-        raise ValueError(
+        raise UserValueError(
             f"--plot {path}: figures are written as .{', .'.join(known)}, not as "
             f"{path.suffix or 'a file without a suffix'}"
         )

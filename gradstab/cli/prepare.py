@@ -10,6 +10,7 @@ from gradstab import models, training
 from gradstab._checked import one_of
 from gradstab.cli.options import model_settings
 from gradstab.cli.targets import call
+from gradstab.errors import UserValueError
 from gradstab.network.adapters import takes_parameters
 
 
@@ -112,14 +113,14 @@ def load_target(target, /) -> tuple:
     """
     made = call(target)
     if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
-        raise ValueError(
+        raise UserValueError(
             f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "
             f"loss]); it returned {type(made).__name__}"
         )
     # A function comes with its parameters; a model holds them.
     takes = 3 if takes_parameters(made[0]) else 2
     if len(made) < takes or (len(made) == takes == 3 and takes_parameters(made[2])):
-        raise ValueError(
+        raise UserValueError(
             f"{target} returned a function without its parameters: return (apply, "
             "params, inputs[, loss]); what the function holds itself is not seen"
         )

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from gradstab.errors import UserValueError, call_of_user
 
-class TargetError(ValueError):
+
+class TargetError(UserValueError):
     """What was named is not there, or not of the form that is asked for."""
 
 
@@ -35,7 +37,7 @@ def load_function(target: str, /) -> Callable:
         raise TargetError(f"give {plain}:{function}, without .py")
     if not _exists(module):
         raise TargetError(f"there is no module {module!r} here or among the installed")
-    found = importlib.import_module(module)
+    found = call_of_user(importlib.import_module, module)
     if not hasattr(found, function):
         raise TargetError(f"module {module!r} has no {function!r}")
     wanted = getattr(found, function)
@@ -60,7 +62,7 @@ def call(target: str, /) -> Any:
     except ValueError:  # of some built-in functions nothing is known
         pass
     try:
-        return function()
+        return call_of_user(function)
     except SystemExit as error:
         raise TargetError(f"{target} called sys.exit({error.code!r})") from error
 

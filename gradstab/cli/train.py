@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import shlex
@@ -12,9 +11,10 @@ import warnings
 import numpy as np
 from rich.console import Console
 
-from gradstab import _files, clipping, training
+from gradstab import _files, _json, clipping, training
 from gradstab.cli.options import Train, as_json, from_json
 from gradstab.cli.prepare import prepare
+from gradstab.errors import UserValueError
 from gradstab.training.results import PRETRAINING, RESULT
 
 # What may differ when a run is resumed: how long, and where and how it is shown.
@@ -28,7 +28,7 @@ def run(options, /) -> int:
     if options.resume is not None:
         options = _resumed(options)
     elif options.step is not None:
-        raise ValueError(
+        raise UserValueError(
             f"--step {options.step} is of --resume: give a run to go on with"
         )
     task = prepare(options, aux_weight=options.aux_weight)
@@ -58,7 +58,7 @@ def run(options, /) -> int:
             hint = "" if error.errno is None else f". {_where_saved(folder)}"
             raise type(error)(f"{error}{hint}") from error
         summary = _summary(result)
-        text = json.dumps(summary, indent=1)
+        text = _json.dumps(_json.encoded(summary), indent=1)
         _files.write(folder / RESULT, text + "\n", overwrite=True)
     _show(console, summary)
     return 0
@@ -119,7 +119,7 @@ def _resumed(options):
     _expect_same(options, started)
     steps = training.all_steps(options.resume)
     if options.step is not None and options.step not in steps:
-        raise ValueError(
+        raise UserValueError(
             f"--step {options.step}: {options.resume} has no checkpoint of that step; "
             f"it has those of steps: {', '.join(map(str, steps)) or 'none'}"
         )
@@ -146,7 +146,7 @@ def _expect_same(options, started):
             was = "not given" if before is None else before
             other.append(f"{_flag(field.name)} {value} (it was {was})")
     if other:
-        raise ValueError(
+        raise UserValueError(
             f"a run is resumed with the options it was started with, but for --steps "
             f"and --epochs. Leave out {', '.join(other)}; or start another run with "
             f"them, from its parameters with --init-from {options.resume}"
@@ -177,14 +177,16 @@ def _expect_numbers(options):
         for name in names:
             value = getattr(options, name)
             if value is not None and not right(value):
-                raise ValueError(f"{_flag(name)} is {value}; expected {expected}")
+                raise UserValueError(f"{_flag(name)} is {value}; expected {expected}")
 
 
 def _expect_pretrainable(options, model):
     if options.pretrain_corruption and not options.pretrain_steps:
-        raise ValueError("--pretrain-corruption is of pre-training: --pretrain-steps N")
+        raise UserValueError(
+            "--pretrain-corruption is of pre-training: --pretrain-steps N"
+        )
     if options.pretrain_steps and options.model != "mlp":
-        raise ValueError(
+        raise UserValueError(
             f"pre-training is of an mlp, layer by layer, and --model is "
             f"{options.model}: leave out --pretrain-steps"
         )
@@ -193,9 +195,9 @@ def _expect_pretrainable(options, model):
 
 def _num_steps(options, num_examples):
     if options.steps is not None and options.epochs is not None:
-        raise ValueError("give --steps or --epochs, but not both")
+        raise UserValueError("give --steps or --epochs, but not both")
     if options.batch_size > num_examples:
-        raise ValueError(
+        raise UserValueError(
             f"--batch-size is {options.batch_size}; expected at most the "
             f"{num_examples} training examples"
         )

@@ -9,37 +9,39 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, keystr
 
+from gradstab.errors import UserTypeError, UserValueError
+
 
 def check_number(name: str, value, /, low=0.0, high=math.inf) -> None:
     """Raise unless the value is a scalar in the closed range; traced ones pass."""
     if callable(value):
-        raise TypeError(
+        raise UserTypeError(
             f"{name} is a function; to schedule it, write "
             f"optax.inject_hyperparams(...)({name}=schedule)."
         )
     if value is None or isinstance(value, str):
-        raise ValueError(f"{name} must be a number, got {value!r}.")
+        raise UserValueError(f"{name} must be a number, got {value!r}.")
     if jnp.ndim(value) != 0:
-        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
+        raise UserValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}.")
     if isinstance(value, Tracer):
         return
     try:
         size = float(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a number, got {value!r}.") from error
+        raise UserValueError(f"{name} must be a number, got {value!r}.") from error
     if not low <= size <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
+        raise UserValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
 
 
 def check_count(name: str, value, /, low=1) -> None:
     """Raise unless the value is a Python or NumPy integer of at least ``low``."""
     if isinstance(value, jax.Array):
-        raise ValueError(
+        raise UserValueError(
             f"{name} is a size and cannot be traced; with optax.inject_hyperparams, "
             f"pass static_args=('{name}',)."
         )
     if isinstance(value, bool) or value != int(value) or value < low:
-        raise ValueError(f"{name} must be a whole number >= {low}, got {value}.")
+        raise UserValueError(f"{name} must be a whole number >= {low}, got {value}.")
 
 
 def named_leaves(tree, /) -> list[tuple[str, str]]:
@@ -68,12 +70,12 @@ def find_stacked(pattern, names, leaves, /) -> list[bool]:
     """Which leaves are stacked; raises if none is though some were expected."""
     found = [matcher(pattern)(name) for name in names]
     if pattern is not None and names and not any(found):
-        raise ValueError(
+        raise UserValueError(
             f"stacked={pattern!r} matches no parameter; there are: {', '.join(names)}."
         )
     for name, leaf, is_stacked in zip(names, leaves, found, strict=True):
         if is_stacked and jnp.ndim(leaf) == 0:
-            raise ValueError(f"{name} is a scalar, so it cannot be stacked.")
+            raise UserValueError(f"{name} is a scalar, so it cannot be stacked.")
     return found
 
 

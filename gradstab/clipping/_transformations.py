@@ -4,6 +4,7 @@ import jax
 import optax
 
 from gradstab.clipping._arguments import named_leaves
+from gradstab.errors import UserValueError
 
 
 def stateless(transform, /) -> optax.GradientTransformationExtraArgs:
@@ -21,7 +22,7 @@ def map_with_params(function, name: str, updates, params, /):
         params: None raises an error.
     """
     if params is None:
-        raise ValueError(
+        raise UserValueError(
             f"{name} needs the parameters: call update(updates, state, params)."
         )
     paths = [path for _, path in named_leaves(updates)]

@@ -10,6 +10,7 @@ from gradstab._tree import all_finite, is_floating
 from gradstab.clipping._arguments import check_number, find_stacked, named_leaves
 from gradstab.clipping._scaled import clip_factor, rescale, scaled_norm
 from gradstab.clipping._transformations import map_with_params, stateless
+from gradstab.errors import UserValueError
 
 
 def clip_by_layer_norm(
@@ -154,7 +155,7 @@ def _num_leading(layer, group, in_stack):
     lengths = sorted({leaf.shape[0] for leaf in group}) if all(in_stack) else []
     if any(in_stack) and len(lengths) != 1:
         shapes = ", ".join(str(leaf.shape) for leaf in group)
-        raise ValueError(
+        raise UserValueError(
             f"layer {layer!r} is stacked, so its parameters must all be, with leading "
             f"axes of one length; their shapes are {shapes}, and stacked matches "
             f"{sum(in_stack)} of {len(in_stack)}."

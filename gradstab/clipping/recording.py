@@ -9,6 +9,7 @@ import optax
 from gradstab import _checked
 from gradstab._tree import is_floating
 from gradstab.clipping._scaled import global_norm, wide_dtype
+from gradstab.errors import UserValueError
 
 
 class RecordedState(NamedTuple):
@@ -99,7 +100,7 @@ def clip_fraction(state, /) -> jax.Array:
 
     records = [s for s in jax.tree.leaves(state, is_leaf=is_record) if is_record(s)]
     if len(records) != 1:
-        raise ValueError(
+        raise UserValueError(
             f"expected one recorded transformation in the state, found {len(records)}. "
             "Wrap the clipper: recorded(clip_by_global_norm(1.0)); of several records, "
             "pass the part of the state that holds one."

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from gradstab.data.permutation import permutation
+from gradstab.errors import UserTypeError, UserValueError
 
 
 def batch_plan(
@@ -46,7 +47,7 @@ def batch_plan(
     True
     """
     if first_step < 0 or num_steps < 0:
-        raise ValueError(
+        raise UserValueError(
             "steps are counted from 0: got "
             f"first_step={first_step}, num_steps={num_steps}"
         )
@@ -71,7 +72,7 @@ def steps_per_epoch(num_examples: int, batch_size: int, /) -> int:
     275
     """
     if not 1 <= batch_size <= num_examples:
-        raise ValueError(
+        raise UserValueError(
             f"a batch of {batch_size} cannot be drawn from {num_examples} training "
             "examples: give a batch size from 1 to that number"
         )
@@ -112,7 +113,7 @@ def as_batches(batches: Iterable, /) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     [((2, 1), 'int32')]
     """
     if not isinstance(batches, Iterable):
-        raise TypeError(
+        raise UserTypeError(
             f"batches must be an iterable of (x, y), got {type(batches).__name__}"
         )
     return _checked(batches)
@@ -125,7 +126,7 @@ def _checked(batches: Iterable, /) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         layout = (x.shape, x.dtype, y.shape, y.dtype)
         first = first or layout
         if layout != first:
-            raise ValueError(
+            raise UserValueError(
                 f"batch {index} is {_describe(*layout)}, but batch 0 was "
                 f"{_describe(*first)}: all must be alike, so drop the last, smaller "
                 "batch (in many loaders: drop_last=True) or pad it"
@@ -136,7 +137,7 @@ def _checked(batches: Iterable, /) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _arrays(pair, index: int, /) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         length = f" of length {len(pair)}" if isinstance(pair, tuple | list) else ""
-        raise TypeError(
+        raise UserTypeError(
             f"batch {index} must be a pair (x, y), got {type(pair).__name__}{length}; "
             "map the loader first: ((b['image'], b['label']) for b in loader)"
         )
@@ -145,7 +146,7 @@ def _arrays(pair, index: int, /) -> tuple[np.ndarray, np.ndarray]:
         _array(pair[1], f"y of batch {index}"),
     )
     if not x.ndim or not y.ndim or len(x) != len(y):
-        raise ValueError(
+        raise UserValueError(
             f"x and y of batch {index} must have the examples on their leading axis, "
             f"got shapes {x.shape} and {y.shape}"
         )
@@ -157,9 +158,9 @@ def _array(value, what: str, /) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         # Ragged lists, and tensors that require a gradient or live on a device.
-        raise TypeError(f"{what} is no array of numbers: {error}") from error
+        raise UserTypeError(f"{what} is no array of numbers: {error}") from error
     if array.dtype.kind in "OSUMm":
-        raise TypeError(f"{what} must be numbers, got dtype {array.dtype}")
+        raise UserTypeError(f"{what} must be numbers, got dtype {array.dtype}")
     return _narrow(array, what)
 
 
@@ -169,7 +170,7 @@ def _narrow(array: np.ndarray, what: str, /) -> np.ndarray:
         return array
     narrowed = array.astype(narrow[array.dtype.name])
     if array.dtype.kind in "iu" and not np.array_equal(narrowed, array):
-        raise ValueError(f"{what} has integers that do not fit in 32 bits")
+        raise UserValueError(f"{what} has integers that do not fit in 32 bits")
     return narrowed
 
 

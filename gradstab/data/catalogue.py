@@ -8,6 +8,7 @@ from gradstab.data.dataset import Dataset
 from gradstab.data.digits import digits
 from gradstab.data.mnist import SOURCES, mnist_family
 from gradstab.data.sequences import GENERATED, generated
+from gradstab.errors import UserKeyError
 
 NAMES = ("digits", *SOURCES, *GENERATED)
 
@@ -72,7 +73,7 @@ def load(
     elif name in SOURCES:
         data = mnist_family(name, data_folder(data_dir), may_download=may_download)
     else:
-        raise KeyError(f"no data set named {name!r}; known are: {', '.join(NAMES)}")
+        raise UserKeyError(f"no data set named {name!r}; known are: {', '.join(NAMES)}")
     data = data if num_train is None else data.take(num_train)
     return data if time_steps is None else data.sequence(time_steps)
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gradstab.data.permutation import permutation
+from gradstab.errors import UserValueError
 
 ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
 NAMES = ("name", "task", "num_outputs", "image_shape", "baseline", "baseline_answer")
@@ -116,7 +117,7 @@ class Dataset:
         """
         self._need_images(f"sequence({time_steps})")
         if time_steps < 1:
-            raise ValueError(f"sequence() needs time_steps >= 1, got {time_steps}")
+            raise UserValueError(f"sequence() needs time_steps >= 1, got {time_steps}")
         return replace(self._with_x(lambda x: _pieces(x, time_steps)), image_shape=None)
 
     def rows(self) -> "Dataset":
@@ -150,7 +151,7 @@ class Dataset:
             ValueError: there are not so many, or fewer than one is asked for.
         """
         if not 1 <= num_train <= len(self.x_train):
-            raise ValueError(
+            raise UserValueError(
                 f"take({num_train}): {self.name} has {len(self.x_train)} training "
                 "examples; give a number from 1 to that"
             )
@@ -168,7 +169,7 @@ class Dataset:
 
     def _need_images(self, view: str, /) -> tuple[int, int]:
         if self.image_shape is None:
-            raise ValueError(
+            raise UserValueError(
                 f"{view} needs images, but an example of {self.name} here is of shape "
                 f"{self.input_shape} and no image. A sequence is cut once, from a "
                 "data set as loaded: load('mnist').rows(), not .rows().sequence(100)"

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from gradstab import _files
 from gradstab._progress import progress
 from gradstab._text import one_line
+from gradstab.errors import UserValueError
 
 TIMEOUT = 30  # seconds, in each of which periods LEAST bytes must come
 LEAST = 1 << 14  # bytes
@@ -79,7 +80,9 @@ def _reason(error):
 
 def _fetch(address: str, most: int, encrypted: bool, /) -> bytes:
     if encrypted and not address.startswith("https:"):
-        raise ValueError("not asked: it is not https, and the checksum is a weak one")
+        raise UserValueError(
+            "not asked: it is not https, and the checksum is a weak one"
+        )
     shown = progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -107,10 +110,12 @@ def _fetch(address: str, most: int, encrypted: bool, /) -> bytes:
                 break
             content += chunk or b""
             if max(len(content), reader.length or 0) > most:
-                raise ValueError(f"it is longer than the {most} bytes that it can have")
+                raise UserValueError(
+                    f"it is longer than the {most} bytes that it can have"
+                )
             update(completed=len(content), total=reader.length)
     if reader.length is not None and len(content) != reader.length:
-        raise ValueError(f"only {len(content)} of {reader.length} bytes came")
+        raise UserValueError(f"only {len(content)} of {reader.length} bytes came")
     return bytes(content)
 
 
@@ -169,7 +174,7 @@ class _Encrypted(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if not newurl.startswith("https:"):
-            raise ValueError("it redirects to an address that is not https")
+            raise UserValueError("it redirects to an address that is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from gradstab import _files
 from gradstab._text import one_line
+from gradstab.errors import UserValueError
 
 GZIP_MAGIC = b"\x1f\x8b"
 UBYTE = 0x08  # the type code of unsigned bytes, the third byte of a file
@@ -44,7 +45,9 @@ def read_idx(path: Path | str, /) -> np.ndarray:
         most = min(_length(start, path), 1100 * len(content) + 1100)
         return decode_idx(gunzipped(content, path, most=most), path)
     except MemoryError as error:
-        raise ValueError(f"{path} announces more than there is memory for") from error
+        raise UserValueError(
+            f"{path} announces more than there is memory for"
+        ) from error
 
 
 def read_file(path: Path, /, *, most: int) -> bytes:
@@ -56,7 +59,7 @@ def read_file(path: Path, /, *, most: int) -> bytes:
     """
     content = _read(path, most + 1)
     if len(content) > most:
-        raise ValueError(f"{path} is longer than the {most} bytes that it can have")
+        raise UserValueError(f"{path} is longer than the {most} bytes that it can have")
     return content
 
 
@@ -86,7 +89,9 @@ def gunzipped(content: bytes, source: Path | str, /, *, most: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             return file.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{source} is damaged gzip data: {one_line(error)}") from error
+        raise UserValueError(
+            f"{source} is damaged gzip data: {one_line(error)}"
+        ) from error
 
 
 def announced_size(content: bytes, /) -> int:
@@ -124,7 +129,7 @@ def decode_idx(content: bytes, source: Path | str, /) -> np.ndarray:
     """
     header, shape = _header(content, source)
     if len(content) - header != math.prod(shape):
-        raise ValueError(
+        raise UserValueError(
             f"{source} holds {len(content) - header} bytes of data, but its header "
             f"announces shape {shape}, {math.prod(shape)} bytes: "
             "it is cut short or damaged"
@@ -135,18 +140,22 @@ def decode_idx(content: bytes, source: Path | str, /) -> np.ndarray:
 def _header(content, source):
     """Its length, and the shape that it announces."""
     if 0 < len(content) < 4 and content == _MAGIC[: len(content)]:
-        raise ValueError(f"{source} is cut short: it has {len(content)} bytes")
+        raise UserValueError(f"{source} is cut short: it has {len(content)} bytes")
     if content[:3] != _MAGIC:
-        raise ValueError(
+        raise UserValueError(
             f"{source} is no IDX file of unsigned bytes: it begins with "
             f"{content[:4]!r}, expected {_MAGIC!r} and the rank"
         )
     header = 4 + 4 * content[3]
     if len(content) < header:
-        raise ValueError(f"{source} is cut short within its header of {header} bytes")
+        raise UserValueError(
+            f"{source} is cut short within its header of {header} bytes"
+        )
     shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
     if len(shape) > 64:
-        raise ValueError(f"{source} is damaged: its header announces rank {len(shape)}")
+        raise UserValueError(
+            f"{source} is damaged: its header announces rank {len(shape)}"
+        )
     return header, shape
 
 
@@ -166,7 +175,7 @@ def check_sum(content: bytes, expected: str, source: Path | str, /) -> None:
     algorithm, digest = expected.split(":")
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != digest:
-        raise ValueError(
+        raise UserValueError(
             f"{source} is not the published file: the {algorithm} of its decompressed "
             f"content is {found}, expected {digest}"
         )

@@ -14,6 +14,7 @@ from gradstab.data.idx import (
     gunzipped,
     read_file,
 )
+from gradstab.errors import UserValueError
 
 NUM_VAL = 5000  # the last of the training images
 MOST = 1 << 26  # bytes of a file whose size is not known
@@ -132,7 +133,9 @@ def _read(name: str, file: str, folder: Path, may_download: bool, /) -> np.ndarr
         except ValueError as error:
             # A folder that holds MNIST is no obstacle to Fashion-MNIST beside it.
             if not _is_of_another(name, file, content):
-                raise ValueError(f"{error}. {_advice(name, path, folder)}") from error
+                raise UserValueError(
+                    f"{error}. {_advice(name, path, folder)}"
+                ) from error
     path = _fetch(name, file, folder, may_download)
     content = read_file(path, most=SOURCES[name].most(file))
     return _verified(content, path, name, file)
@@ -196,13 +199,13 @@ def _verified(content: bytes, source: Path | str, name: str, file: str, /):
     most = SOURCES[name].most(file)
     size = announced_size(content)
     if size > most:
-        raise ValueError(
+        raise UserValueError(
             f"{source} is damaged gzip data or not the published file: it announces "
             f"{size} bytes of content, expected at most {most}"
         )
     plain = gunzipped(content, source, most=most)
     if len(plain) > most:
-        raise ValueError(
+        raise UserValueError(
             f"{source} is not the published file: its content is longer than {most} "
             "bytes"
         )

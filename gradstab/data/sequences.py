@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradstab.data.dataset import Dataset
+from gradstab.errors import UserValueError
 
 Seed = int | np.random.SeedSequence
 
@@ -208,7 +209,7 @@ def _one_hot(tokens: np.ndarray, num_symbols: int, /) -> np.ndarray:
 
 def _check_sizes(task: str, num: int, time_steps: int, /, *, at_least: int) -> None:
     if num < 1 or time_steps < at_least:
-        raise ValueError(
+        raise UserValueError(
             f"{task} needs num >= 1 and time_steps >= {at_least}, "
             f"got num={num} and time_steps={time_steps}"
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from gradstab._checked import number, truth, whole_number
 from gradstab._checked import seed as checked_seed
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.gradcheck.conclusion import conclude
 from gradstab.gradcheck.curves import curves
 from gradstab.gradcheck.differences.probes import MAX_BYTES
@@ -271,20 +272,22 @@ def _validate(f, rtol, at, order, modes, precision, reference, expect):
     for name, function in {"f": f, "reference": reference, "expect": expect}.items():
         wanted = name == "f" or function is not None
         if wanted and not callable(function):
-            raise TypeError(
+            raise UserTypeError(
                 f"{name}: expected a function and its arguments, got a "
                 f"{type(function).__name__}"
             )
     if reference is not None and expect is not None:
-        raise ValueError("f has either a reference or an expected derivative, not both")
+        raise UserValueError(
+            "f has either a reference or an expected derivative, not both"
+        )
     if rtol is not None:
         number(rtol, "rtol", above=0, below=1)
     unknown = [mode for mode in modes if mode not in MODES]
     if isinstance(modes, str) or unknown or not modes:
-        raise ValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")
+        raise UserValueError(f"modes is a tuple of some of {MODES}, got {modes!r}")
     given = {"at": (at, _AT), "order": (order, _ORDERS)}
     for name, (value, known) in (
         given | {"precision": (precision, PRECISIONS)}
     ).items():
         if value not in known:
-            raise ValueError(f"{name} is one of {known}, got {value!r}")
+            raise UserValueError(f"{name} is one of {known}, got {value!r}")

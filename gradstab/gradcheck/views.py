@@ -1,27 +1,23 @@
 """A check as tables in a terminal or a notebook, as a plot, and as JSON values."""
 
-import dataclasses
-import enum
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gradstab import _console
+from gradstab import _console, _json
 from gradstab import _drawing as drawing
 from gradstab._console import text
+from gradstab.errors import kind
 
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
 _ERROR = "magenta"
 
 _MARKERS = "osv^Dx"
-
-# JSON has no numbers for these; Python's `float` reads them back.
-_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+# Heads of columns of numbers.
+_NUMBERS = ("error", "noise", "resolution", "asked for", "evals", "value")
 
 
 def show(result, console: Console | None = None, /) -> None:
@@ -96,7 +92,7 @@ def raised(error: BaseException, /) -> str:
     """An exception in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = f": {lines[0]}" if lines else ""
-    return f"raised {type(error).__name__}{reason}"
+    return f"raised {kind(error)}{reason}"
 
 
 def plot(result, /, *, ax=None):
@@ -135,26 +131,13 @@ def plot(result, /, *, ax=None):
     return ax.figure
 
 
-def as_json(record) -> object:
-    """A `GradCheck` or any part of it as JSON values; see `json.loads` with ``float``.
+def as_json(record) -> Any:
+    """A `GradCheck` or any part of it as JSON values.
 
     Numbers that JSON lacks are the strings NaN, Infinity and -Infinity; complex ones
     have a ``real`` and an ``imag``.
     """
-    if dataclasses.is_dataclass(record):
-        fields = dataclasses.fields(record)
-        return {field.name: as_json(getattr(record, field.name)) for field in fields}
-    if isinstance(record, enum.Enum):
-        return record.value
-    if isinstance(record, tuple | list):
-        return [as_json(item) for item in record]
-    if isinstance(record, np.ndarray | np.generic):
-        return as_json(record.tolist())
-    if isinstance(record, complex):
-        return {"real": as_json(record.real), "imag": as_json(record.imag)}
-    if isinstance(record, float) and not math.isfinite(record):
-        return _SPECIAL[str(record)]
-    return record
+    return _json.encoded(record)
 
 
 def _findings(result):
@@ -199,15 +182,4 @@ def _style(state):
 
 
 def _table(*columns):
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in columns:
-        numbers = column in (
-            "error",
-            "noise",
-            "resolution",
-            "asked for",
-            "evals",
-            "value",
-        )
-        made.add_column(column, justify="right" if numbers else "left")
-    return made
+    return _console.table(*columns, right=_NUMBERS)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import default_dtype, placed, sampled_wide
 
 
@@ -35,7 +36,7 @@ def orthogonal(scale=1.0, /) -> Initializer:
 
     def init(key, shape, dtype):
         if len(shape) < 2:
-            raise ValueError(
+            raise UserValueError(
                 f"an orthogonal kernel has two axes or more; the shape given is {shape}"
             )
         return initializers.orthogonal(scale)(key, shape, dtype)
@@ -67,13 +68,13 @@ def delta_orthogonal(scale=1.0, /) -> Initializer:
 
     def init(key, shape, dtype=None, out_sharding=None):
         if len(shape) not in (3, 4, 5):
-            raise ValueError(
+            raise UserValueError(
                 "a delta-orthogonal kernel has the shape (*window, in, out) with one "
                 f"to three window axes; the shape given is {shape}"
             )
         *window, fan_in, fan_out = shape
         if fan_in > fan_out:
-            raise ValueError(
+            raise UserValueError(
                 "a convolution keeps all lengths only if it has no more input than "
                 f"output channels; the shape {shape} has {fan_in} and {fan_out}. Use "
                 "he_normal for this layer"
@@ -137,7 +138,7 @@ def looks_linear(base=None, /, *, inputs=True, outputs=True) -> Initializer:
 
 def _half(size, side, shape):
     if size % 2:
-        raise ValueError(
+        raise UserValueError(
             f"a mirrored {side} pairs unit i with unit i + size / 2, so its size is "
             f"even; the shape {tuple(shape)} has {size}. Use an even width, or pass "
             f"{side}s=False for a layer whose {side} is not mirrored"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import default_dtype, placed, sampled_wide
 
 
@@ -35,7 +36,9 @@ def identity_rnn(scale=1.0, /) -> Initializer:
     def init(key, shape, dtype=None, out_sharding=None):
         del key
         if len(shape) != 2:
-            raise ValueError(f"an identity matrix has two axes; the shape is {shape}")
+            raise UserValueError(
+                f"an identity matrix has two axes; the shape is {shape}"
+            )
         dtype = default_dtype(dtype)
         matrix = jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
         return placed(matrix, out_sharding)
@@ -133,7 +136,7 @@ def chrono_bias(max_time, /, *, gates="ifgo") -> Initializer:
     """
     _require_forget(gates)
     if max_time <= 2:
-        raise ValueError(
+        raise UserValueError(
             f"the time scales lie between 2 steps and max_time, given as {max_time}; "
             "give the number of steps that the task spans"
         )
@@ -149,7 +152,7 @@ def chrono_bias(max_time, /, *, gates="ifgo") -> Initializer:
 
 def _require_forget(gates):
     if "f" not in gates or len(set(gates)) != len(gates):
-        raise ValueError(
+        raise UserValueError(
             f"gates {gates!r} names the blocks of the bias in order, one letter each "
             "and f for the forget gate, as in 'ifgo'"
         )
@@ -157,7 +160,7 @@ def _require_forget(gates):
 
 def _units(shape, num_gates):
     if shape[-1] % num_gates:
-        raise ValueError(
+        raise UserValueError(
             f"the last axis holds {num_gates} gates of equal size; the shape "
             f"{tuple(shape)} cannot be split so"
         )

@@ -5,6 +5,7 @@ import math
 
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserKeyError, UserTypeError, UserValueError
 from gradstab.initializers import variance
 from gradstab.initializers.orthogonal import delta_orthogonal, looks_linear, orthogonal
 from gradstab.initializers.recurrent import chrono_bias, forget_bias, identity_rnn
@@ -74,12 +75,12 @@ def named(spec: str, /, activation=None) -> Initializer:
     True
     """
     if not isinstance(spec, str):
-        raise TypeError(
+        raise UserTypeError(
             f"an initialiser's name is text such as he_normal, not {spec!r}"
         )
     name, colon, text = spec.partition(":")
     if name not in NAMES:
-        raise KeyError(
+        raise UserKeyError(
             f"no initialiser named {name!r}; the known ones: {', '.join(sorted(NAMES))}"
         )
     number = _number(spec, text) if colon else None
@@ -90,16 +91,18 @@ def named(spec: str, /, activation=None) -> Initializer:
         return build() if number is None else build(number)
     if name in _NUMBER_REQUIRED:
         if number is None:
-            raise ValueError(f"{name!r} needs a number, {NAMES[name]}: {name}:1.5")
+            raise UserValueError(f"{name!r} needs a number, {NAMES[name]}: {name}:1.5")
         return _NUMBER_REQUIRED[name](number)
     if number is not None:
-        raise ValueError(f"{name!r} takes no number; it was given as {spec!r}")
+        raise UserValueError(f"{name!r} takes no number; it was given as {spec!r}")
     return _ALONE[name] if name in _ALONE else _for_activation(name, activation)
 
 
 def _for_activation(name, activation):
     if activation is None:
-        raise ValueError(f"{name!r} takes its variance from the activation; pass one")
+        raise UserValueError(
+            f"{name!r} takes its variance from the activation; pass one"
+        )
     return variance.scaled_for(activation, _FOR_ACTIVATION[name])
 
 
@@ -109,10 +112,10 @@ def _number(spec, text):
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(
+        raise UserValueError(
             f"the initialiser {spec!r} should read name:number; {text!r} is no number"
         )
     name = spec.partition(":")[0]
     if number < 0 and (name in _FAMILY or name in _NOT_NEGATIVE):
-        raise ValueError(f"{spec!r}: {text} is negative; expected {NAMES[name]}")
+        raise UserValueError(f"{spec!r}: {text} is negative; expected {NAMES[name]}")
     return number

@@ -8,6 +8,7 @@ branch by a learned scalar that starts at zero and needs no more than `zeros` fo
 
 from jax.nn.initializers import Initializer, constant, ones, zeros
 
+from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import scaled
 
 __all__ = ["constant", "fixup", "ones", "zeros"]
@@ -41,7 +42,7 @@ def fixup(base: Initializer, /, num_blocks, layers_per_branch) -> Initializer:
     Array([0.25, 0.25], dtype=float32)
     """
     if num_blocks < 1 or layers_per_branch < 2:
-        raise ValueError(
+        raise UserValueError(
             "Fixup scales the layers before the last of each branch: it needs at least "
             f"one block and two layers a branch, given {num_blocks} and "
             f"{layers_per_branch}. A branch of one layer starts at `zeros`"

@@ -16,6 +16,7 @@ import numpy as np
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import sampled_wide
 
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_geo_avg")
@@ -49,7 +50,7 @@ def variance_scaling(scale, mode, distribution, **axes) -> Initializer:
     _require("mode", mode, MODES)
     _require("distribution", distribution, DISTRIBUTIONS)
     if scale < 0:
-        raise ValueError(f"a variance is not negative; the scale given is {scale}")
+        raise UserValueError(f"a variance is not negative; the scale given is {scale}")
     return sampled_wide(
         initializers.variance_scaling(scale, mode, distribution, **axes)
     )
@@ -232,7 +233,7 @@ def gain(activation, /, *, slope=None) -> float:
     nodes, weights = _gaussian_rule()
     mean_square = float(weights @ np.square(_at_each(phi, nodes)))
     if not (math.isfinite(mean_square) and mean_square > 0):
-        raise ValueError(
+        raise UserValueError(
             f"the mean square of {_name(activation)} under N(0, 1) is {mean_square}; a "
             "gain needs it positive and finite"
         )
@@ -246,12 +247,12 @@ def _at_each(phi, nodes):
             # One scalar at a time: softmax has the right shape but is not elementwise.
             values = jax.vmap(phi)(jnp.asarray(nodes))
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise UserValueError(
                 "the gain is defined for elementwise activations; this function does "
                 f"not take a scalar: {error}"
             ) from error
         if values.shape != nodes.shape:
-            raise ValueError(
+            raise UserValueError(
                 "the gain is defined for elementwise activations; this function maps a "
                 f"scalar to shape {values.shape[1:]}"
             )
@@ -274,7 +275,9 @@ def _normal(truncated):
 
 def _require(what, name, known):
     if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; the known ones: {', '.join(known)}")
+        raise UserValueError(
+            f"unknown {what} {name!r}; the known ones: {', '.join(known)}"
+        )
 
 
 def _name(activation):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from gradstab.errors import UserKeyError
+
 Activation = Callable[[jax.Array], jax.Array]
 
 
@@ -29,7 +31,7 @@ def activation(name: str | Activation, /, *, slope: float = 0.01) -> Activation:
         return leaky_relu(slope)
     if name not in ACTIVATIONS:
         known = ", ".join(sorted([*ACTIVATIONS, "leaky_relu"]))
-        raise KeyError(
+        raise UserKeyError(
             f"no activation named {name!r}; known: {known}. "
             "Any function from an array to an array of the same shape will do as well."
         )

@@ -1,6 +1,6 @@
 """Models from plain names and numbers: what a command line and a config file hold."""
 
-import functools
+import inspect
 import itertools
 import math
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from flax import nnx
 from gradstab import _memory
 from gradstab._checked import number, truth, whole_number
 from gradstab._checked import seed as a_seed
-from gradstab._model_options import OPTIONS as OPTIONS
+from gradstab._model_options import OPTIONS, ROWS
+from gradstab.errors import UserKeyError, UserMemoryError, UserValueError
 from gradstab.initializers import named
 from gradstab.models.activations import activation
 from gradstab.models.lstm import LSTM
@@ -24,17 +25,16 @@ from gradstab.models.resnet import ResNet
 from gradstab.models.rnn import RNN
 from gradstab.models.transformer import Transformer
 
-_count = functools.partial(whole_number, least=1)
-
-_VALUES: dict[str, Any] = {
-    **dict.fromkeys(("depth", "width", "num_heads", "mlp_width"), _count),
-    **dict.fromkeys(("max_length", "vocab_size", "kernel_size", "num_groups"), _count),
-    "dropout": functools.partial(number, least=0, below=1),
-    "norm_momentum": functools.partial(number, least=0, most=1),
-    **dict.fromkeys(("slope", "residual_scale", "forget_bias"), number),
-    **dict.fromkeys(("use_bias", "norm_output", "skip", "preactivation"), truth),
-    **dict.fromkeys(("skip_init", "prenorm", "causal", "sequence_output"), truth),
+_CLASSES = {
+    "mlp": MLP,
+    "resnet": ResNet,
+    "lstm": LSTM,
+    "rnn": RNN,
+    "transformer": Transformer,
 }
+# What an argument of a class is called as an option, if it is not called the same.
+_OPTION = {"kernel_init": "init", "hidden": "width"}
+_DTYPES = ("dtype", "param_dtype")
 
 
 def build(
@@ -71,50 +71,47 @@ def build(
     ((5, 10), (49, 32, 32))
     """
     if kind not in OPTIONS:
-        raise KeyError(f"no model named {kind!r}; known: {', '.join(OPTIONS)}.")
+        raise UserKeyError(f"no model named {kind!r}; known: {', '.join(OPTIONS)}.")
     given = {name: value for name, value in options.items() if value is not None}
     strangers = [name for name in given if name not in OPTIONS[kind]]
     if strangers:
-        raise ValueError(
+        raise UserValueError(
             f"{kind!r} has no option {', '.join(strangers)}; it has: "
             f"{', '.join(sorted(OPTIONS[kind]))}."
         )
     if "widths" in given and ("depth" in given or "width" in given):
-        raise ValueError("give widths, or depth and width, but not both.")
+        raise UserValueError("give widths, or depth and width, but not both.")
     for size in _sequence(in_shape, "in_shape"):
         whole_number(size, "in_shape", least=1)
     whole_number(num_outputs, "num_outputs", least=1)
     chosen: Any = SimpleNamespace(**{**OPTIONS[kind], **given})
-    make = {
-        "mlp": _mlp,
-        "resnet": _resnet,
-        "lstm": _lstm,
-        "rnn": _rnn,
-        "transformer": _transformer,
-    }[kind]
-    _check(chosen)
+    for name, value in given.items():
+        _check(name, value)
     _expect_room(kind, chosen, in_shape, num_outputs)
+    in_features, derived = _from_input(kind, chosen, tuple(in_shape))
     # Streams of their own: with or without dropout, one seed gives one initialisation.
-    return make(tuple(in_shape), num_outputs, chosen, _streams(seed))
+    return _CLASSES[kind](
+        in_features,
+        num_outputs,
+        **_arguments(_CLASSES[kind], chosen) | derived,
+        rngs=_streams(seed),
+    )
 
 
-def _check(chosen):
+def _check(name, value):
     """Names the option whose value makes no sense, before anything is built."""
-    for name, check in _VALUES.items():
-        value = getattr(chosen, name, None)
-        if value is not None:
-            check(value, name)
-    for name, least in (("widths", 1), ("aux_heads", 0)):
-        for value in _sequence(getattr(chosen, name, None) or (), name):
-            whole_number(value, name, least=least)
-    for name in ("dtype", "param_dtype"):
-        if getattr(chosen, name) is not None:
-            _floating(getattr(chosen, name), name)
+    row = ROWS[name]
+    check = _floating if name in _DTYPES else _CHECKS.get(row.kind)
+    if check is not None:
+        for each in _sequence(value, name) if row.many else (value,):
+            check(each, name, **row.within)
 
 
 def _sequence(values, name):
     if isinstance(values, str) or not isinstance(values, Sequence):
-        raise ValueError(f"{name} must be a sequence of whole numbers, got {values!r}")
+        raise UserValueError(
+            f"{name} must be a sequence of whole numbers, got {values!r}"
+        )
     return values
 
 
@@ -124,7 +121,14 @@ def _floating(dtype, name):
     except TypeError:
         floating = False
     if not floating:
-        raise ValueError(f"{name} must be a floating dtype, got {dtype!r}")
+        raise UserValueError(f"{name} must be a floating dtype, got {dtype!r}")
+
+
+_CHECKS: dict[Any, Any] = {
+    int: lambda value, name, least=1: whole_number(value, name, least=least),
+    float: number,
+    bool: truth,
+}
 
 
 def _expect_room(kind, chosen, in_shape, num_outputs):
@@ -133,7 +137,7 @@ def _expect_room(kind, chosen, in_shape, num_outputs):
     size = least * jnp.dtype(chosen.param_dtype).itemsize
     room = _memory.memory_at_hand()
     if size > room:
-        raise MemoryError(
+        raise UserMemoryError(
             f"{kind} with {_sizes(chosen)} has at least {least:.3g} parameters, "
             f"{size / 2**30:.3g} GiB; {room / 2**30:.3g} GiB of memory are at hand: "
             "give a smaller width or depth"
@@ -170,121 +174,64 @@ def _streams(seed):
     return nnx.Rngs(params=key_params, dropout=key_dropout)
 
 
-def _mlp(in_shape, num_outputs, chosen, rngs):
-    return MLP(
-        math.prod(in_shape),
-        num_outputs,
-        widths=chosen.widths or (chosen.width,) * chosen.depth,
-        norm_output=chosen.norm_output,
-        skip=chosen.skip,
-        **_layered(chosen),
-        rngs=rngs,
-    )
-
-
-def _resnet(in_shape, num_outputs, chosen, rngs):
-    dense = chosen.kernel_size is None
-    if not dense:
+def _from_input(kind, chosen, in_shape):
+    """Features of the input, and arguments that follow from it or several options."""
+    if kind == "mlp":
+        widths = chosen.widths or (chosen.width,) * chosen.depth
+        return math.prod(in_shape), {"widths": widths}
+    if kind == "resnet" and chosen.kernel_size is None:
+        return math.prod(in_shape), {}
+    if kind == "resnet":
         _expect_in_shape("a convolutional resnet", in_shape, "height, width, channels")
-    return ResNet(
-        math.prod(in_shape) if dense else in_shape[-1],
-        num_outputs,
-        width=chosen.width,
-        depth=chosen.depth,
-        kernel_size=chosen.kernel_size,
-        preactivation=chosen.preactivation,
-        residual_scale=chosen.residual_scale,
-        skip_init=chosen.skip_init,
-        last_init=_init(chosen.last_init, chosen),
-        **_layered(chosen),
-        rngs=rngs,
-    )
+        return in_shape[-1], {}
+    if kind == "transformer":
+        return _of_transformer(chosen, in_shape)
+    return _features(kind, in_shape), {}
 
 
-def _lstm(in_shape, num_outputs, chosen, rngs):
-    return LSTM(
-        _features("lstm", in_shape),
-        num_outputs,
-        forget_bias=chosen.forget_bias,
-        bias_init=_init(chosen.bias_init, chosen),
-        **_recurrent(chosen),
-        rngs=rngs,
-    )
-
-
-def _rnn(in_shape, num_outputs, chosen, rngs):
-    return RNN(
-        _features("rnn", in_shape),
-        num_outputs,
-        activation=_activation(chosen),
-        bias_init=_init(chosen.bias_init, chosen),
-        **_recurrent(chosen),
-        rngs=rngs,
-    )
-
-
-def _transformer(in_shape, num_outputs, chosen: Any, rngs):
+def _of_transformer(chosen, in_shape):
     tokens = chosen.vocab_size is not None
     if tokens:
         _expect_in_shape("a transformer with vocab_size", in_shape, "time")
-    return Transformer(
-        chosen.vocab_size if tokens else _features("transformer", in_shape),
-        num_outputs,
-        width=chosen.width,
-        depth=chosen.depth,
-        num_heads=chosen.num_heads,
-        mlp_width=chosen.mlp_width or 4 * chosen.width,
-        max_length=chosen.max_length or in_shape[0],
-        tokens=tokens,
-        prenorm=chosen.prenorm,
-        causal=chosen.causal,
-        sequence_output=chosen.sequence_output,
-        residual_scale=chosen.residual_scale,
-        embed_init=_init(chosen.embed_init, chosen),
-        **_layered(chosen),
-        rngs=rngs,
-    )
-
-
-def _every(chosen):
-    """The arguments that every class takes."""
-    return {
-        "kernel_init": _init(chosen.init, chosen),
-        "head_init": _init(chosen.head_init, chosen),
-        "dropout": chosen.dropout,
-        "dtype": None if chosen.dtype is None else jnp.dtype(chosen.dtype),
-        "param_dtype": jnp.dtype(chosen.param_dtype),
+    in_features = chosen.vocab_size if tokens else _features("transformer", in_shape)
+    return in_features, {
+        "tokens": tokens,
+        "mlp_width": chosen.mlp_width or 4 * chosen.width,
+        "max_length": chosen.max_length or in_shape[0],
     }
 
 
-def _layered(chosen):
-    """Those of the networks that are not recurrent."""
+def _arguments(model, chosen):
+    """The arguments of a class that are options, under their names there."""
+    # That of the class itself is what its metaclass takes: anything.
+    names = inspect.signature(model.__init__).parameters
+    options = {name: _OPTION.get(name, name) for name in names}
     return {
-        **_every(chosen),
-        "activation": _activation(chosen),
-        "bias_init": _init(chosen.bias_init, chosen),
-        "use_bias": chosen.use_bias,
-        "norm": _norm(chosen),
-        "aux_heads": tuple(chosen.aux_heads),
+        name: _argument(option, chosen)
+        for name, option in options.items()
+        if hasattr(chosen, option)
     }
 
 
-def _recurrent(chosen):
-    """Those of the recurrent ones."""
-    return {
-        **_every(chosen),
-        "hidden": chosen.width,
-        "depth": chosen.depth,
-        "recurrent_init": _init(chosen.recurrent_init, chosen),
-        "sequence_output": chosen.sequence_output,
-    }
+def _argument(option, chosen):
+    """The value of an option as the classes take it: functions in place of names."""
+    value = getattr(chosen, option)
+    if ROWS[option].kind is not str:
+        return value
+    if option == "activation":
+        return _activation(chosen)
+    if option == "norm":
+        return _norm(chosen)
+    if option in _DTYPES:
+        return None if value is None else jnp.dtype(value)
+    return _init(value, chosen)
 
 
 def _activation(chosen):
     if chosen.slope is None:
         return activation(chosen.activation)
     if chosen.activation != "leaky_relu":
-        raise ValueError(f"slope is of leaky_relu; {chosen.activation!r} has none.")
+        raise UserValueError(f"slope is of leaky_relu; {chosen.activation!r} has none.")
     return activation("leaky_relu", slope=chosen.slope)
 
 
@@ -303,7 +250,9 @@ def _norm(chosen):
     ]:
         value = getattr(chosen, option)
         if value is not None and chosen.norm != owner:
-            raise ValueError(f"{option} is of norm={owner!r}; norm is {chosen.norm!r}.")
+            raise UserValueError(
+                f"{option} is of norm={owner!r}; norm is {chosen.norm!r}."
+            )
         if value is not None:
             options[key] = value
     return None if chosen.norm == "none" else normalization(chosen.norm, **options)
@@ -316,6 +265,6 @@ def _features(kind, in_shape):
 
 def _expect_in_shape(kind, in_shape, axes):
     if len(in_shape) != len(axes.split(", ")):
-        raise ValueError(
+        raise UserValueError(
             f"{kind} takes examples of shape ({axes}); in_shape is {in_shape}."
         )

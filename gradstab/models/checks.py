@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from gradstab.errors import UserTypeError, UserValueError
+
 
 def expect_shape(x, expected: Sequence[str | int], /, *, model: str) -> jax.Array:
     """``x`` as an array, if its shape is as expected.
@@ -17,7 +19,7 @@ def expect_shape(x, expected: Sequence[str | int], /, *, model: str) -> jax.Arra
 
     >>> expect_shape(jnp.zeros((2, 5)), ("batch", "time", 4), model="LSTM")
     Traceback (most recent call last):
-    ValueError: LSTM expects inputs of shape (batch, time, 4), got (2, 5).
+    gradstab.errors.UserValueError: LSTM expects inputs of shape (batch, time, 4), ...
     """
     x = jnp.asarray(x)
     fits = x.ndim == len(expected) and all(
@@ -25,7 +27,9 @@ def expect_shape(x, expected: Sequence[str | int], /, *, model: str) -> jax.Arra
     )
     if not fits:
         wanted = ", ".join(map(str, expected))
-        raise ValueError(f"{model} expects inputs of shape ({wanted}), got {x.shape}.")
+        raise UserValueError(
+            f"{model} expects inputs of shape ({wanted}), got {x.shape}."
+        )
     return x
 
 
@@ -34,7 +38,7 @@ def expect_examples(x, features: int, /, *, model: str) -> jax.Array:
     x = jnp.asarray(x)
     found = math.prod(x.shape[1:])
     if x.ndim < 2 or found != features:
-        raise ValueError(
+        raise UserValueError(
             f"{model} expects a batch of examples with {features} features each, as "
             f"(batch, {features}) or with more axes that are flattened; got {x.shape}"
             + (f", {found} features each." if x.ndim > 1 else ", which has no batch.")
@@ -45,7 +49,7 @@ def expect_examples(x, features: int, /, *, model: str) -> jax.Array:
 def expect_floating(x: jax.Array, /, *, model: str, dtype=None) -> jax.Array:
     """``x`` in ``dtype`` (or its own), if it is floating; scale pixels first."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(
+        raise UserTypeError(
             f"{model} expects floating inputs, got {x.dtype}; scale and convert them, "
             "for example x.astype('float32') / 255."
         )
@@ -56,7 +60,7 @@ def expect_layers(indices: Sequence[int], num_layers: int, /, *, option: str) ->
     """``indices`` as a tuple, if each names one of the layers counted from 0."""
     bad = [i for i in indices if not 0 <= i < num_layers]
     if bad:
-        raise ValueError(
+        raise UserValueError(
             f"{option} names the layers {bad}, but there are {num_layers}, "
             f"counted from 0 to {num_layers - 1}."
         )
@@ -67,4 +71,4 @@ def expect_positive(**counts: int) -> None:
     """An error unless every count is an integer above 0."""
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a positive integer, got {count!r}.")
+            raise UserValueError(f"{name} must be a positive integer, got {count!r}.")

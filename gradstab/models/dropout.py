@@ -3,6 +3,8 @@
 import jax
 from flax import nnx
 
+from gradstab.errors import UserValueError
+
 
 def make_dropout(rate: float, /, *, rngs: nnx.Rngs) -> nnx.Dropout | None:
     """The layer that a model's ``dropout`` option asks for; none at rate 0.
@@ -11,7 +13,9 @@ def make_dropout(rate: float, /, *, rngs: nnx.Rngs) -> nnx.Dropout | None:
     stream of its own, which advances with every call.
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"dropout is the share set to zero, in [0, 1); got {rate}.")
+        raise UserValueError(
+            f"dropout is the share set to zero, in [0, 1); got {rate}."
+        )
     return nnx.Dropout(rate, rngs=rngs) if rate else None
 
 

@@ -1,6 +1,5 @@
 """The long short-term memory, with every gate initialised by itself."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserValueError
 from gradstab.initializers import forget_bias as forget_bias_init
 from gradstab.initializers import per_gate
 from gradstab.models.recurrent import RecurrentLayer, RecurrentModel
@@ -25,6 +25,8 @@ class LSTMState(NamedTuple):
 
 class LSTMLayer(RecurrentLayer):
     """One layer: ``kernel (in, 4h)``, ``recurrent_kernel (h, 4h)``, ``bias (4h,)``."""
+
+    num_gates = 4
 
     def step(self, state, projected, recurrent_kernel):  # noqa: D102 (see the base)
         gates = projected + jnp.dot(state.h, recurrent_kernel)
@@ -108,31 +110,24 @@ class LSTM(RecurrentModel):
         rngs: nnx.Rngs,
     ):
         if forget_bias is not None and bias_init is not None:
-            raise ValueError(
+            raise UserValueError(
                 "give forget_bias or bias_init, not both: bias_init sets every gate."
             )
         if bias_init is None:
             bias_init = forget_bias_init(1.0 if forget_bias is None else forget_bias)
 
-        layer = functools.partial(
-            LSTMLayer,
-            hidden=hidden,
-            num_gates=4,
-            kernel_init=per_gate(kernel_init, 4),
-            recurrent_init=per_gate(recurrent_init, 4),
-            bias_init=bias_init,
-            dropout=dropout,
-            dtype=dtype,
-            param_dtype=param_dtype,
-        )
         super().__init__(
-            layer,
+            LSTMLayer,
             in_features,
             out_features,
             hidden=hidden,
             depth=depth,
+            kernel_init=per_gate(kernel_init, LSTMLayer.num_gates),
+            recurrent_init=per_gate(recurrent_init, LSTMLayer.num_gates),
+            bias_init=bias_init,
             head_init=head_init or kernel_init,
             sequence_output=sequence_output,
+            dropout=dropout,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, zeros
 
+from gradstab.errors import UserValueError
 from gradstab.models.activations import Activation
 from gradstab.models.activations import activation as named_activation
 from gradstab.models.checks import (
@@ -128,9 +129,11 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if not widths:
-            raise ValueError("widths is empty: an MLP needs at least one hidden layer.")
+            raise UserValueError(
+                "widths is empty: an MLP needs at least one hidden layer."
+            )
         if norm_output and norm is None:
-            raise ValueError("norm_output=True needs a norm, and norm is None.")
+            raise UserValueError("norm_output=True needs a norm, and norm is None.")
         expect_positive(in_features=in_features, out_features=out_features)
         for width in widths:
             expect_positive(width=width)

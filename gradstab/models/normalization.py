@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gradstab.errors import UserKeyError, UserValueError
+
 
 class MakeNorm(Protocol):
     """A function that makes a normalisation layer for so many features."""
@@ -65,7 +67,7 @@ def group_norm(*, num_groups: int = 32, epsilon: float = 1e-6) -> MakeNorm:
 
     def make(num_features, /, *, param_dtype, rngs):
         if num_features % num_groups:
-            raise ValueError(
+            raise UserValueError(
                 f"group norm cannot split {num_features} features into {num_groups} "
                 "equal groups; choose a num_groups that divides the width."
             )
@@ -110,7 +112,7 @@ def normalization(name: str | MakeNorm, /, **options) -> MakeNorm:
     if callable(name):
         return name
     if name not in NORMALIZATIONS:
-        raise KeyError(
+        raise UserKeyError(
             f"no normalisation named {name!r}; known: {', '.join(NORMALIZATIONS)} "
             "(or None, or a function such as batch_norm(momentum=0.9))."
         )

@@ -7,13 +7,15 @@ nothing else.
 
 import abc
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
 
+from gradstab.errors import UserValueError
 from gradstab.models.checks import expect_floating, expect_positive, expect_shape
 from gradstab.models.dropout import drop, make_dropout
 from gradstab.models.stack import scan_blocks, stack
@@ -22,12 +24,13 @@ from gradstab.models.stack import scan_blocks, stack
 class RecurrentLayer(nnx.Module):
     """One recurrent layer over ``(batch, time, features)``; see its subclasses."""
 
+    num_gates: ClassVar[int] = 1
+
     def __init__(
         self,
         in_features: int,
         hidden: int,
         *,
-        num_gates: int,
         kernel_init: Initializer,
         recurrent_init: Initializer,
         bias_init: Initializer,
@@ -36,7 +39,7 @@ class RecurrentLayer(nnx.Module):
         param_dtype,
         rngs: nnx.Rngs,
     ):
-        fused = num_gates * hidden
+        fused = self.num_gates * hidden
         self.hidden = hidden
         self.dtype = dtype
         self.kernel = nnx.Param(
@@ -84,11 +87,24 @@ class RecurrentModel(nnx.Module):
 
     Attributes are ``input`` (the first layer), ``blocks`` (the stack of all others;
     None at depth 1) and ``head``.
+
+    Args:
+        layer: the class of the layers.
+        in_features: features of the input at one time.
+        out_features: number of logits.
+        hidden: units of every layer.
+        depth: number of layers.
+        head_init: of the weights of the head.
+        sequence_output: logits of every step, not of the last one.
+        dtype: of the computation.
+        param_dtype: of the parameters.
+        rngs: random streams.
+        **options: of every layer.
     """
 
     def __init__(
         self,
-        make_layer,
+        layer: Callable[..., RecurrentLayer],
         in_features: int,
         out_features: int,
         *,
@@ -99,9 +115,12 @@ class RecurrentModel(nnx.Module):
         dtype,
         param_dtype,
         rngs: nnx.Rngs,
+        **options,
     ):
         expect_positive(in_features=in_features, out_features=out_features)
         expect_positive(hidden=hidden, depth=depth)
+        dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+        make_layer = functools.partial(layer, hidden=hidden, **dtypes, **options)
         self.in_features = in_features
         self.depth = depth
         self.sequence_output = sequence_output
@@ -116,8 +135,7 @@ class RecurrentModel(nnx.Module):
             hidden,
             out_features,
             kernel_init=head_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            **dtypes,
             rngs=rngs,
         )
 
@@ -172,7 +190,7 @@ class RecurrentModel(nnx.Module):
         wanted = self.input.zero_state(batch, jnp.float32)
         got = [_shapes(state) for state in initial]
         if got != [_shapes(wanted)] * self.depth:
-            raise ValueError(
+            raise UserValueError(
                 f"initial must hold {self.depth} states like {_shapes(wanted)}, "
                 f"one per layer; got {got}."
             )

@@ -1,7 +1,5 @@
 """The plain recurrent network that gated ones are measured against."""
 
-import functools
-
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, zeros
@@ -15,7 +13,7 @@ class RNNLayer(RecurrentLayer):
     """One layer: ``kernel (in, h)``, ``recurrent_kernel (h, h)``, ``bias (h,)``."""
 
     def __init__(self, in_features, hidden, *, activation, **options):
-        super().__init__(in_features, hidden, num_gates=1, **options)
+        super().__init__(in_features, hidden, **options)
         self.activation = named_activation(activation)
 
     def step(self, state, projected, recurrent_kernel):  # noqa: D102 (see the base)
@@ -84,25 +82,19 @@ class RNN(RecurrentModel):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        layer = functools.partial(
-            RNNLayer,
-            hidden=hidden,
-            activation=activation,
-            kernel_init=kernel_init,
-            recurrent_init=recurrent_init,
-            bias_init=bias_init,
-            dropout=dropout,
-            dtype=dtype,
-            param_dtype=param_dtype,
-        )
         super().__init__(
-            layer,
+            RNNLayer,
             in_features,
             out_features,
             hidden=hidden,
             depth=depth,
+            activation=activation,
+            kernel_init=kernel_init,
+            recurrent_init=recurrent_init,
+            bias_init=bias_init,
             head_init=head_init or kernel_init,
             sequence_output=sequence_output,
+            dropout=dropout,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gradstab.errors import UserValueError
+
 
 def stack(make: Callable[..., nnx.Module], num: int, /, *, rngs: nnx.Rngs):
     """``num`` blocks as one module whose leaves have a leading axis over the blocks.
@@ -32,7 +34,7 @@ def stack(make: Callable[..., nnx.Module], num: int, /, *, rngs: nnx.Rngs):
     (100, 4, 4)
     """
     if num < 1:
-        raise ValueError(f"a stack needs at least one block, got {num}.")
+        raise UserValueError(f"a stack needs at least one block, got {num}.")
 
     @nnx.split_rngs(splits=num)
     @nnx.vmap

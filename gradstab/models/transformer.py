@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, normal, zeros
 
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.models.activations import Activation
 from gradstab.models.activations import activation as named_activation
 from gradstab.models.checks import (
@@ -223,7 +224,9 @@ class Transformer(nnx.Module):
         expect_positive(width=width, depth=depth, num_heads=num_heads)
         expect_positive(mlp_width=mlp_width, max_length=max_length)
         if width % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide width={width}.")
+            raise UserValueError(
+                f"num_heads={num_heads} does not divide width={width}."
+            )
         embed_init = embed_init or normal(0.02)
         dense = {
             "use_bias": use_bias,
@@ -307,14 +310,14 @@ class Transformer(nnx.Module):
         axes = ("batch", "time") if self.tokens else ("batch", "time", self.in_features)
         x = expect_shape(x, axes, model="Transformer")
         if x.shape[1] > self.max_length:
-            raise ValueError(
+            raise UserValueError(
                 f"Transformer was made for at most {self.max_length} steps "
                 f"(max_length), got {x.shape[1]} in an input of shape {x.shape}."
             )
         if not self.tokens:
             return expect_floating(x, model="Transformer", dtype=self.dtype)
         if not jnp.issubdtype(x.dtype, jnp.integer):
-            raise TypeError(
+            raise UserTypeError(
                 f"Transformer(tokens=True) expects integers, got {x.dtype}."
             )
         return x

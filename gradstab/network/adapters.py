@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from gradstab import _tree
+from gradstab.errors import UserTypeError, call_of_user
 from gradstab.network.raw_keys import with_typed_keys
 from gradstab.network.refusals import not_numeric, without_parameters
 
@@ -59,24 +60,24 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
         module, variables = model
         target = _from_linen(module, variables, args, kwargs)
     elif _is_linen(model):
-        raise TypeError(
+        raise UserTypeError(
             "a linen module needs its variables: give the pair (module, variables)"
         )
     elif callable(model) and not takes_parameters(model):
         target = _from_callable_pytree(model, args, kwargs)
     elif callable(model):
         if len(args) < 2:
-            raise TypeError(without_parameters(model))
+            raise UserTypeError(without_parameters(model))
         target = _from_function(model, args[0], args[1:], kwargs)
     else:
-        raise TypeError(
+        raise UserTypeError(
             f"cannot analyse a {type(model).__name__}: give an nnx.Module, a pair "
             "(linen module, variables), a callable pytree, or apply and its parameters"
         )
     if not target.inputs:
-        raise TypeError("no inputs: analyze(model, x) or analyze(apply, params, x)")
+        raise UserTypeError("no inputs: analyze(model, x) or analyze(apply, params, x)")
     if stranger := not_numeric(target.inputs, "inputs"):
-        raise TypeError(stranger)
+        raise UserTypeError(stranger)
     target = with_typed_keys(target)
     return target if batched else over_examples(target)
 
@@ -99,7 +100,8 @@ def _from_nnx(model, inputs, kwargs):
     graphdef, params, state = nnx.split(model, nnx.Param, ...)
 
     def apply(params, state, *inputs):
-        return nnx.merge(graphdef, params, state, copy=True)(*inputs, **kwargs)
+        model = nnx.merge(graphdef, params, state, copy=True)
+        return call_of_user(model, *inputs, **kwargs)
 
     return Target(apply, params, state, tuple(inputs))
 
@@ -115,7 +117,7 @@ def _is_linen_pair(model):
 
 def _from_linen(module, variables, inputs, kwargs):
     if not isinstance(variables, Mapping):
-        raise TypeError(
+        raise UserTypeError(
             "a linen module needs its variables: give (module, module.init(key, x)), "
             f"not a {type(variables).__name__}"
         )
@@ -124,7 +126,8 @@ def _from_linen(module, variables, inputs, kwargs):
     state = {name: value for name, value in variables.items() if name != "params"}
 
     def apply(params, state, *inputs):
-        result = module.apply({"params": params, **state}, *inputs, **kwargs)
+        variables = {"params": params, **state}
+        result = call_of_user(module.apply, variables, *inputs, **kwargs)
         return result[0] if kwargs.get("mutable") else result
 
     return Target(apply, variables.get("params", {}), state, tuple(inputs))
@@ -150,7 +153,7 @@ def _from_callable_pytree(model, inputs, kwargs):
     params, whole = _set_apart(model, _is_array)
 
     def apply(params, state, *inputs):
-        return whole(params)(*inputs, **kwargs)
+        return call_of_user(whole(params), *inputs, **kwargs)
 
     return Target(apply, params, (), tuple(inputs))
 
@@ -162,7 +165,7 @@ def _from_function(function, params, inputs, kwargs):
     params, whole = _set_apart(params, _is_numeric if plain else _is_array)
 
     def apply(params, state, *inputs):
-        return function(whole(params), *inputs, **kwargs)
+        return call_of_user(function, whole(params), *inputs, **kwargs)
 
     return Target(apply, params, (), tuple(inputs))
 

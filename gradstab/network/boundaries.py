@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from gradstab import _compat, _tree
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.network import flow as flows
 from gradstab.program.walk import environment, outputs, retraced, walk
 
@@ -61,16 +62,18 @@ def as_boundaries(boundaries, program, /) -> Boundaries:
     """
     given = (boundaries,) if isinstance(boundaries, str) else tuple(boundaries)
     if not all(isinstance(pattern, str) for pattern in given):
-        raise TypeError(f"boundaries must be regular expressions, got {boundaries!r}")
+        raise UserTypeError(
+            f"boundaries must be regular expressions, got {boundaries!r}"
+        )
     try:
         patterns = tuple(map(re.compile, given))
     except re.error as error:
-        raise ValueError(f"boundaries={boundaries!r}: {error}") from error
+        raise UserValueError(f"boundaries={boundaries!r}: {error}") from error
     names = sorted(set(_names(program.eqns)))
     for pattern in patterns:
         matched = any(map(pattern.search, program.param_names))
         if not matched and not any(map(pattern.fullmatch, names)):
-            raise ValueError(
+            raise UserValueError(
                 f"boundaries: {pattern.pattern!r} matches no parameter path "
                 f"({_some(program.param_names)}) and no name given by checkpoint_name "
                 f"({_some(names)})"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _tree
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.network.boundaries import packs_several
 from gradstab.network.contexts import held_positions
 from gradstab.network.layers import all_blocks, find_plan, flow_of
@@ -75,7 +76,7 @@ def find_layers(
         (('a', 'b'), (4, 6))
     """
     if not isinstance(inputs, tuple):
-        raise TypeError(
+        raise UserTypeError(
             f"inputs must be a tuple of inputs, got {type(inputs).__name__}; "
             "write (x,) for one input"
         )
@@ -144,5 +145,5 @@ def _num_examples(inputs):
     ]
     lengths = {shape[0] if shape else 0 for shape in shapes}
     if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(without_examples(inputs))
+        raise UserValueError(without_examples(inputs))
     return lengths.pop()

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 from gradstab import _compat
+from gradstab.errors import UserValueError
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Block, Outline, Stack
 from gradstab.network.boundaries import as_boundaries, cut_behind, divide, trunk_among
@@ -64,7 +65,7 @@ def _items(program, num_examples):
     floating = [v for v in program.input_vars if _compat.is_floating(v)]
     atoms = flows.atoms(program.eqns, flow, floating, program.out_var)
     if not atoms:
-        raise ValueError(
+        raise UserValueError(
             "the output does not depend on the inputs by a differentiable path: "
             "nothing to analyse"
         )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.errors import UserValueError, call_of_user
 from gradstab.program.canonical import key_of
 
 
@@ -70,17 +71,19 @@ def as_loss(loss: "Callable | Loss", shapes, /) -> Loss:
         return loss
     # A new function each time: JAX remembers those that it has traced, and a loss may
     # hold other labels by now.
-    traced = jax.make_jaxpr(lambda output: loss(output), return_shape=True)
+    traced = jax.make_jaxpr(
+        lambda output: call_of_user(loss, output), return_shape=True
+    )
     closed, made = traced(shapes)
     leaves = jax.tree.leaves(made)
     if len(leaves) != 1 or leaves[0].shape != ():
         shown = made if len(leaves) != 1 else f"shape {leaves[0].shape}"
-        raise ValueError(
+        raise UserValueError(
             f"loss(output) must return a scalar, got {shown}; take the mean or the sum "
             "over the examples"
         )
     if jnp.issubdtype(leaves[0].dtype, jnp.complexfloating):
-        raise ValueError(
+        raise UserValueError(
             f"loss(output) must return a real number, got {leaves[0].dtype}; "
             "take the absolute value or .real"
         )

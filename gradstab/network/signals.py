@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat, _tree
+from gradstab.errors import UserValueError
 from gradstab.network.activations import find_activations, saturation
 from gradstab.network.contexts import computed_only, held_arrays, with_held
 from gradstab.network.extremes import largest, typical
@@ -267,7 +268,7 @@ def _random_cotangent(network, key):
     out = network.program.out_var
     shape, dtype = _compat.shape_of(out), _compat.dtype_of(out)
     if shape[:1] != (network.num_examples,):
-        raise ValueError(
+        raise UserValueError(
             f"the output has shape {shape}, without the {network.num_examples} "
             "examples on its leading axis; give the loss that makes use of it"
         )

@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradstab import _drawing as drawing
+from gradstab.errors import UserValueError
 
 _FEW_STEPS = 10  # as many numbers are read on an axis
 
@@ -31,12 +32,12 @@ def heat_map(norms, /, *, layers=None, steps=None, ax=None):
     """
     norms = np.asarray(norms, np.float64)
     if norms.ndim != 2 or not norms.size:
-        raise ValueError(f"norms is (steps, layers), and has shape {norms.shape}")
+        raise UserValueError(f"norms is (steps, layers), and has shape {norms.shape}")
     num_steps, num_layers = norms.shape
     steps = np.arange(num_steps) if steps is None else np.asarray(steps)
     layers = list(range(num_layers)) if layers is None else list(layers)
     if len(steps) != num_steps or len(layers) != num_layers:
-        raise ValueError(
+        raise UserValueError(
             f"norms is (steps, layers), and has shape {norms.shape}, with "
             f"{len(steps)} steps and {len(layers)} names of layers"
         )

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import integrate
 
 from gradstab import _drawing as drawing
+from gradstab.errors import UserValueError
 from gradstab.theory import singular_value_density
 
 # A histogram of fewer values is a row of spikes: they are counted one by one instead.
@@ -49,7 +50,7 @@ def spectra(report, /, *, layers=None, field=None, ax=None):
     pooled = {k: np.sort(v[np.isfinite(v)]) for k, v in pooled.items()}
     pooled = {k: v for k, v in pooled.items() if np.any(v > 0)}
     if not pooled:
-        raise ValueError("the report has no singular values of these layers")
+        raise UserValueError("the report has no singular values of these layers")
     ax = drawing.canvas(ax)
     top = 1.05 * max(values[-1] for values in pooled.values())
     few = min(map(len, pooled.values())) < _FEW_VALUES

@@ -1,6 +1,7 @@
 """The ladder of growth exponents."""
 
 from gradstab import _drawing as drawing
+from gradstab.errors import UserValueError
 from gradstab.report import panels
 
 
@@ -24,7 +25,7 @@ def exponents(report, /, *, rate=None, ax=None):
         ValueError: if the report has no exponents.
     """
     if report.exponents is None:
-        raise ValueError("the report has no exponents; its notes say why")
+        raise UserValueError("the report has no exponents; its notes say why")
     ax = drawing.canvas(ax)
     panels.exponents(ax, report, rate=rate)
     return ax.figure

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import optimize
 
 from gradstab import _drawing as drawing
+from gradstab.errors import UserValueError
 from gradstab.theory import critical_sigma_w, mean_field
 
 _PHASES = {-1: "ordered: gradients vanish", 1: "chaotic: gradients explode"}
@@ -80,12 +81,12 @@ def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None, ax=None):
 def _borders(what, values):
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.all(np.diff(values) > 0):
-        raise ValueError(
+        raise UserValueError(
             f"{what} is {values.tolist()}; it holds the borders of the cells, at least "
             "two ascending numbers, as numpy.linspace gives them"
         )
     if values[0] < 0:
-        raise ValueError(f"{what} begins at {values[0]:g}; it is at least 0")
+        raise UserValueError(f"{what} begins at {values[0]:g}; it is at least 0")
     return values
 
 

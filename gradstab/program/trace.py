@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gradstab import _compat, _rules, _tree
+from gradstab.errors import UserTypeError, UserValueError, call_of_user
 from gradstab.program.walk import evaluate, evaluated, retraced, shape_of_input
 
 
@@ -118,23 +119,23 @@ def _is_variable(node):
 def _differentiated(result, flat, output):
     strangers = {type(leaf).__name__ for leaf in flat if not _is_numeric(leaf)}
     if strangers:
-        raise TypeError(
+        raise UserTypeError(
             f"the model returns a {' and a '.join(sorted(strangers))} among its "
             "arrays: return arrays only, e.g. lambda params, x: apply(params, x)[0]"
         )
     floating = [i for i, leaf in enumerate(flat) if _tree.is_floating(leaf)]
     if output is not None:
-        chosen = output(result)
+        chosen = call_of_user(output, result)
         matches = [i for i in floating if flat[i] is chosen]
         if not matches:
-            raise ValueError(
+            raise UserValueError(
                 "output= must return one floating array of what the model returns, "
                 f"unchanged; got {_described(chosen)}"
             )
         return matches[0]
     if len(floating) != 1:
         shapes = ", ".join(str(jnp.shape(flat[i])) for i in floating) or "none"
-        raise ValueError(
+        raise UserValueError(
             f"the model returns {len(floating)} floating arrays (shapes: {shapes}); "
             "say which one to differentiate, e.g. output=lambda result: result[0]"
         )

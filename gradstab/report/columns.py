@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.table import Table
 
-from gradstab._console import text
+from gradstab._console import table, text
 
 # What is left of a name on the narrowest screens; longer ones go on in the next line.
 _NAME = 8
@@ -37,10 +36,8 @@ def beside_names(
     room = width - min(max(room, len(heads[0])), _NAME) - padding
     parts = list(_parts(heads, cells, room, 1 + padding))
     for place, columns in enumerate(parts):
-        made = Table(
-            box=box.SIMPLE_HEAD,
+        made = table(
             padding=(0, 0, 0, padding),
-            show_edge=False,
             title=None if place else text(title),
             title_justify="center",
             caption=text(caption) if caption and columns == parts[-1] else None,

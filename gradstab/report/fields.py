@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from gradstab import records
+from gradstab._json import SPECIAL
 from gradstab._text import one_line
+from gradstab.errors import UserValueError
 from gradstab.report import ensembles
 from gradstab.report.shapes import disagreement
 
@@ -37,13 +39,11 @@ _WORDS = {
     "Range.end": ("underflow", "overflow", ""),
     "Spectrum.method": ("svd", "gram", "golub-kahan"),
 }
-# What JSON has no numbers for.
-_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Of the numbers that a file may hold, apart from floating ones.
 _LARGEST = 2**64
 
 
-class DamagedError(ValueError):
+class DamagedError(UserValueError):
     """A value that is not what its field holds; the message names the field."""
 
 
@@ -251,9 +251,9 @@ def _is_special(value):
 
 
 def _special(name, where):
-    known = isinstance(name, str) and name in _SPECIAL
-    _expect(known, where, f"a number or one of {', '.join(_SPECIAL)}", name)
-    return _SPECIAL[name]
+    known = isinstance(name, str) and name in SPECIAL
+    _expect(known, where, f"a number or one of {', '.join(SPECIAL)}", name)
+    return SPECIAL[name]
 
 
 def _expect(right, where, expected, value):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from gradstab import _drawing as drawing
+from gradstab.errors import UserValueError
 from gradstab.report import panels
 
 KINDS = {
@@ -43,7 +44,7 @@ def plot(report, /, *, kind=None, ax=None):
     if ax is not None or kind is not None:
         kind = kind or "signals"
         if kind not in kinds:
-            raise ValueError(
+            raise UserValueError(
                 f"kind is {kind!r}; this report has panels for: {', '.join(kinds)}"
             )
         ax = drawing.canvas(ax)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gradstab._text import printable
+from gradstab.errors import UserIndexError, UserKeyError, UserTypeError
 from gradstab.records import Growth, Layer, Prediction, Range, Recurrence
 from gradstab.report import plots, store, table
 from gradstab.report.ensembles import Ensemble
@@ -100,7 +101,7 @@ class Report:
         name = name if name in found else short.get(name, name)
         if name not in found:
             names = ", ".join(map(printable, found))
-            raise KeyError(
+            raise UserKeyError(
                 f"no layer named {name!r}; this network has: {names}. "
                 "Layers are named by the path of the parameters they own."
             )
@@ -111,13 +112,13 @@ class Report:
         if isinstance(place, str):
             return self.layer(place)
         if not hasattr(place, "__index__"):
-            raise TypeError(
+            raise UserTypeError(
                 f"a report is asked for a layer by its name or number, and got "
                 f"{place!r}; report.layers[1:3] gives several"
             )
         num = len(self.layers)
         if not -num <= operator.index(place) < num:
-            raise IndexError(f"no layer {place}; this network has {num}, from 0 on")
+            raise UserIndexError(f"no layer {place}; this network has {num}, from 0 on")
         return self.layers[place]
 
     def __len__(self) -> int:

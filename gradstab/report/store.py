@@ -7,7 +7,6 @@ The digest is the SHA-256 of all else: of the JSON with sorted keys and without 
 
 import dataclasses
 import hashlib
-import json
 import math
 import typing
 from importlib import metadata
@@ -15,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from gradstab import _files
+from gradstab import _files, _json
 from gradstab._text import one_line
+from gradstab.errors import UserValueError
 from gradstab.report import fields
 
 SCHEMA = 2
 # What a file without them cannot be.
 _NEEDED = {"schema", "layers", "made"}
-# JSON has no numbers for these; Python's `float` reads them back.
-_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def save(report, path, /, *, overwrite=False) -> None:
@@ -37,9 +35,9 @@ def save(report, path, /, *, overwrite=False) -> None:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
     # As it is read back: with keys that are strings, in lists and not tuples.
-    data = json.loads(json.dumps(encode_report(report), allow_nan=False))
+    data = _json.loads(_json.dumps(encode_report(report)))
     data = {"schema": SCHEMA, "digest": _digest(data), **data}
-    text = json.dumps(data, indent=1)
+    text = _json.dumps(data, indent=1)
     _files.make_folder(path.parent)
     _files.write(path, text + "\n", overwrite=overwrite)
 
@@ -70,41 +68,38 @@ def read(path, kind, words, /) -> dict[str, Any]:
                 "the line 'digest' in it"
             )
     except fields.DamagedError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserValueError(f"{path} is damaged: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
+        raise UserValueError(f"{path} is damaged: it is nested too deeply") from error
     return found
 
 
 def _data(path):
     """What JSON is in the file, if that is a report."""
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the report in it, a JSON file")
+        raise UserValueError(f"{path} is a folder; give the report in it, a JSON file")
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
+        data = _json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except OSError as error:
         raise type(error)(f"{path} cannot be read: {_files.reason(error)}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is damaged: it is nested too deeply") from error
+        raise UserValueError(f"{path} is damaged: it is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {one_line(error)}") from error
+        raise UserValueError(f"{path} is not a JSON file: {one_line(error)}") from error
     if not isinstance(data, dict) or not data.keys() >= _NEEDED:
-        raise ValueError(f"{path} is not a report of gradstab")
+        raise UserValueError(f"{path} is not a report of gradstab")
     schema, made = data["schema"], data["made"]
     if type(schema) is not int:
-        raise ValueError(
+        raise UserValueError(
             f"{path} is damaged: field schema: expected a whole number, "
             f"got {one_line(repr(schema), length=60)}"
         )
     if schema != SCHEMA:
         by = made.get("gradstab") if isinstance(made, dict) else None
         by = one_line(by, length=40) if isinstance(by, str) else "another version"
-        raise ValueError(
+        raise UserValueError(
             f"{path} has schema {str(schema)[:20]}, this gradstab "
             f"({metadata.version('gradstab')}) reads {SCHEMA}; it was "
             f"written by gradstab {by}: use that version"
@@ -144,7 +139,7 @@ def _expect_names(report):
 
 
 def _digest(data):
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    text = _json.dumps(data, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
@@ -155,19 +150,6 @@ def _refuse_strangers(data, found):
         places += fields.strangers(data[name], name)
     if places:
         raise fields.DamagedError(f"no report has a field {one_line(min(places))}")
-
-
-def _unique(pairs):
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{double!r} is there twice in one object")
-    return found
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is no JSON")
 
 
 def encode_report(report, /) -> dict[str, Any]:
@@ -190,8 +172,8 @@ def _encode(value):
         return [_encode(item) for item in value]
     if hasattr(value, "dtype"):
         array = np.asarray(value)
-        items = [_SPECIAL.get(str(x), x) for x in array.ravel().tolist()]
+        items = [_json.number(item) for item in array.ravel().tolist()]
         return {"array": items, "shape": list(array.shape), "dtype": str(array.dtype)}
     if isinstance(value, float) and not math.isfinite(value):
-        return {"number": _SPECIAL[str(value)]}
+        return {"number": _json.number(value)}
     return value

@@ -1,9 +1,7 @@
 """The report as tables in a terminal or a notebook."""
 
 import numpy as np
-from rich import box
 from rich.console import Group
-from rich.table import Table
 
 from gradstab import _console
 from gradstab._console import text
@@ -214,14 +212,13 @@ def _near(ranges):
 
 def _ranges(ranges, unit):
     """Where each dtype ends, in the network or beyond it."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
+    table = _console.table(
+        "dtype",
+        "signal",
+        "gradient",
         title="where the range of a dtype ends",
         caption=f"a number of {unit}: beyond the network, by the law of growth",
     )
-    for column in ("dtype", "signal", "gradient"):
-        table.add_column(column)
     cells: dict[str, dict[str, str]] = {}
     for found in ranges:
         cells.setdefault(found.dtype, {})[found.direction] = _end(found, unit)

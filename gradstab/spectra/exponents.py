@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.records import record
 from gradstab.spectra.decomposed import real_matrices
 from gradstab.spectra.exponents_on_device import (
@@ -333,16 +334,16 @@ def _shape(layer):
 def _widths(layers):
     """The widths of the data between the layers: one more than there are layers."""
     if not layers:
-        raise ValueError("no layers given: a product needs at least one Jacobian.")
+        raise UserValueError("no layers given: a product needs at least one Jacobian.")
     shapes = [_shape(layer) for layer in layers]
     for place, shape in enumerate(shapes):
         if len(shape) != 3 or shape[0] != shapes[0][0]:
-            raise ValueError(
+            raise UserValueError(
                 f"layer {place} has shape {shape}; expected (num, n_out, n_in) with "
                 f"num={shapes[0][0]} as in layer 0. Give one Jacobian per example."
             )
         if place and shape[2] != shapes[place - 1][1]:
-            raise ValueError(
+            raise UserValueError(
                 f"layer {place} takes {shape[2]} numbers, but layer {place - 1} gives "
                 f"{shapes[place - 1][1]}. List the layers from the input on."
             )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradstab import _tree
+from gradstab.errors import UserValueError
 from gradstab.records import record
 from gradstab.spectra.certificate import upper_bounds
 from gradstab.spectra.linear_map import LinearMap
@@ -358,15 +359,15 @@ def _combine(weights, basis):
 
 def _validate(block, max_vectors, num_values, num_vectors):
     if not 1 <= block <= max_vectors:
-        raise ValueError(
+        raise UserValueError(
             f"block={block} and max_vectors={max_vectors}: a block has at least one "
             "vector, and no more than there may be in all."
         )
     if not 0 <= num_vectors <= num_values <= max_vectors // block * block:
-        raise ValueError(
+        raise UserValueError(
             f"num_values={num_values} and num_vectors={num_vectors}: there must be at "
             f"least one value, at most max_vectors={max_vectors} of them, and no more "
             "vectors than values. Allow more vectors."
         )
     if num_values < 1:
-        raise ValueError("num_values=0: there must be at least one value.")
+        raise UserValueError("num_values=0: there must be at least one value.")

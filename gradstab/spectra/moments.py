@@ -28,6 +28,7 @@ import numpy as np
 from scipy import special
 
 from gradstab import _tree
+from gradstab.errors import UserValueError
 from gradstab.records import Estimate, record, static
 from gradstab.spectra.golub_kahan import roundoff, two_way, work_dtype
 from gradstab.spectra.linear_map import LinearMap
@@ -146,7 +147,7 @@ def moments(num_probes: int = 64) -> Callable[[LinearMap, jax.Array], Moments]:
         (3, array([13.]))
     """
     if num_probes < 3:
-        raise ValueError(
+        raise UserValueError(
             f"num_probes={num_probes}: the error of an estimate is not visible from "
             "fewer than three probes. With 64 it is 2 % at effective rank 100."
         )

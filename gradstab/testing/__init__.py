@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from gradstab.errors import UserAttributeError
+
 if TYPE_CHECKING:
     from gradstab.testing.assertions import assert_grads as assert_grads
     from gradstab.testing.drop_in import check_grads as check_grads
@@ -25,7 +27,7 @@ __all__ = ["assert_grads", "check_grads", "check_jvp", "check_vjp"]
 def __getattr__(name):
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"gradstab.testing has no {name!r}")
+    raise UserAttributeError(f"gradstab.testing has no {name!r}")
 
 
 def __dir__():

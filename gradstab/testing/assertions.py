@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 
+from gradstab.errors import UserValueError
 from gradstab.gradcheck import GradCheck, Verdict, check
 from gradstab.testing import ledger
 
@@ -51,7 +52,7 @@ def assert_grads(
 def validate(inconclusive: str, /) -> None:
     """Refuses an unknown answer to what cannot be seen."""
     if inconclusive not in _INCONCLUSIVE:
-        raise ValueError(
+        raise UserValueError(
             f"inconclusive is one of {_INCONCLUSIVE}, got {inconclusive!r}"
         )
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gradstab import _tree
+from gradstab.errors import UserValueError
 from gradstab.gradcheck import GradCheck, Verdict, check
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import problem
@@ -86,7 +87,7 @@ def check_grads(
     del eps
     validate(inconclusive)
     if order < 0:
-        raise ValueError(f"order is not negative, got {order!r}")
+        raise UserValueError(f"order is not negative, got {order!r}")
     wanted, args = _modes(modes), tuple(args)
     if not wanted or _is_empty(f, args):
         return
@@ -206,7 +207,7 @@ def _modes(modes) -> tuple[str, ...]:
     else:
         named = list(modes)
     if any(m not in _MODES for m in named):
-        raise ValueError(f"modes is some of {tuple(_MODES)}, got {named!r}")
+        raise UserValueError(f"modes is some of {tuple(_MODES)}, got {named!r}")
     return tuple(dict.fromkeys(ours for m, ours in _MODES.items() if m in named))
 
 

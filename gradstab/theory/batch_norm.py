@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.theory.panels import NUM_POINTS
 from gradstab.theory.quadrature import expectations, nodes, value_and_slope
 
@@ -91,7 +92,7 @@ def batch_norm_square(activation, batch=math.inf, /) -> float:
 def _averages(activation, batch):
     """Averages over one entry and over two of the normalised pre-activations."""
     if batch < 4 or batch != int(batch):
-        raise ValueError(
+        raise UserValueError(
             f"batch is {batch}; the gain has a mean for four examples or more."
         )
     averages = expectations(activation)
@@ -102,7 +103,7 @@ def _averages(activation, batch):
 
 def _ratio(pulled, spread):
     if spread < 1e-14:
-        raise ValueError(
+        raise UserValueError(
             "the activation is constant over the batch, so normalisation divides zero "
             "by zero."
         )

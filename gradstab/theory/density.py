@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.theory.fixed_points import NEAR_INFINITY
 from gradstab.theory.quadrature import expectations, gaussian_averages
 
@@ -62,9 +63,9 @@ def singular_value_density(field, depth, values, /, *, orthogonal=False) -> np.n
     """
     values = np.asarray(values, np.float64)
     if depth < 1 or np.any(values <= 0):
-        raise ValueError("depth and all values must be positive")
+        raise UserValueError("depth and all values must be positive")
     if not 0 < field.chi < math.inf:
-        raise ValueError(f"chi is {field.chi} at this network's fixed point")
+        raise UserValueError(f"chi is {field.chi} at this network's fixed point")
     weights, squares = _slopes(field)
     mean = weights @ squares
     m = (field.sigma_w**2 * mean) ** depth / (values**2 * (1 + 1j * _HEIGHTS[0]))

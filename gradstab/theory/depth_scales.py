@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.theory.fixed_points import (
     NEAR_INFINITY,
     length_limit,
@@ -86,7 +87,9 @@ def critical_sigma_w(activation, /, sigma_b=0.0) -> float:
     """
     averages = expectations(activation)
     if not sigma_b >= 0:
-        raise ValueError(f"sigma_b is {sigma_b}; a standard deviation is at least 0.")
+        raise UserValueError(
+            f"sigma_b is {sigma_b}; a standard deviation is at least 0."
+        )
     if sigma_b == 0 and averages.moments(0.0).square < 1e-30:
         sigma_w = _weights(averages, 0.0)
         if sigma_w is not None and _reached(averages, sigma_w, 0.0):
@@ -102,7 +105,7 @@ def critical_sigma_w(activation, /, sigma_b=0.0) -> float:
     sigma_w = _weights(averages, NEAR_INFINITY)
     if sigma_w is not None and _reached(averages, sigma_w, sigma_b):
         return sigma_w
-    raise ValueError(
+    raise UserValueError(
         f"with sigma_b={sigma_b:g} no sigma_w makes this activation critical: at every "
         "fixed point of the length that a network reaches from inputs of unit "
         "variance, chi differs from one. Try larger biases, or half_stable_point."
@@ -139,7 +142,7 @@ def half_stable_point(activation, /) -> CriticalPoint:
         sigma_w, biases = _weights(averages, q), _biases(averages, q)
         if sigma_w is not None and biases >= 0:
             return CriticalPoint(sigma_w, math.sqrt(biases), q)
-    raise ValueError(
+    raise UserValueError(
         "this activation has no half-stable critical point at a finite length; "
         "critical_sigma_w gives its critical line."
     )

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from gradstab.errors import UserValueError
+
 
 class LogLaw(NamedTuple):
     r"""The law of :math:`\ln(\|h'\|^2 / \|h\|^2)` over one layer, given it is alive.
@@ -52,7 +54,7 @@ def relu_log_law(n_in, n_out=None, /, *, sigma_w=2**0.5) -> LogLaw:
     """
     n_out = n_in if n_out is None else n_out
     if n_in < 1 or n_out < 1:
-        raise ValueError(f"widths are {n_in} and {n_out}; both are at least 1.")
+        raise UserValueError(f"widths are {n_in} and {n_out}; both are at least 1.")
     k = np.arange(1, n_out + 1)
     # Binomial probabilities but for a factor; their largest term is one.
     logs = -special.gammaln(k + 1) - special.gammaln(n_out - k + 1)
@@ -138,7 +140,7 @@ def jacobian_moments(n, depth, /, *, open_gates=0.5) -> JacobianMoments:
         18.313
     """
     if n < 1 or depth < 1 or not 0 < open_gates <= 1:
-        raise ValueError(
+        raise UserValueError(
             f"width is {n}, depth {depth} and open_gates {open_gates}; the first two "
             "are at least 1, and a share of open gates is above 0 and at most 1."
         )

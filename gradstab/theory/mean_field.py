@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradstab._checked import number, whole_number
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.records import record, static
 from gradstab.theory.depth_scales import CRITICAL, depth_scale
 from gradstab.theory.fixed_points import (
@@ -151,7 +152,7 @@ class MeanField:
             array([0.     , 0.31831, 0.49373])
         """
         if not -1 <= c0 <= 1:
-            raise ValueError(f"c0 is {c0}; a cosine lies in [-1, 1].")
+            raise UserValueError(f"c0 is {c0}; a cosine lies in [-1, 1].")
         other_q0 = q0 if other_q0 is None else other_q0
         ours, theirs = self.lengths(depth, q0), self.lengths(depth, other_q0)
         inputs = c0 * math.sqrt(q0 * other_q0)
@@ -207,7 +208,7 @@ def mean_field(activation, /, sigma_w, sigma_b=0.0, *, q0=1.0) -> MeanField:
         ('chaotic', 1.3424, 0.16506)
     """
     if not callable(activation):
-        raise TypeError(
+        raise UserTypeError(
             "activation must be a function of an array, such as jax.numpy.tanh; got "
             f"{activation!r}"
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.network import layer_slice
 from gradstab.program.trace import is_complex, real_size
 from gradstab.records import Prediction
@@ -82,7 +83,7 @@ def predict(network, flow, /, *, redraws=16, key=None) -> Prediction:
         True
     """
     if redraws == 1 or redraws < 0:
-        raise ValueError(f"redraws is {redraws}; a spread needs two or more, or 0.")
+        raise UserValueError(f"redraws is {redraws}; a spread needs two or more, or 0.")
     depth = len(network.layers)
     key = jax.random.key(0) if key is None else key
     generator = np.random.default_rng(np.ravel(jax.random.key_data(key)))

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from gradstab.errors import UserValueError
+
 NUM_POINTS = 16
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(NUM_POINTS)
 _ONES = np.ones(NUM_POINTS)
@@ -62,7 +64,7 @@ def _bisect(at, edges, tolerance):
             for sides in ((left[split], middle[split]), (middle[split], right[split]))
         )
         if sum(map(len, done)) + len(left) > 1e5:
-            raise ValueError(
+            raise UserValueError(
                 f"the activation has more than 1e5 pieces within {edges[-1]:g} of "
                 "zero; it has to be a fixed function, smooth between its kinks and "
                 "computed in the precision of its result."

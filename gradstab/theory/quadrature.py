@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.program.compiling import quick_jit
 from gradstab.theory.panels import NUM_POINTS, POINTS, WEIGHTS, find_panels
 
@@ -119,7 +120,7 @@ class Expectations:
         moments = Moments(*(value[: len(q)] for value in values))
         wrong = np.isnan(moments.square) | np.isnan(moments.slope_square)
         if wrong.any():
-            raise ValueError(
+            raise UserValueError(
                 f"the activation or its slope is not a number within {_REACH:g} "
                 f"standard deviations of {mean:g} at variance {q[wrong][0]:g}; it has "
                 "to be finite (with jnp.where, guard the branch that is not taken as "
@@ -174,7 +175,7 @@ class Expectations:
             x, run = np.linspace(-2.0, 2.0, 8), quick_jit(self.activation)
             full, part = run(x), run(x[:3])
         if full.shape != x.shape or not np.allclose(full[:3], part, rtol=1e-3):
-            raise ValueError(
+            raise UserValueError(
                 "the activation has to act on each entry by itself: of eight entries "
                 f"it makes shape {full.shape}, and three of them alone give other "
                 "values. Softmax, gated units and normalisations have no length map."

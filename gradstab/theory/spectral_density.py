@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.records import record, static
 from gradstab.theory.fixed_points import NEAR_INFINITY, least
 from gradstab.theory.quadrature import expectations, gaussian_averages
@@ -76,9 +77,9 @@ def singular_values(field, depth, /, *, orthogonal=False) -> SingularValues:
         4.5135
     """
     if depth < 1:
-        raise ValueError(f"depth is {depth}; a Jacobian has at least one layer.")
+        raise UserValueError(f"depth is {depth}; a Jacobian has at least one layer.")
     if not 0 < field.chi < math.inf:
-        raise ValueError(
+        raise UserValueError(
             f"chi is {field.chi} at this network's fixed point, so its Jacobian has no "
             "spectrum: choose a sigma_w at which chi is positive and finite."
         )

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gradstab.data import as_batches, batch_plan
+from gradstab.errors import UserTypeError, UserValueError
 
 
 class Batches(NamedTuple):
@@ -52,7 +53,7 @@ def splits(data, /) -> Splits:
         return Splits(_pair(*data), None, None)
     if isinstance(data, Iterable) and not _are_arrays([data]):
         return Splits(data, None, None)
-    raise TypeError(
+    raise UserTypeError(
         f"data is a {type(data).__name__}; expected a record with x_train and y_train "
         "(gradstab.data.load), a pair of arrays (x, y), or an iterable of such batches."
     )
@@ -74,14 +75,14 @@ def batches_from(
     """
     if not isinstance(train, tuple):
         if batch_size is not None:
-            raise ValueError(
+            raise UserValueError(
                 f"batch_size={batch_size}, but the data come in batches; leave it out."
             )
         return streamed(
             train, steps_per_dispatch=steps_per_dispatch, first_step=first_step
         )
     if batch_size is None:
-        raise ValueError("arrays need batch_size=, the examples of one step.")
+        raise UserValueError("arrays need batch_size=, the examples of one step.")
     return resident(
         train, seed=seed, batch_size=batch_size, steps_per_dispatch=steps_per_dispatch
     )
@@ -144,7 +145,7 @@ def _endless(iterable):
             empty = False
             yield batch
         if empty:
-            raise ValueError(
+            raise UserValueError(
                 f"the batches ended after {epoch} passes: the iterable gives no more. "
                 "Pass one that can be iterated again (a list, a data loader), or one "
                 "with a batch for every step; on resuming, steps already taken count."
@@ -164,7 +165,7 @@ def _pair(x, y):
     if x is None or y is None:
         return None
     if not np.ndim(x) or not np.ndim(y) or len(x) != len(y):
-        raise ValueError(
+        raise UserValueError(
             f"x has shape {np.shape(x)} and y {np.shape(y)}; both need the examples on "
             "their leading axis, equally many."
         )

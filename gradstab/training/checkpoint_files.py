@@ -9,7 +9,6 @@ import contextlib
 import errno
 import gc
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -24,8 +23,9 @@ from typing import Any
 import jax
 import orbax.checkpoint
 
-from gradstab import _files
+from gradstab import _files, _json
 from gradstab._text import one_line
+from gradstab.errors import UserValueError
 from gradstab.training.damage import warn
 from gradstab.training.results import CHECKPOINTS
 
@@ -36,7 +36,7 @@ DIGESTS = "sha256.json"
 _WRITING, _DELETING = "writing", "deleting"
 
 
-class DamagedCheckpointError(ValueError):
+class DamagedCheckpointError(UserValueError):
     """A checkpoint that cannot be read as it was written; the message says why."""
 
 
@@ -105,7 +105,7 @@ class Checkpoints:
             try:
                 _ocp.save_checkpointables(partial, items)
                 if jax.process_index() == 0:
-                    content = json.dumps(_digests(partial), indent=1)
+                    content = _json.dumps(_digests(partial), indent=1)
                     _files.write(partial / DIGESTS, content + "\n", overwrite=True)
                     partial.rename(path)
                     _sync(self.directory)
@@ -259,7 +259,7 @@ def _loaded(path, items):
 def _verify(path):
     """Raise if a file is not as it was written; old checkpoints do not say."""
     try:
-        digests = json.loads((path / DIGESTS).read_bytes())
+        digests = _json.loads((path / DIGESTS).read_bytes())
         for name, digest in digests.items():
             if _digest(path / name) != digest:
                 raise DamagedCheckpointError(f"{one_line(name)} has changed")

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from gradstab import _tree
+from gradstab.errors import UserValueError
 from gradstab.training import checkpoint_files
 from gradstab.training.checkpoint_files import Checkpoints as Checkpoints
 from gradstab.training.checkpoint_files import all_steps as all_steps
@@ -163,7 +164,7 @@ def _filled(tree, named: dict[str, np.ndarray], part: str):
 def _expect_unique(names: Iterable[str]):
     double = [name for name, n in collections.Counter(names).items() if n > 1]
     if double:
-        raise ValueError(f"two arrays of the state are called {', '.join(double)}.")
+        raise UserValueError(f"two arrays of the state are called {', '.join(double)}.")
 
 
 def _expect_same(expected, found, part):
@@ -175,7 +176,7 @@ def _expect_same(expected, found, part):
         for a, b in ((expected, found), (found, expected))
     )
     if missing or surplus:
-        raise ValueError(
+        raise UserValueError(
             f"the checkpoint is of another structure ({part}). Expected and not there: "
             f"{', '.join(missing) or 'none'}. There and not expected: "
             f"{', '.join(surplus) or 'none'}. Build the model and the optimiser with "

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradstab.errors import UserTypeError, UserValueError
+
 
 def main_output(output, /) -> jax.Array:
     """The model's own output, without those of its auxiliary heads.
@@ -65,7 +67,7 @@ def mean_squared_error(output, y, /) -> jax.Array:
     """
     output = main_output(output)
     if jnp.shape(output) != jnp.shape(y):
-        raise ValueError(
+        raise UserValueError(
             f"predictions have shape {jnp.shape(output)} and targets {jnp.shape(y)}; "
             "mean_squared_error needs equal shapes. Reshape one of them."
         )
@@ -141,12 +143,12 @@ def metrics_for(y, metrics, /) -> tuple[tuple[str, Callable], ...]:
 def _logits(output, y):
     logits = main_output(output)
     if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
-        raise TypeError(
+        raise UserTypeError(
             f"labels have dtype {jnp.result_type(y)}; cross_entropy and accuracy need "
             "integer class labels. For real targets use mean_squared_error."
         )
     if jnp.shape(logits)[:-1] != jnp.shape(y):
-        raise ValueError(
+        raise UserValueError(
             f"logits have shape {jnp.shape(logits)} and labels {jnp.shape(y)}; "
             f"expected labels of shape {jnp.shape(logits)[:-1]}, one for each row."
         )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gradstab import _files
+from gradstab.errors import UserModuleNotFoundError
 from gradstab.training.results import METRICS, TENSORBOARD, histories, metrics_line
 
 
@@ -123,7 +124,7 @@ def _summary_writer(folder, purge_step):
     try:
         import tensorboardX  # an optional package
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise UserModuleNotFoundError(
             "tensorboard=True needs tensorboardX: pip install 'gradstab[tensorboard]'."
         ) from error
     return tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)

@@ -7,10 +7,11 @@ import jax
 from flax import nnx
 
 from gradstab import _tree, network
+from gradstab.errors import UserError
 from gradstab.training.step import State
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(UserError, FloatingPointError):
     """The loss, or the update that the optimiser made, was not finite.
 
     Attributes:

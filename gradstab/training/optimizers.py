@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optax
 
 from gradstab import clipping
+from gradstab.errors import UserKeyError, UserValueError
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
@@ -76,7 +77,9 @@ def build(
     numbers = {"learning_rate": learning_rate, "l1": l1, "l2": l2}
     for label, value in numbers.items():
         if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise ValueError(f"{label} is {value}; expected a finite number from 0.")
+            raise UserValueError(
+                f"{label} is {value}; expected a finite number from 0."
+            )
     optimizer = _known(name, OPTIMIZERS, "optimiser")(learning_rate, **options)
     parts = [clipping.recorded(_clipper(clip, threshold, stacked)), optimizer]
     if l2:
@@ -89,7 +92,7 @@ def build(
 
 def _clipper(clip, threshold, stacked):
     if (clip is None) != (threshold is None):
-        raise ValueError(
+        raise UserValueError(
             f"clip={clip!r} and threshold={threshold!r}: give both or neither."
         )
     if clip is None:
@@ -100,5 +103,5 @@ def _clipper(clip, threshold, stacked):
 
 def _known(name, known, what):
     if name not in known:
-        raise KeyError(f"no {what} named {name!r}; known: {', '.join(known)}.")
+        raise UserKeyError(f"no {what} named {name!r}; known: {', '.join(known)}.")
     return known[name]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.training.losses import mean_squared_error
 from gradstab.training.nonfinite import NonFiniteLossError
 from gradstab.training.run import fit
@@ -106,7 +107,7 @@ def pretrain(
         Extracting and composing robust features with denoising autoencoders.
     """
     if not 0 <= corruption < 1:
-        raise ValueError(f"corruption is a share in [0, 1); got {corruption}.")
+        raise UserValueError(f"corruption is a share in [0, 1); got {corruption}.")
     model = nnx.clone(model)
     rngs = nnx.Rngs(seed)
     h = jnp.asarray(x).reshape(len(x), -1)
@@ -163,13 +164,13 @@ def _map_hidden_layers(train, model):
     names = ("input", "blocks", "head")
     missing = [name for name in names if not hasattr(model, name)]
     if missing:
-        raise TypeError(
+        raise UserTypeError(
             f"{type(model).__name__} has no attribute {', '.join(missing)}; "
             "pre-training takes models whose hidden layers are 'input' and 'blocks' "
             "and whose last layer is 'head', such as gradstab.models.MLP."
         )
     if not callable(model.input):
-        raise TypeError(
+        raise UserTypeError(
             f"{type(model).__name__} is no network of layers one after another: its "
             f"{type(model.input).__name__} is not a function of its input alone. "
             "Pre-training is of an mlp, such as gradstab.models.MLP."

@@ -1,7 +1,6 @@
 """A run's folder: who may write there, its settings, one line of metrics per step."""
 
 import importlib.metadata
-import json
 import math
 import pathlib
 import platform
@@ -12,9 +11,10 @@ import sys
 import jax
 import numpy as np
 
-from gradstab import _files
+from gradstab import _files, _json
 from gradstab._files import new_results_folder as new_results_folder
 from gradstab._text import one_line
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.training.damage import warn
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
@@ -39,7 +39,7 @@ def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
     """
     folder = _files.as_path(directory, "directory").absolute()
     if resume and overwrite:
-        raise ValueError(
+        raise UserValueError(
             "resume=True keeps the run in the folder and overwrite=True deletes it; "
             "ask for one of them."
         )
@@ -83,9 +83,9 @@ def write_config(folder: pathlib.Path, content: dict, /) -> None:
         TypeError: the content is not made of what JSON knows.
     """
     try:
-        text = json.dumps(content, indent=2)
+        text = _json.dumps(content, strict=False, indent=2)
     except TypeError as error:
-        raise TypeError(
+        raise UserTypeError(
             f"the settings cannot be written as JSON ({error}); config= takes strings, "
             "numbers, booleans, None, and lists and dictionaries of these."
         ) from error
@@ -101,16 +101,18 @@ def read_config(folder, /) -> dict | None:
     """
     path = pathlib.Path(folder) / CONFIG
     try:
-        content = json.loads(path.read_bytes())
+        content = _json.loads(path.read_bytes(), strict=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise type(error)(f"{path} cannot be read: {_files.reason(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({one_line(error)}).") from error
+        raise UserValueError(
+            f"{path} is not valid JSON ({one_line(error)})."
+        ) from error
     for name in ("settings", "config"):
         if not isinstance(content, dict) or not isinstance(content.get(name), dict):
-            raise ValueError(f"{path} is not that of a run: it has no {name!r}.")
+            raise UserValueError(f"{path} is not that of a run: it has no {name!r}.")
     return content
 
 
@@ -136,13 +138,13 @@ def read_metrics(
     if gaps:
         return _in_order(map(_row, lines), last_step)
     if None in rows:
-        raise ValueError(
+        raise UserValueError(
             f"{path}: line {rows.index(None) + 1} is broken; gaps=True leaves it out."
         )
     numbers = [row["step"] for row in rows if row is not None]
     expected = len(rows) if last_step is None else last_step
     if numbers != list(range(1, expected + 1)):
-        raise ValueError(
+        raise UserValueError(
             f"{path} should have one line for each of the steps 1 to {expected}, in "
             f"order; it has {len(rows)}, the last of step {numbers[-1:] or 'none'}. "
             "gaps=True reads it all the same."
@@ -186,7 +188,7 @@ def _lines(path):
 def _row(line):
     """What a line says of a step; None if it is broken."""
     try:
-        row = json.loads(line)
+        row = _json.loads(line, strict=False)
     except (ValueError, RecursionError):
         return None
     plain = isinstance(row, dict) and all(
@@ -233,7 +235,7 @@ def metrics_line(row: dict, /) -> str:
     >>> metrics_line({"step": 1, "loss": 0.5, "pre_norm": float("inf")})
     '{"step": 1, "loss": 0.5, "pre_norm": null}\n'
     """
-    return json.dumps({name: _finite(value) for name, value in row.items()}) + "\n"
+    return _json.dumps({name: _finite(value) for name, value in row.items()}) + "\n"
 
 
 def histories(rows: list[dict], /) -> dict[str, np.ndarray]:

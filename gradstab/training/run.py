@@ -11,6 +11,7 @@ from flax import nnx
 
 from gradstab import _checked
 from gradstab._files import alone_in
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.training import checkpoints as ckpt
 from gradstab.training import results
 from gradstab.training.batches import batches_from, splits
@@ -158,12 +159,12 @@ def fit(
         {'bias': 1.0, 'kernel': 3.0}
     """
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"model must be an flax.nnx.Module, got {model!r}")
+        raise UserTypeError(f"model must be an flax.nnx.Module, got {model!r}")
     _checked.transformation(optimizer, "optimizer")
     examples = splits(data)
     expect_count("keep", keep)
     if resume_step is not None and not resume:
-        raise ValueError(f"resume_step={resume_step} needs resume=True.")
+        raise UserValueError(f"resume_step={resume_step} needs resume=True.")
     folder = _folder(directory, resume, overwrite, checkpoint_every, tensorboard)
     with contextlib.ExitStack() as stack:
         if folder is not None and jax.process_index() == 0:
@@ -190,7 +191,7 @@ def fit(
         state = _starting_state(model, optimizer, folder, init_from, resume_step)
         start = int(state.step)
         if start > num_steps:
-            raise ValueError(
+            raise UserValueError(
                 f"the run in {folder} has taken {start} steps, more than "
                 f"num_steps={num_steps}; num_steps counts all steps of a run."
             )
@@ -255,7 +256,7 @@ def _folder(directory, resume, overwrite, checkpoint_every, tensorboard):
     if directory is not None:
         return results.open_folder(directory, resume=resume, overwrite=overwrite)
     if resume or overwrite or checkpoint_every or tensorboard:
-        raise ValueError(
+        raise UserValueError(
             "resume, overwrite, checkpoint_every and tensorboard need directory=, the "
             "folder of the run."
         )
@@ -267,7 +268,7 @@ def _settings_before(folder):
     settings = content["settings"] if content else {}
     missing = [name for name in _SAME if name not in settings]
     if settings and missing:
-        raise ValueError(
+        raise UserValueError(
             f"config.json in {folder} is damaged: its settings have no "
             f"{', '.join(missing)}."
         )
@@ -298,7 +299,7 @@ def _expect_same_run(folder, before, settings):
         listed = ", ".join(
             f"{name}={before[name]!r} (now {settings[name]!r})" for name in changed
         )
-        raise ValueError(
+        raise UserValueError(
             f"the run in {folder} was made with {listed}. A run is resumed with the "
             "settings it had; to go on with others start a new one with init_from=."
         )

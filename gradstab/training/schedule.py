@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from gradstab.errors import UserValueError
+
 DEFAULT_STEPS_PER_DISPATCH = 50
 
 
@@ -76,4 +78,4 @@ def expect_count(name: str, count, /) -> None:
         ValueError: it is not.
     """
     if count is not None and (type(count) is not int or count < 1):
-        raise ValueError(f"{name} is {count!r}; expected a whole number from 1.")
+        raise UserValueError(f"{name} is {count!r}; expected a whole number from 1.")

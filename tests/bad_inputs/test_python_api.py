@@ -1,8 +1,5 @@
 """Arguments that make no sense are refused by us, at once, with what was given."""
 
-import pathlib
-import traceback
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +12,6 @@ import gradstab as gs
 
 pytestmark = pytest.mark.cases
 
-PACKAGE = pathlib.Path(gs.__file__).parent
 P, X = jnp.eye(3), jnp.ones((4, 3))
 DENSE = nn.Dense(3)
 VARIABLES = {"params": {"kernel": jnp.ones((3, 3)), "bias": jnp.zeros(3)}}
@@ -252,12 +248,11 @@ def _linear():
 
 @pytest.mark.parametrize(("call", "words"), CASES.values(), ids=CASES.keys())
 def test_a_mistake_is_refused_by_us(call, words):
-    with pytest.raises(
-        (ValueError, TypeError, LookupError, AttributeError, MemoryError)
-    ) as info:
+    with pytest.raises(gs.errors.UserError) as info:
         call()
-    last = traceback.extract_tb(info.value.__traceback__)[-1]
-    assert PACKAGE in pathlib.Path(last.filename).parents, "not raised by us"
+    assert isinstance(
+        info.value, ValueError | TypeError | LookupError | AttributeError | MemoryError
+    )
     assert words in str(info.value)
 
 

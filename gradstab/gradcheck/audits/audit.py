@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.gradcheck.audits.audited import Audit, severity
 from gradstab.gradcheck.audits.calls import Call
 from gradstab.gradcheck.audits.capture import calls_in
@@ -72,7 +73,7 @@ def audit(
     f, args = _function(f, args)
     leaves = jax.tree.leaves(args)
     if not any(map(_tree.is_floating, filter(_is_traced, leaves))):
-        raise ValueError(
+        raise UserValueError(
             "nothing to audit: no argument of f has a floating entry; the leaves are "
             f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
         )
@@ -111,7 +112,9 @@ def _function(f, args):
     )
     if not model:
         if not callable(f):
-            raise TypeError(f"expected a function or a model, got {type(f).__name__}")
+            raise UserTypeError(
+                f"expected a function or a model, got {type(f).__name__}"
+            )
         return f, args
     # Flax takes longer to import than most audits take to run.
     from gradstab.network.adapters import as_target
@@ -154,7 +157,7 @@ def _run(f, args, *, wide):
         return calls_in(closed, arrays, moved=moved)
     with settings(wide=True, everywhere=True):
         if error := trouble([(flat, arrays)]):
-            raise TypeError(error)
+            raise UserTypeError(error)
         return calls_in(closed, arrays, moved=moved)
 
 

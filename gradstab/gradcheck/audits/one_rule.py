@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.errors import UserTypeError
 from gradstab.gradcheck.audits.audited import Rule
 from gradstab.gradcheck.audits.calls import Call, bind_on_shards
 from gradstab.gradcheck.checker import check
@@ -76,7 +77,7 @@ def _alone(call):
 
     def alone(*given):
         if _is_wide(call) and jnp.result_type(float) != jnp.float64:
-            raise TypeError("the rule was traced in float64 and exists there only")
+            raise UserTypeError("the rule was traced in float64 and exists there only")
         chosen = [
             x if y is None else y for x, y in zip(fixed[first:], given, strict=True)
         ]

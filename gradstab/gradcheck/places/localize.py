@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.gradcheck.differences.verdict import DIFFERS, KINK, UNPLACED
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
@@ -163,7 +164,7 @@ def hint(
 def comparison(problem, point, finding, rng, truth, /, **way) -> Comparison:
     """The rule of a finding beside its function."""
     if finding.leaf not in problem.names:
-        raise ValueError(
+        raise UserValueError(
             f"no leaf named {finding.leaf!r}; the arguments have: "
             f"{', '.join(problem.names)}."
         )

@@ -2,6 +2,7 @@
 
 import jax
 
+from gradstab.errors import UserTypeError
 from gradstab.gradcheck.subject.modes import REFUSALS as REFUSALS
 from gradstab.gradcheck.subject.modes import Missing, missing_jvp, missing_vjp
 from gradstab.gradcheck.subject.modes import has_vjp as has_vjp
@@ -36,7 +37,7 @@ def abilities(f, point, outputs, modes, closed, /):
     if set(missing) == set(modes):
         if unusual := [m.error for m in missing.values() if not m.usual]:
             raise unusual[0]
-        raise TypeError(f"nothing to check: {'; '.join(notes)}.")
+        raise UserTypeError(f"nothing to check: {'; '.join(notes)}.")
     kept = tuple(mode for mode in modes if mode not in missing)
     if closed is None:
         looped = "f looks at the values of its arguments: it was called, not compiled"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _tree
+from gradstab.errors import UserValueError
 
 # After the name of a complex leaf, or output, that became a pair of real numbers.
 AS_PAIR = " as (real, imaginary)"
@@ -42,7 +43,7 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     leaves, treedef = jax.tree.flatten(args)
     where = [i for i, leaf in enumerate(leaves) if _has_derivative(leaf)]
     if not where:
-        raise ValueError(
+        raise UserValueError(
             "nothing to check: no argument of f has a floating entry; the leaves are "
             f"[{', '.join(type(leaf).__name__ for leaf in leaves)}]."
         )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat
+from gradstab.errors import UserTypeError
 
 # What JAX raises at a program that it cannot trace, map or differentiate: one that
 # exists in one precision only, a loop in reverse mode, a rule without the mode.
@@ -55,7 +56,7 @@ def traced_jvp(jvp: Callable, /, *args):
     """
     traced = jax.make_jaxpr(jvp)(*args)
     if any(map(_compat.lacks_jvp, traced.eqns)):
-        raise TypeError(f"{_NO_JVP} function")
+        raise UserTypeError(f"{_NO_JVP} function")
     return traced
 
 

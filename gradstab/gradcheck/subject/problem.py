@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.gradcheck.subject import iterations, traits
 from gradstab.gradcheck.subject.abilities import (
     LOOP,
@@ -207,7 +208,7 @@ def problem(
         if lifted is not None and lifted.dtype == jnp.float64:
             return lifted
         if lifted is None and precision == "float64":
-            raise TypeError(f"f cannot be checked in float64: {reason}")
+            raise UserTypeError(f"f cannot be checked in float64: {reason}")
     with settings(wide=False):
         found = _trace(f, args, modes, None)
     if found.dtype == jnp.float64:
@@ -215,7 +216,7 @@ def problem(
     if wanted and (wide := _widened(found, reason)) is not None:
         return wide
     if precision == "float64":
-        raise TypeError(f"f cannot be checked in float64: {reason}")
+        raise UserTypeError(f"f cannot be checked in float64: {reason}")
     note = f"f was checked in its own {found.dtype}, because {reason}"
     return dataclasses.replace(found, notes=(note, *found.notes))
 
@@ -301,7 +302,7 @@ def _trace(f, args, modes, dtype, *, like: Problem | None = None) -> Problem:
     results = closed.out_avals if closed is not None else lone(point)
     outputs = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in results)
     if not outputs:
-        raise ValueError("nothing to check: f returns no floating array.")
+        raise UserValueError("nothing to check: f returns no floating array.")
     compiles = closed is None or not _is_scattered(lone, point, closed)
     once = closed is not None and _repeats(lone, point, closed)
     if like is not None and like.once and once:
