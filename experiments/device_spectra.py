@@ -24,6 +24,7 @@ class Config:
     """Flags: matrices of each kind and shape, and the seed of all of them."""
 
     cases: int = 14
+    """How many matrices of each kind and shape."""
     seed: int = 0
 
 
