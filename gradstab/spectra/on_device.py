@@ -97,11 +97,12 @@ def _fetched(function, jacobians, wide, gram, vectors):
 def _found(jacobians, dtype, gram, vectors):
     """The program: values and vectors of matrices near one in size, and their units."""
     lost = _num_subnormal(jacobians)
-    matrices = jacobians.astype(dtype)
+    # To a narrower dtype only when they are near one in size.
+    matrices = jacobians.astype(_tree.widest(jacobians.dtype, dtype))
     finite = jnp.all(jnp.isfinite(matrices), axis=(1, 2))
     matrices = jnp.where(finite[:, None, None], matrices, 0)
     unit = _tree.power_of_two_near(jnp.max(jnp.abs(matrices), axis=(1, 2)))
-    matrices = matrices / unit[:, None, None]
+    matrices = (matrices / unit[:, None, None]).astype(dtype)
     upright = matrices.shape[1] > matrices.shape[2]
     flat = jnp.swapaxes(matrices, 1, 2) if upright else matrices
     products = flat @ jnp.swapaxes(flat, 1, 2) if gram or vectors else None
@@ -172,8 +173,8 @@ def _with_errors(found, jacobians, unit, wide):
     """The record, of the numbers that were given: with their units again."""
     values = found["values"].astype(np.float64)
     largest, longest = values[:, :1], max(jacobians.shape[1:])
-    errors = roundoff_of(jacobians.dtype) * longest * largest
     work = roundoff_of(jnp.float64 if wide else jnp.float32)
+    errors = max(roundoff_of(jacobians.dtype), work) * longest * largest
     if found["by_gram"]:
         errors = errors + gram_errors(values)
     else:
@@ -220,5 +221,6 @@ def square_sums(matrices, sizes, /, *, wide=None):
 @functools.partial(jax.jit, static_argnums=2)
 def _square_sums(matrices, exponent, dtype):
     exponent = jnp.asarray(exponent, jnp.int32)[:, None, None]
-    scaled = jnp.ldexp(matrices.astype(dtype), -exponent)
+    wide = _tree.widest(matrices.dtype, dtype)
+    scaled = jnp.ldexp(matrices.astype(wide), -exponent).astype(dtype)
     return jnp.sum(jnp.square(scaled), axis=(1, 2))

@@ -96,6 +96,15 @@ def test_a_cpu_takes_the_host_and_an_accelerator_itself_but_for_small_ones(monke
     assert on_device("auto", 16, (10, 2**20))
 
 
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_double_precision_is_rounded_within_the_range_of_the_device(size):
+    with jax.enable_x64(True):
+        given = jnp.asarray(matrices("Gaussian", (5, 5), "float64", FEW) * size)
+        found = decompose_on_device(given, wide=False)
+    assert np.all(np.abs(found.values - exact(np.asarray(given))) <= found.errors)
+    assert np.all(found.errors < 1e-5 * found.values[:, :1])
+
+
 def test_only_the_host_uses_its_lapack(monkeypatch):
     def refuse(*_):
         raise AssertionError("a Jacobian went to LAPACK on the host")
