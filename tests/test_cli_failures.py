@@ -70,6 +70,7 @@ def said(tmp_path, monkeypatch, capsys):
     return said
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize(("target", "status", "words"), _rows(SAID))
 def test_what_was_given_is_a_line_with_its_place(target, status, words, said):
     found, lines = said(f"analyze {target}")
