@@ -222,8 +222,7 @@ def test_an_ensemble_of_complex_networks_agrees_with_one_of_real_pairs():
 
 def _layer(apply, params, x, **options):
     network = find_layers(apply, params, (x,))
-    flow = propagate(network, params, (), (x,), **options)
-    return network, flow
+    return propagate(network, params, (), (x,), **options)
 
 
 @pytest.mark.slow
@@ -275,16 +274,16 @@ def test_cosines_are_those_of_real_and_imaginary_parts(weights):
 
     rows = np.asarray(jax.vmap(gradient)(x))
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    network, flow = _layer(apply, p, x, loss=loss)
-    found = gradient_cosines(network, flow, p, (), (x,)).matrix[0]
+    run = _layer(apply, p, x, loss=loss)
+    found = gradient_cosines(run).matrix[0]
     np.testing.assert_allclose(found, rows @ rows.T, atol=1e-5)
 
 
 def test_signals_are_over_real_and_imaginary_parts():
     x = normal(0, 5, 3)
-    _, flow = _layer(lambda w, x: as_complex(x) @ w, IDENTITY, x)
+    run = _layer(lambda w, x: as_complex(x) @ w, IDENTITY, x)
     numbers = np.stack([np.asarray(x), np.zeros_like(x)])
-    found = flow.signals
+    found = run.signals
     np.testing.assert_allclose(found.forward_rms[0], np.sqrt(np.mean(numbers**2)), 1e-6)
     np.testing.assert_allclose(found.forward_mean[0], np.mean(numbers), rtol=1e-5)
     assert found.zero_fraction[0] == 0.5
@@ -293,8 +292,8 @@ def test_signals_are_over_real_and_imaginary_parts():
 
 def _saturation(activation, z):
     w = jnp.eye(z.shape[1]).astype(z.dtype)
-    _, flow = _layer(lambda w, z: activation(z @ w), w, z, loss=loss)
-    signals = flow.signals
+    run = _layer(lambda w, z: activation(z @ w), w, z, loss=loss)
+    signals = run.signals
     return float(signals.saturated_fraction[0]), float(signals.dead_fraction[0])
 
 

@@ -169,6 +169,15 @@ def test_tables_bars_and_pages_have_one_style():
     assert not _uses(r"\bProgress\(|find_spec\(.ipywidgets", "_progress")
 
 
+def test_arrays_of_a_layer_are_cut_out_in_one_place():
+    """Elsewhere a layer is asked for what it ran with."""
+    uses = _uses(r"layer_slice\(")
+    assert {line.partition(":")[0] for line in uses} == {
+        "network/replay.py",
+        "network/runs.py",
+    }
+
+
 def test_nothing_is_hidden_in_records():
     assert not _uses(r"__dict__(\[|\.setdefault)")
 

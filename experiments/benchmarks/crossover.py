@@ -20,7 +20,7 @@ import numpy as np
 from experiments._run import print_table
 from experiments.benchmarks import jacobians
 from gradstab.network import find_layers, propagate
-from gradstab.spectra import example_functions, layer_spectrum
+from gradstab.spectra import find_examples, layer_spectrum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +38,14 @@ def functions(width):
     sizes = jacobians.Config(depth=1, width=width, examples=1)
     params, x = jacobians.network_of(sizes)
     network = find_layers(jacobians.apply, params, (x,))
-    flow = propagate(network, params, (), (x,))
-    known = example_functions(network, flow, network)
-    (place,) = network.layers
-    options = {"coupled": False, "example": known.functions[0], "examples": 1}
+    run = propagate(network, params, (), (x,))
+    (layer,) = find_examples(run, network).layers
 
     def dense():
-        return layer_spectrum(network, flow, place, max_dense=width, **options)
+        return layer_spectrum(layer, examples=1, max_dense=width)
 
     def products():
-        return layer_spectrum(network, flow, place, max_dense=1, top_k=8, **options)
+        return layer_spectrum(layer, examples=1, max_dense=1, top_k=8)
 
     return dense, products
 

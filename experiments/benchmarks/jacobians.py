@@ -29,8 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._run import print_table
-from gradstab.network import find_layers, layer_slice, propagate
-from gradstab.spectra import example_functions, layer_spectrum
+from gradstab.network import find_layers, propagate
+from gradstab.spectra import find_examples, layer_spectrum
 from gradstab.spectra.dense import decompose
 from gradstab.spectra.layer_map import layer_map
 
@@ -87,28 +87,23 @@ def contenders(config):
     """Functions without arguments: name to function, for building and for spectra."""
     params, x = network_of(config)
     network = find_layers(apply, params, (x,))
-    flow = propagate(network, params, (), (x,))
-    known = example_functions(network, flow, find_layers(apply, params, (x[:1],)))
-    rows = list(zip(network.layers, known.coupled, known.functions, strict=True))
-    entering = [layer_slice(flow.replay.entering, place)[0] for place in network.layers]
-    limits = {"examples": config.examples}
-    maps = [
-        layer_map(network, flow, place, coupled=c, example=f, **limits)[0]
-        for place, c, f in rows
-    ]
+    run = propagate(network, params, (), (x,))
+    layers = find_examples(run, find_layers(apply, params, (x[:1],))).layers
+    entering = [layer.data[0] for layer in layers]
+    maps = [layer_map(layer, examples=config.examples)[0] for layer in layers]
 
-    def written(layer):
+    def written(jacobian):
         pairs = zip(params, entering, strict=True)
-        return [layer(w, x).block_until_ready() for w, x in pairs]
+        return [jacobian(w, x).block_until_ready() for w, x in pairs]
 
     def built():
-        return [layer.dense(config.max_bytes) for layer in maps if layer]
+        return [linear.dense(config.max_bytes) for linear in maps if linear]
 
     def spectra():
-        options = {"max_dense": config.width, "max_bytes": config.max_bytes, **limits}
+        limits = {"max_dense": config.width, "max_bytes": config.max_bytes}
         return [
-            layer_spectrum(network, flow, place, coupled=c, example=f, **options)
-            for place, c, f in rows
+            layer_spectrum(layer, examples=config.examples, **limits)
+            for layer in layers
         ]
 
     jacobians = built()

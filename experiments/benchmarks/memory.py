@@ -21,7 +21,7 @@ import jax
 from experiments._run import print_table
 from experiments.benchmarks import jacobians
 from gradstab.network import find_layers, propagate
-from gradstab.spectra import example_functions, layer_spectrum
+from gradstab.spectra import find_examples, layer_spectrum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,22 +43,11 @@ def measure(depth, width, examples, max_bytes, spectra):
     single = find_layers(jacobians.apply, params, (x[:1],))
     total = 0.0
     if spectra:
-        flow = propagate(network, params, (), (x,))
-        known = example_functions(network, flow, single)
-        for place, coupled, example in zip(
-            network.layers, known.coupled, known.functions, strict=True
-        ):
-            found = layer_spectrum(
-                network,
-                flow,
-                place,
-                coupled=coupled,
-                example=example,
-                examples=examples,
-                max_dense=width,
-                max_bytes=max_bytes,
-            )
-            total += float(found.spectrum.values.sum()) if found.spectrum else 0.0
+        run = find_examples(propagate(network, params, (), (x,)), single)
+        limits = {"max_dense": width, "max_bytes": max_bytes}
+        for layer in run.layers:
+            spectrum = layer_spectrum(layer, examples=examples, **limits).spectrum
+            total += float(spectrum.values.sum()) if spectrum else 0.0
     jax.block_until_ready(params)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     print(f"{peak:.0f} {total:.6g}")

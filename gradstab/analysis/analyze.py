@@ -18,7 +18,7 @@ from gradstab.analysis.beside import beside_ensemble
 from gradstab.analysis.budget import Asked, make_plan, say, too_large_for_float64
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
-from gradstab.analysis.layers import measure_layers, nothing_known, with_cosines
+from gradstab.analysis.layers import measure_layers, with_cosines
 from gradstab.analysis.progress import progress_bar
 from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import (
@@ -42,7 +42,7 @@ from gradstab.report import (
     ranges,
     ranges_along_time,
 )
-from gradstab.spectra import example_functions, product_exponents
+from gradstab.spectra import find_examples, product_exponents
 from gradstab.theory import predict
 
 _OURS = int.from_bytes(b"grad", "big")
@@ -237,34 +237,30 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     with arithmetic(subject.wide):
         # No weights were drawn with these keys: those come from small seeds as well.
         keys = keys_of(seed, 4, apart=_OURS)
-        flow = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
+        run = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
         trunk = find_trunk(network)
-        found = _one(flow, trunk)
+        found = _one(run, trunk)
         if ensemble:
             found = _over_all(subject, every, loss, trunk, keys[1])
-        known = nothing_known(network)
         if any(wanted):
-            known = example_functions(network, flow, subject.single())
+            run = find_examples(run, subject.single())
         measured = measure_layers(
             subject,
-            flow,
+            run,
             found.signals,
-            known,
             wanted,
             limits,
             key=keys[2],
             advance=bar.advance,
         )
         if loss is not None and any(wanted):
-            measured = with_cosines(measured, subject, flow, known, limits)
+            measured = with_cosines(measured, run, limits)
         exponents, note = None, "only some layers were asked for"
         if asked.layers is None:
             note = "not without the Jacobians of all layers"
         if all(wanted):
             product = product_exponents(
-                network,
-                flow,
-                known,
+                run,
                 examples=limits.examples,
                 top_k=limits.top_k,
                 max_bytes=limits.max_bytes,
@@ -273,7 +269,7 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
             exponents, note = product.exponents, product.note
         prediction = None
         if plan.redraws is not None:
-            prediction = predict(network, flow, redraws=plan.redraws, key=keys[3])
+            prediction = predict(run, redraws=plan.redraws, key=keys[3])
     narrowest = min(subject.dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
     verdict, reasons = judge(
         measured.layers,
@@ -320,9 +316,9 @@ class _Found(NamedTuple):
     ensemble: Ensemble | None
 
 
-def _one(flow, trunk):
-    growth = trunk_growth(flow.signals, trunk)
-    return _Found(flow.signals, growth, float(flow.loss), None)
+def _one(run, trunk):
+    growth = trunk_growth(run.signals, trunk)
+    return _Found(run.signals, growth, float(run.loss), None)
 
 
 def _over_all(subject, every, loss, trunk, key):

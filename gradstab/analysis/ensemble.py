@@ -277,9 +277,9 @@ def _of_all(network, program, params, state, inputs, constants, keys, rows):
         arrays = (keys[seed], *member((params, state), seed), inputs)
         key, *arrays = _tree.fresh_keys(arrays)
         key_loss, key_probe = jax.random.split(key)
-        flow = propagate(network, *arrays, loss=loss, key=key_loss)
-        squares = _mean_squares(network, flow.replay, key_probe)
-        return EnsembleSignals(flow.signals, squares, flow.loss)
+        run = propagate(network, *arrays, loss=loss, key=key_loss)
+        squares = _mean_squares(network, run.replay, key_probe)
+        return EnsembleSignals(run.signals, squares, run.loss)
 
     return jax.lax.map(jax.vmap(one), rows)
 

@@ -2,18 +2,21 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gradstab import _tree
+from gradstab.analysis.selection import Limits
+from gradstab.analysis.subject import Subject
+from gradstab.network import LayerRun, NetworkRun
 from gradstab.network.activations import unread
 from gradstab.network.cosines import gradient_cosines
 from gradstab.program.keys import split_key
-from gradstab.records import Layer, Recurrence
+from gradstab.records import Layer, Recurrence, Signals
 from gradstab.spectra import (
-    ExampleFunctions,
     LayerSpectrum,
     alignment,
     layer_recurrences,
@@ -31,82 +34,65 @@ class Measured(NamedTuple):
 
 
 def measure_layers(
-    subject, flow, signals, known: ExampleFunctions, wanted, limits, /, *, key, advance
+    subject: Subject,
+    run: NetworkRun,
+    signals: Signals,
+    wanted: Sequence[bool],
+    limits: Limits,
+    /,
+    *,
+    key: jax.Array,
+    advance: Callable[[str], object],
 ) -> Measured:
     """The records of all layers.
 
     Args:
         subject: from `find_subject`.
-        flow: from `propagate`.
-        signals: those to report, which are the flow's own but for an ensemble.
-        known: from `example_functions`.
+        run: from `find_examples`; from `propagate` if no Jacobian is wanted.
+        signals: those to report, which are the run's own but for an ensemble.
         wanted: for every layer whether its Jacobian is computed.
         limits: of the analysis.
         key: of random probes.
         advance: called with the name of every layer that is done.
     """
-    network, sizes = subject.network, _sizes(subject)
-    keys = split_key(key, len(network.layers))
+    sizes = _sizes(subject)
+    keys = split_key(key, len(run.layers))
     layers, recurrences, before = [], [], None
-    for i, row in enumerate(_rows(signals)):
-        place, found = network.layers[i], _LEFT_OUT
+    for i, (layer, row) in enumerate(zip(run.layers, _rows(signals), strict=True)):
+        result = _LEFT_OUT
         if wanted[i]:
-            found = layer_spectrum(
-                network,
-                flow,
-                place,
-                coupled=known.coupled[i],
-                example=known.functions[i],
-                vectors=True,
-                key=keys[i],
-                **limits._asdict(),
-            )
+            options = limits._asdict()
+            result = layer_spectrum(layer, vectors=True, key=keys[i], **options)
         recurrences += layer_recurrences(
-            network,
-            flow,
-            place,
+            layer,
             examples=limits.examples,
             max_dense=limits.max_dense if wanted[i] else 0,
             spectra_on=limits.spectra_on,
         )
-        aligned = before and found.leading and alignment(before, found.leading)
-        before = found.leading
-        layer = _layer(place, row, found, known.coupled[i], sizes)
-        if math.isnan(layer.dead_fraction):
-            reasons = layer.note, unread(network.blocks[place.block])
+        aligned = before and result.leading and alignment(before, result.leading)
+        before = result.leading
+        record = _layer(layer, row, result, sizes)
+        if math.isnan(record.dead_fraction):
+            reasons = record.note, unread(layer.function)
             note = "; ".join(filter(None, reasons))
-            layer = dataclasses.replace(layer, note=note)
-        layers.append(dataclasses.replace(layer, alignment=aligned))
-        advance(place.name)
+            record = dataclasses.replace(record, note=note)
+        layers.append(dataclasses.replace(record, alignment=aligned))
+        advance(layer.name)
     return Measured(tuple(layers), tuple(recurrences))
 
 
-def nothing_known(network, /) -> ExampleFunctions:
-    """What is known of examples where no Jacobian is wanted: not even couplings."""
-    num = len(network.layers)
-    return ExampleFunctions((None,) * num, (None,) * num)
-
-
-def with_cosines(measured, subject, flow, known, limits, /) -> Measured:
+def with_cosines(measured: Measured, run: NetworkRun, limits: Limits, /) -> Measured:
     """The layers with the cosines of the examples' gradients of their parameters.
 
     Args:
         measured: from `measure_layers`.
-        subject: from `find_subject`.
-        flow: from `propagate` with a loss.
-        known: from `example_functions`.
+        run: the same run, with a loss.
         limits: of the analysis.
     """
-    found = gradient_cosines(
-        subject.network,
-        flow,
-        *subject.arrays,
-        examples=limits.examples,
-        functions=known.functions,
-    )
+    cosines = gradient_cosines(run, examples=limits.examples)
     layers = [
         dataclasses.replace(layer, gradient_cosines=matrix)
-        for layer, matrix in zip(measured.layers, found.matrix, strict=True)
+        for layer, matrix in zip(measured.layers, cosines.matrix, strict=True)
     ]
     return measured._replace(layers=tuple(layers))
 
@@ -129,7 +115,8 @@ def _sizes(subject):
     return dict(zip(subject.network.program.param_names, shapes, strict=True))
 
 
-def _layer(place, row, found, coupled, sizes):
+def _layer(layer: LayerRun, row, result: LayerSpectrum, sizes) -> Layer:
+    place = layer.place
     norms, cut = row.pop("gradient_norms"), bool(row.pop("disconnected"))
     own = [
         sizes[name][1:] if name in place.sliced_params else sizes[name]
@@ -139,13 +126,13 @@ def _layer(place, row, found, coupled, sizes):
     return Layer(
         **numbers,
         gradient_norm=norms,
-        jacobian=found.spectrum,
+        jacobian=result.spectrum,
         name=place.name,
         in_shape=place.in_shapes[0][1:] if len(place.in_shapes) == 1 else None,
         out_shape=place.out_shape[1:],
         params=place.params,
         num_params=sum(map(math.prod, own)),
-        coupled=coupled,
+        coupled=layer.coupled,
         disconnected=cut,
-        note="; ".join(filter(None, (place.note, found.note))),
+        note="; ".join(filter(None, (place.note, result.note))),
     )

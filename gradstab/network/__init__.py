@@ -12,7 +12,8 @@ from gradstab.network.recurrence import (
     follow_state,
 )
 from gradstab.network.replay import Network, Replay, layer_slice
-from gradstab.network.signals import Propagation, locate_nonfinite, propagate
+from gradstab.network.runs import LayerRun, NetworkRun
+from gradstab.network.signals import locate_nonfinite, propagate
 from gradstab.network.stencils import Stencil, find_stencil
 
 __all__ = [
@@ -20,9 +21,10 @@ __all__ = [
     "Block",
     "Context",
     "ExampleBlock",
+    "LayerRun",
     "Network",
+    "NetworkRun",
     "Place",
-    "Propagation",
     "RecurrentScan",
     "Replay",
     "Stencil",

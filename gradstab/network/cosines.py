@@ -20,7 +20,7 @@ import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.blocks import Context
-from gradstab.network.replay import layer_slice
+from gradstab.network.runs import NetworkRun
 from gradstab.program import primitives
 from gradstab.program.compiled import compiled
 from gradstab.program.primitives import Kind
@@ -45,9 +45,7 @@ class GradientCosines(NamedTuple):
     matrix: np.ndarray
 
 
-def gradient_cosines(
-    network, flow, params, state, inputs, /, *, examples=16, functions=None
-) -> GradientCosines:
+def gradient_cosines(run: NetworkRun, /, *, examples: int = 16) -> GradientCosines:
     r"""Compare the gradients of examples, layer by layer.
 
     The gradient of example i is the part of d loss / d (parameters of the layer) that
@@ -57,15 +55,10 @@ def gradient_cosines(
     one example's loss, over the number of examples.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`, with a loss.
-        params: the parameters of `flow`.
-        state: its state.
-        inputs: its inputs.
+        run: from `propagate`, with a loss. A layer with a function of one example (see
+            `gradstab.spectra.find_examples`) is differentiated by that, another as a
+            whole for each example.
         examples: for how many of them, from the first on.
-        functions: for each layer its function of one example, or None; see
-            `example_blocks`. It must be known that they agree with the layer. Without
-            one, a layer is differentiated as a whole for each example.
 
     Returns:
         The cosines, in NumPy; NaN where examples are not on the leading axis. Cost: a
@@ -78,26 +71,24 @@ def gradient_cosines(
     References:
         Balduzzi et al. (2017), The Shattered Gradients Problem.
     """
+    network = run.network
     keep = min(examples, network.num_examples)
-    functions = functions or (None,) * len(network.layers)
-    arrays, tree = jax.tree.flatten((params, state, inputs))
-    num_params = len(jax.tree.leaves(params))
+    arrays, tree = jax.tree.flatten(run.arrays)
+    num_params = len(jax.tree.leaves(run.arrays[0]))
     weights = network.programs.get(
         ("weights", tree), lambda: _find_weights(network, arrays, tree, num_params)
     )
     rows = []
-    for place, function in zip(network.layers, functions, strict=True):
-        source = weights[place.block]
+    for layer in run.layers:
+        source, place = weights[layer.place.block], layer.place
         if not source.entries or place.out_shape[:1] != (network.num_examples,):
             rows.append(np.full((keep, keep), np.nan))
             continue
-        run = compiled(network.blocks[place.block], _cosines, source, function)
-        context = layer_slice(flow.replay.contexts, place)
-        data = layer_slice(flow.replay.entering, place)
-        gradient = layer_slice(flow.gradients, place)
+        cosines = compiled(layer.function, _cosines, source, layer.example)
         index = None if place.index is None else np.asarray(place.index)
-        chosen = np.arange(keep)
-        rows.append(np.asarray(run(context, data, gradient, index, chosen, arrays)))
+        where = index, np.arange(keep), arrays
+        matrix = cosines(layer.context, layer.data, layer.gradient, *where)
+        rows.append(np.asarray(matrix))
     return _over_pairs(np.stack(rows))
 
 

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +17,16 @@ from gradstab.network.finding import find_layers
 from gradstab.network.losses import as_loss
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
-from gradstab.network.replay import Network, Replay, layer_slice
+from gradstab.network.replay import Network
+from gradstab.network.runs import NetworkRun
 from gradstab.program.compiled import compiled
 from gradstab.program.compiling import quick_jit
 from gradstab.records import Signals
 
 
-class Propagation(NamedTuple):
-    """Signals, and the arrays they were reduced from.
-
-    Attributes:
-        signals: one number per layer.
-        replay: output, activations and contexts.
-        gradients: per block d loss / d (data that leave), stacked as in the replay.
-        param_gradients: like the parameters; None without a loss, or if not whole.
-        loss: scalar.
-    """
-
-    signals: Signals
-    replay: Replay
-    gradients: list
-    param_gradients: object
-    loss: jax.Array
-
-
 def propagate(
     network: Network, params, state, inputs, /, *, loss=None, key=None, whole=True
-) -> Propagation:
+) -> NetworkRun:
     """Send the inputs forward and the gradient of the loss backward.
 
     Args:
@@ -59,21 +41,22 @@ def propagate(
             gradients of the parameters as well.
 
     Returns:
-        Signals and what they come from. Cost: one evaluation, one gradient and a few
-        reductions, in one compiled program of which the part that grows with the depth
-        of a scan or of a chain of equal layers only collects arrays. Memory: three
-        arrays per activation, twice the parameters of layers in such a chain; what
-        else is large is computed twice in layers that share a block.
+        The run. Cost: one evaluation, one gradient and a few reductions, in one
+        compiled program of which the part that grows with the depth of a scan or of a
+        chain of equal layers only collects arrays. Memory: three arrays per activation,
+        twice the parameters of layers in such a chain; what else is large is computed
+        twice in layers that share a block.
     """
     if loss is None:
         program, seed = None, _random_cotangent(network, key)
     else:
         program, seed = as_loss(loss, network.program.output_shapes)
-    run = compiled(network, _propagate, program, whole)
-    result = run(params, state, inputs, seed)
+    passes = compiled(network, _propagate, program, whole)
+    signals, replay, *rest = passes(params, state, inputs, seed)
     arrays = held_arrays(network.program, params, state, inputs)
-    contexts = with_held(result.replay.contexts, network.held, arrays)
-    return result._replace(replay=result.replay._replace(contexts=contexts))
+    contexts = with_held(replay.contexts, network.held, arrays)
+    replay = replay._replace(contexts=contexts)
+    return NetworkRun(network, (params, state, inputs), signals, replay, *rest)
 
 
 def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
@@ -96,21 +79,22 @@ def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
         is not, the name is ``'loss'``.
     """
     network = find_layers(apply, params, inputs, output=output)
-    result = propagate(network, params, (), inputs, loss=loss)
+    run = propagate(network, params, (), inputs, loss=loss)
     values = _by_name(network, params)
     for place in network.layers:
         if not _finite([_owned(values, place, name) for name in place.params]):
             return place.name, "parameters"
-    for place in network.layers:
-        if not _finite(layer_slice(result.replay.activations, place)):
-            return place.name, "forward"
-    if not _finite(result.loss):
+    for layer in run.layers:
+        if not _finite(layer.output):
+            return layer.name, "forward"
+    if not _finite(run.loss):
         return "loss", "forward"
-    return _first_backward(network, result)
+    return _first_backward(run)
 
 
-def _first_backward(network, result):
-    slopes = _by_name(network, result.param_gradients)
+def _first_backward(run):
+    network = run.network
+    slopes = _by_name(network, run.param_gradients)
     uses = collections.Counter(
         name
         for place in network.layers
@@ -118,8 +102,9 @@ def _first_backward(network, result):
         if name not in place.sliced_params
     )
     following = "loss"
-    for place in reversed(network.layers):
-        if not _finite(layer_slice(result.gradients, place)):
+    for layer in reversed(run.layers):
+        place = layer.place
+        if not _finite(layer.gradient):
             return following, "backward"
         # The gradient of what several layers share does not tell which of them it was.
         own = [name for name in place.params if uses[name] <= 1]
@@ -175,7 +160,7 @@ def _propagate(network, loss, whole, params, state, inputs, seed):
         nothing = [None] * len(network.blocks)
         replay = replay._replace(output=None, activations=nothing)
         of_params = None
-    return Propagation(signals, replay, of_taps, of_params, value)
+    return signals, replay, of_taps, of_params, value
 
 
 def _put(leaves, positions, values):

@@ -1,12 +1,7 @@
 """Linear maps, their singular values, and the law by which signals grow."""
 
 from gradstab.spectra.along_time import layer_recurrences
-from gradstab.spectra.coupling import (
-    ExampleFunctions,
-    coupled_layers,
-    example_functions,
-    mixes_examples,
-)
+from gradstab.spectra.coupling import find_examples, mixes_examples
 from gradstab.spectra.dense import dense_jacobian, dense_spectrum
 from gradstab.spectra.growth import MOST_OF_CONSTANT, fit_growth
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
@@ -22,17 +17,15 @@ from gradstab.spectra.workers import num_workers, one_blas_thread
 
 __all__ = [
     "MOST_OF_CONSTANT",
-    "ExampleFunctions",
     "LayerSpectrum",
     "Leading",
     "LinearMap",
     "ProductExponents",
     "alignment",
     "checked_place",
-    "coupled_layers",
     "dense_jacobian",
     "dense_spectrum",
-    "example_functions",
+    "find_examples",
     "fit_growth",
     "jacobian_map",
     "layer_recurrences",

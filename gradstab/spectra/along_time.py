@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from gradstab import _tree
-from gradstab.network import follow_state, layer_slice
+from gradstab.network import LayerRun, follow_state
 from gradstab.network.extremes import largest, typical
 from gradstab.program.compiled import compiled
 from gradstab.records import Recurrence
@@ -35,14 +35,12 @@ _JOINT = "its state has no example axis: that of the whole batch is followed as 
 
 
 def layer_recurrences(
-    network, flow, place, /, *, examples, max_dense, spectra_on="auto"
-):
+    layer: LayerRun, /, *, examples: int, max_dense: int, spectra_on: str = "auto"
+) -> list[Recurrence]:
     """The states of a recurrent layer along time, their gradients and Jacobians.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
-        place: the layer.
+        layer: a layer of a run.
         examples: for how many examples Jacobians are computed.
         max_dense: the largest state whose singular values are computed step by step.
         spectra_on: where they and the exponents are computed, see `layer_spectrum`.
@@ -52,15 +50,15 @@ def layer_recurrences(
         whose state has the examples on its leading axis. A state that depends on the
         data but has no example axis is followed as that of the whole batch.
     """
-    parts = (flow.replay.contexts, flow.replay.entering, flow.gradients)
-    found = []
-    for scan in network.recurrences[place.block]:
-        path = compiled(scan, follow_state)(*(layer_slice(p, place) for p in parts))
-        found.append(
-            _recurrence(scan, path, place.name, examples, max_dense, spectra_on)
+    recurrences = []
+    for scan in layer.recurrences:
+        follow = compiled(scan, follow_state)
+        path = follow(layer.context, layer.data, layer.gradient)
+        recurrences.append(
+            _recurrence(scan, path, layer.name, examples, max_dense, spectra_on)
         )
-    names = [f"{place.name}@{number}" for number in range(1, len(found) + 1)]
-    return found if len(found) < 2 else _renamed(found, names)
+    names = [f"{layer.name}@{number}" for number in range(1, len(recurrences) + 1)]
+    return recurrences if len(recurrences) < 2 else _renamed(recurrences, names)
 
 
 def _renamed(recurrences, names):

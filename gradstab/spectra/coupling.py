@@ -1,7 +1,7 @@
 """Whether a function of a batch mixes its examples."""
 
+import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +10,18 @@ import numpy as np
 from gradstab import _tree
 from gradstab.network import (
     ExampleBlock,
+    LayerRun,
+    Network,
+    NetworkRun,
     agree,
     example_blocks,
-    layer_slice,
 )
 from gradstab.network.foreign import can_be_traced
 from gradstab.program.compiled import compiled
 from gradstab.spectra.one_way import may_be_one_way
 
 
-class ExampleFunctions(NamedTuple):
-    """What is known of the examples of every layer, in depth order.
-
-    Attributes:
-        functions: the function of one example, where there is one that agrees with the
-            layer; else None.
-        coupled: whether the layer mixes examples; None if nobody looked.
-    """
-
-    functions: tuple[ExampleBlock | None, ...]
-    coupled: tuple[bool | None, ...]
-
-
-def example_functions(network, flow, single=None, /) -> ExampleFunctions:
+def find_examples(run: NetworkRun, single: Network | None = None, /) -> NetworkRun:
     """Take the layers of a batch apart into functions of one example.
 
     Where a function of one example gives the same values and products as the layer at
@@ -40,72 +29,50 @@ def example_functions(network, flow, single=None, /) -> ExampleFunctions:
     the layer does not mix examples. Elsewhere `mixes_examples` says whether it does.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
+        run: from `propagate`.
         single: from `find_layers` for the first example only; without it no function
             is found.
 
     Returns:
-        Functions and couplings. Cost: two products for every layer, by one compiled
-        program for every block; see `mixes_examples` for layers without a function.
+        The run, with functions of one example and couplings. A layer into which no data
+        enter, or in which examples do not lie on the leading axis, is not looked at: it
+        counts as one that does not mix them. Cost: two products for every layer, by one
+        compiled program for every block; see `mixes_examples` for layers without a
+        function.
     """
-    pairs = example_blocks(network, single)
+    pairs = example_blocks(run.network, single)
+    candidates = [pairs[layer.place.block] for layer in run.layers]
     agreeing = [
-        pairs[place.block] is not None and _agrees(network, flow, pairs, number, place)
-        for number, place in enumerate(network.layers)
+        pair is not None and _agrees(layer, pair, number)
+        for number, (layer, pair) in enumerate(zip(run.layers, candidates, strict=True))
     ]
-    functions = tuple(
-        pairs[place.block] if same else None
-        for place, same in zip(network.layers, map(bool, agreeing), strict=True)
+    examples = tuple(
+        pair if same else None
+        for pair, same in zip(candidates, map(bool, agreeing), strict=True)
     )
-    known = [function is not None for function in functions]
-    return ExampleFunctions(functions, _coupled(network, flow, known))
+    run = dataclasses.replace(run, examples=examples)
+    coupled = [_is_to_look_at(layer) and _mixes(layer) for layer in run.layers]
+    return dataclasses.replace(run, coupled=tuple(map(bool, coupled)))
 
 
-def coupled_layers(network, flow, /) -> tuple[bool, ...]:
-    """Which layers mix examples, in depth order; see `mixes_examples`.
-
-    Layers into which no data enter, or in which examples do not lie on the leading
-    axis, are not looked at: False.
-
-    Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
-
-    Returns:
-        A boolean per layer. Cost: see `mixes_examples`, in one program for every block.
-    """
-    return _coupled(network, flow, [False] * len(network.layers))
+def _is_to_look_at(layer: LayerRun):
+    """Whether the layer can mix examples, for all that is known of it."""
+    return bool(
+        layer.example is None and layer.function.in_vars and layer.leads_with_examples
+    )
 
 
-def leads_with_examples(network, place, /) -> bool:
-    """Whether examples lie on the leading axis of all data of a layer."""
-    shapes = (*place.in_shapes, place.out_shape)
-    return all(shape[:1] == (network.num_examples,) for shape in shapes)
+def _mixes(layer: LayerRun):
+    return compiled(layer.function, _couples)(layer.context, layer.data)
 
 
-def _coupled(network, flow, known):
-    """Whether layers mix examples; of those that are known it is known not."""
-    found = []
-    for place, apart in zip(network.layers, known, strict=True):
-        block = network.blocks[place.block]
-        look = not apart and block.in_vars and leads_with_examples(network, place)
-        found.append(look and compiled(block, _couples)(*_at(flow, place)))
-    return tuple(map(bool, found))
-
-
-def _at(flow, place):
-    replay = flow.replay
-    return layer_slice(replay.contexts, place), layer_slice(replay.entering, place)
-
-
-def _agrees(network, flow, pairs, number, place):
-    pair, block = pairs[place.block], network.blocks[place.block]
-    arrays = (*_at(flow, place), np.uint32(number))
-    run = compiled(pair, _agree, block)
-    if may_be_one_way(block) and not can_be_traced(run, *arrays):
+def _agrees(layer: LayerRun, pair: ExampleBlock, number: int):
+    """Whether the function of one example does what the layer does."""
+    arrays = layer.context, layer.data, np.uint32(number)
+    program = compiled(pair, _agree, layer.function)
+    if may_be_one_way(layer.function) and not can_be_traced(program, *arrays):
         return False  # foreign code that takes the batch as it is
-    return run(*arrays)
+    return program(*arrays)
 
 
 def _agree(pair, block, context, data, number):

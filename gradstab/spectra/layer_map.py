@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat
-from gradstab.network import Block, Context, ExampleBlock, layer_slice
+from gradstab.network import Block, Context, ExampleBlock, LayerRun
 from gradstab.program import reads
 from gradstab.program.compiled import compiled
 from gradstab.program.trace import real_size
 from gradstab.spectra.colouring import Colouring, find_colouring
-from gradstab.spectra.coupling import leads_with_examples
 from gradstab.spectra.dense import basis_of
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.linear_map import LinearMap, jacobian_map
@@ -297,38 +296,45 @@ def _images(owner, form, context, data, colours, indices):
     return image_rows(owner, context, data, tangents, indices, chunk=chunk)
 
 
-def layer_map(network, flow, place, /, *, coupled, examples, example=None):
+def layer_map(
+    layer: LayerRun, /, *, examples: int
+) -> tuple[LayerMap, str] | tuple[None, str]:
     """The Jacobians of a layer of a network.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
-        place: the layer.
-        coupled: whether it mixes examples, from `example_functions`.
+        layer: a layer of a run of which it is known whether it mixes examples; see
+            `find_examples`.
         examples: of how many examples, if it does not.
-        example: the function of one of its examples, if that is known.
 
     Returns:
         ``(map, "")``, or ``(None, why not)``.
+
+    Raises:
+        ValueError: if nobody looked whether the layer mixes examples.
     """
-    block, num = network.blocks[place.block], network.num_examples
+    if layer.coupled is None:
+        raise ValueError(
+            f"nobody looked whether {layer.name} mixes examples: give a layer of "
+            "find_examples(run), or layer.of_batch()"
+        )
+    block, num, example = layer.function, layer.num_examples, layer.example
     if not block.in_vars:
         return None, "no Jacobian: its input is integers"
     if not all(map(real_size, (*block.in_vars, block.out_var))):
         return None, "no Jacobian: its data have no entries"
-    if not coupled and example is None and not leads_with_examples(network, place):
+    if not layer.coupled and example is None and not layer.leads_with_examples:
         return None, "no Jacobian: examples are not on the leading axis"
-    split = 1 if coupled else num
+    split = 1 if layer.coupled else num
     shape = (
         real_size(block.out_var) // split,
         sum(map(real_size, block.in_vars)) // split,
     )
     return LayerMap(
         owner=block if example is None else example,
-        context=layer_slice(flow.replay.contexts, place),
-        data=layer_slice(flow.replay.entering, place),
+        context=layer.context,
+        data=layer.data,
         start=0,
-        num=1 if coupled else min(examples, num),
+        num=1 if layer.coupled else min(examples, num),
         shape=shape,
-        coupled=coupled,
+        coupled=layer.coupled,
     ), ""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab.network import LayerRun
 from gradstab.records import Estimate, Spectrum
 from gradstab.spectra.dense import Decomposed, decompose, spectrum_of
 from gradstab.spectra.golub_kahan import golub_kahan
@@ -59,20 +60,16 @@ class LayerSpectrum(NamedTuple):
 
 
 def layer_spectrum(
-    network,
-    flow,
-    place,
+    layer: LayerRun,
     /,
     *,
-    coupled,
-    examples,
-    max_dense,
-    example=None,
-    top_k=None,
-    max_bytes=2**28,
-    vectors=False,
-    spectra_on="auto",
-    key=None,
+    examples: int,
+    max_dense: int,
+    top_k: int | None = None,
+    max_bytes: int = 2**28,
+    vectors: bool = False,
+    spectra_on: str = "auto",
+    key: jax.Array | None = None,
 ) -> LayerSpectrum:
     """The singular values of a layer's Jacobian, per example or of the whole batch.
 
@@ -83,13 +80,9 @@ def layer_spectrum(
     with an interval.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
-        place: the layer.
-        coupled: whether it mixes examples, from `example_functions`.
-        examples: for how many examples, if it does not.
+        layer: a layer of a run, from `find_examples`.
+        examples: for how many examples, if it does not mix them.
         max_dense: the longest smaller side of a Jacobian that is written out.
-        example: the function of one of its examples, from `example_functions`.
         top_k: how many values; by default all of a Jacobian that is written out, eight
             of one that is not.
         max_bytes: of Jacobians and of intermediate results at a time, about.
@@ -105,9 +98,7 @@ def layer_spectrum(
         longer one if the layer has rules for backward derivatives only) in products,
         and :math:`O(n^3)` for each example; by products at most 320 of them.
     """
-    linear, note = layer_map(
-        network, flow, place, coupled=coupled, examples=examples, example=example
-    )
+    linear, note = layer_map(layer, examples=examples)
     if linear is None:
         return LayerSpectrum(None, note)
     smaller = min(linear.shape)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstab.network import NetworkRun
 from gradstab.spectra.exponents import Exponents, exponents
 from gradstab.spectra.layer_map import layer_map
 
@@ -33,7 +34,13 @@ class ProductExponents(NamedTuple):
 
 
 def product_exponents(
-    network, flow, known, /, *, examples, top_k=None, max_bytes=2**28, spectra_on="auto"
+    run: NetworkRun,
+    /,
+    *,
+    examples: int,
+    top_k: int | None = None,
+    max_bytes: int = 2**28,
+    spectra_on: str = "auto",
 ) -> ProductExponents:
     r"""Growth exponents of the Jacobian of a network's output by its input.
 
@@ -43,9 +50,7 @@ def product_exponents(
     left out.
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
-        known: from `example_functions`.
+        run: from `find_examples`.
         examples: of how many examples, if no layer mixes them.
         top_k: how many exponents; by default all if the narrowest place of the network
             has at most 256 entries, else 32.
@@ -55,10 +60,10 @@ def product_exponents(
     Returns:
         The exponents, see `exponents` for accuracy and cost, or why there are none.
     """
-    layers, note = _maps(network, flow, known, examples)
-    if layers is None:
+    maps, note = _maps(run, examples)
+    if maps is None:
         return ProductExponents(None, note, 0)
-    widths = [layers[0].shape[1], *(layer.shape[0] for layer in layers)]
+    widths = [maps[0].shape[1], *(linear.shape[0] for linear in maps)]
     if top_k is None and min(widths) > _ALL:
         top_k = _LARGEST
         note = _both(
@@ -66,13 +71,13 @@ def product_exponents(
         )
     most = min(widths[0], widths[-1])
     columns = min(*widths, most if top_k is None else 2 * top_k + 8)
-    for place, layer in zip(network.layers[-len(layers) :], layers, strict=True):
-        if reason := layer.refusal(max_bytes):
-            reason = f"no exponents of the product: {place.name}: {reason}"
+    for layer, linear in zip(run.layers[-len(maps) :], maps, strict=True):
+        if reason := linear.refusal(max_bytes):
+            reason = f"no exponents of the product: {layer.name}: {reason}"
             return ProductExponents(None, _both(note, reason), 0)
     size = _COPIES * 8 * max(widths) * columns
     # Those that can be multiplied with in one direction only are written out.
-    size += sum(8 * math.prod(layer.shape) for layer in layers if layer.one_way)
+    size += sum(8 * math.prod(linear.shape) for linear in maps if linear.one_way)
     if size > 4 * max_bytes:
         needed = f"{size / 2**20:.0f} MiB for {columns} vectors"
         note = _both(note, f"no exponents of the product: {needed} above max_bytes")
@@ -80,55 +85,49 @@ def product_exponents(
     options = {"top_k": top_k, "max_bytes": max_bytes, "spectra_on": spectra_on}
     found = [
         _select(exponents(group, **options), skip)
-        for group, skip in _groups(layers, size, max_bytes)
+        for group, skip in _groups(maps, size, max_bytes)
     ]
     values, change = (np.concatenate(column) for column in zip(*found, strict=True))
-    return ProductExponents(Exponents(values, change), note, len(layers))
+    return ProductExponents(Exponents(values, change), note, len(maps))
 
 
-def _maps(network, flow, known, examples):
+def _maps(run: NetworkRun, examples: int):
     """The maps of all layers that data enter, and a note; None if they do not chain."""
-    joint = any(known.coupled)
+    joint = any(run.coupled)
     start = 0
-    for number, place in enumerate(network.layers):
-        if not network.blocks[place.block].in_vars:
+    for number, layer in enumerate(run.layers):
+        if not layer.function.in_vars:
             start = number + 1
-    note = "" if start == 0 else f"product from {_after(network, start)} on"
-    layers = []
-    for number, place in enumerate(network.layers[start:], start):
-        layer, why = layer_map(
-            network,
-            flow,
-            place,
-            coupled=joint,
-            examples=examples,
-            example=None if joint else known.functions[number],
-        )
-        if layer is None:
-            return None, f"no exponents of the product: {place.name}: {why}"
-        if layers and layers[-1].shape[0] != layer.shape[1]:
+    note = "" if start == 0 else f"product from {_after(run.network, start)} on"
+    maps = []
+    for layer in run.layers[start:]:
+        layer = layer.of_batch() if joint else layer
+        linear, why = layer_map(layer, examples=examples)
+        if linear is None:
+            return None, f"no exponents of the product: {layer.name}: {why}"
+        if maps and maps[-1].shape[0] != linear.shape[1]:
             return (
                 None,
-                f"no exponents of the product: more than one way to {place.name}",
+                f"no exponents of the product: more than one way to {layer.name}",
             )
-        layers.append(layer)
-    if not layers:
+        maps.append(linear)
+    if not maps:
         return None, "no exponents of the product: no data enter a layer"
-    if any(known.coupled):
+    if joint:
         note = _both(note, "of the whole batch: a layer mixes examples")
-    return layers, note
+    return maps, note
 
 
 def _after(network, start):
     return network.names[start] if start < len(network.names) else "the end"
 
 
-def _groups(layers, num_bytes, max_bytes):
-    """The same layers for some examples at a time."""
-    if not all(layer.by_example for layer in layers):
-        yield layers, 0
+def _groups(maps, num_bytes, max_bytes):
+    """The same maps for some examples at a time."""
+    if not all(linear.by_example for linear in maps):
+        yield maps, 0
         return
-    columns = (list(layer.parts(num_bytes, max_bytes)) for layer in layers)
+    columns = (list(linear.parts(num_bytes, max_bytes)) for linear in maps)
     for parts in zip(*columns, strict=True):
         yield [part for part, _ in parts], parts[0][1]
 

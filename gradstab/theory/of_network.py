@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.errors import UserValueError
-from gradstab.network import layer_slice
+from gradstab.network import LayerRun, NetworkRun
 from gradstab.program.trace import is_complex, real_size
 from gradstab.records import Prediction
 from gradstab.theory.laws import Law, NoTheoryError, given
@@ -26,7 +26,9 @@ _STEP = 1e-3
 _ROUNDING = 1e-9
 
 
-def predict(network, flow, /, *, redraws=16, key=None) -> Prediction:
+def predict(
+    run: NetworkRun, /, *, redraws: int = 16, key: jax.Array | None = None
+) -> Prediction:
     r"""Mean-field theory of every layer, and how far the measurement is from it.
 
     Weight and bias variances and the activation are read off each layer; activations
@@ -50,8 +52,7 @@ def predict(network, flow, /, *, redraws=16, key=None) -> Prediction:
     1 / sqrt(width), and itself known to one part in sqrt(2 redraws).
 
     Args:
-        network: from `find_layers`.
-        flow: from `propagate`.
+        run: from `propagate`.
         redraws: how often each layer is drawn again; 0 for a theory without errors.
         key: a PRNG key for that; `jax.random.key(0)` if not given.
 
@@ -76,7 +77,7 @@ def predict(network, flow, /, *, redraws=16, key=None) -> Prediction:
         >>> weights = list(jax.random.normal(jax.random.key(1), (3, 100, 100)) / 10)
         >>> x = jnp.ones((1, 100))
         >>> network = find_layers(apply, weights, (x,))
-        >>> found = predict(network, propagate(network, weights, (), (x,)))
+        >>> found = predict(propagate(network, weights, (), (x,)))
         >>> found.activations[0], found.sigma_w.round(1)
         ('tanh', array([1., 1., 1.]))
         >>> bool(abs(found.forward_z[2]) < 4)
@@ -84,18 +85,18 @@ def predict(network, flow, /, *, redraws=16, key=None) -> Prediction:
     """
     if redraws == 1 or redraws < 0:
         raise UserValueError(f"redraws is {redraws}; a spread needs two or more, or 0.")
-    depth = len(network.layers)
+    depth = len(run.layers)
     key = jax.random.key(0) if key is None else key
     generator = np.random.default_rng(np.ravel(jax.random.key_data(key)))
     chance = generator, redraws
     columns, state = _Columns(depth), _State(None, 0.0)
-    for number, place in enumerate(network.layers):
+    for number, layer in enumerate(run.layers):
         try:
-            state = _layer(network, flow, place, state, chance, columns, number)
+            state = _layer(layer, state, chance, columns, number)
         except NoTheoryError as reason:
             columns.notes[number] = f"no theory: {reason}"
             state = _State(None, 0.0)
-    return columns.prediction(network.names)
+    return columns.prediction(run.network.names)
 
 
 class _State(NamedTuple):
@@ -134,20 +135,18 @@ class _Columns:
         )
 
 
-def _layer(network, flow, place, state, chance, columns, number):
+def _layer(layer: LayerRun, state: _State, chance, columns: _Columns, number: int):
     """Fills in one layer; returns the state after it."""
-    block = network.blocks[place.block]
+    block = layer.function
     if any(map(is_complex, _variables(block))):
         raise NoTheoryError("complex numbers")
     if not all(map(real_size, _variables(block))):
         raise NoTheoryError("arrays without entries")
-    context = layer_slice(flow.replay.contexts, place)
-    data = layer_slice(flow.replay.entering, place)
-    cotangent = layer_slice(flow.gradients, place)
+    context, data, cotangent = layer.context, layer.data, layer.gradient
     walk = Walk(Reader(block, context), steps_of(block))
     before = state.variance
     law = state.law or given(data[0] if data else cotangent)
-    joint = not all(x.shape[:1] == (network.num_examples,) for x in (*data, cotangent))
+    joint = not all(x.shape[:1] == (layer.num_examples,) for x in (*data, cotangent))
     with jax.enable_x64(True):
         shifts = (0.0, _STEP, -_STEP) if before else (0.0,)
         ends = [walk.end(law.scaled(1 + s), cotangent, joint) for s in shifts]

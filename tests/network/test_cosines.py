@@ -1,12 +1,14 @@
 """Angles between the gradients of examples, against gradients of single examples."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.network import Propagation, cosines, find_layers, propagate
+from gradstab.network import NetworkRun, cosines, find_layers, propagate
 from gradstab.network.cosines import gradient_cosines
 from gradstab.network.examples import example_blocks
 
@@ -166,22 +168,23 @@ def _cosines_of(parts):
     return rows @ rows.T
 
 
-def _flow(network, params, inputs, loss):
-    """What `propagate` finds, without the signals: they take long to compile."""
+def _run(network, params, inputs, loss):
+    """What `propagate` returns, without the signals: they take long to compile."""
 
     def total(taps):
         replay = network.replay(params, (), inputs, taps)
         return loss(replay.output), replay
 
-    run = jax.jit(jax.grad(total, has_aux=True))
-    gradients, replay = run(network.zero_taps())
-    return Propagation(None, replay, gradients, None, None)
+    passes = jax.jit(jax.grad(total, has_aux=True))
+    gradients, replay = passes(network.zero_taps())
+    arrays = params, (), inputs
+    return NetworkRun(network, arrays, None, replay, gradients, None, None)
 
 
 def _found(apply, params, x, loss=_loss, **options):
     network = find_layers(apply, params, (x,))
-    flow = _flow(network, params, (x,), loss)
-    return gradient_cosines(network, flow, params, (), (x,), **options)
+    run = _run(network, params, (x,), loss)
+    return gradient_cosines(run, **options)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -204,14 +207,14 @@ def test_functions_of_one_example_give_the_same(name, monkeypatch):
     apply, params, _ = MODELS[name]
     x = _inputs(name)
     network = find_layers(apply, params, (x,))
-    flow = _flow(network, params, (x,), _loss)
-    whole = gradient_cosines(network, flow, params, (), (x,))
+    run = _run(network, params, (x,), _loss)
+    whole = gradient_cosines(run)
     pairs = example_blocks(network, find_layers(apply, params, (x[:1],)))
-    functions = [pairs[place.block] for place in network.layers]
-    assert None not in functions
+    examples = tuple(pairs[place.block] for place in network.layers)
+    assert None not in examples
     # The layer as a whole must not be looked at now.
     monkeypatch.delattr(cosines, "_of_batch")
-    single = gradient_cosines(network, flow, params, (), (x,), functions=functions)
+    single = gradient_cosines(dataclasses.replace(run, examples=examples))
     chex.assert_trees_all_close(single.matrix, whole.matrix, **NEAR)
 
 
@@ -219,8 +222,8 @@ def test_it_takes_what_propagate_finds():
     apply, params, _ = MODELS["unrolled"]
     x = _inputs("unrolled")
     network = find_layers(apply, params, (x,))
-    flow = propagate(network, params, (), (x,), loss=_loss)
-    found = gradient_cosines(network, flow, params, (), (x,))
+    run = propagate(network, params, (), (x,), loss=_loss)
+    found = gradient_cosines(run)
     chex.assert_trees_all_close(found, _found(apply, params, x), **NEAR)
 
 
@@ -232,9 +235,8 @@ def test_masks_that_differ_between_examples_are_taken_from_the_batch():
     params, x, key = {"w": _normal(1, *SQUARE)}, _inputs("scan"), jax.random.key(5)
     inputs = (x, jax.random.clone(key))
     network = find_layers(apply, params, inputs)
-    flow = _flow(network, params, inputs, _loss)
-    inputs = (x, jax.random.clone(key))
-    found = gradient_cosines(network, flow, params, (), inputs)
+    run = _run(network, params, inputs, _loss)
+    found = gradient_cosines(run)
     masks = jax.random.bernoulli(key, 0.5, x.shape)
 
     def one(example, mask):

@@ -129,8 +129,8 @@ def test_a_report_agrees_with_jax(model):
 def test_cosines_are_those_of_the_gradients_of_single_examples(model):
     apply, params, x = model
     network = find_layers(apply, params, (x,))
-    flow = propagate(network, params, (), (x,), loss=loss)
-    found = gradient_cosines(network, flow, params, (), (x,)).matrix
+    run = propagate(network, params, (), (x,), loss=loss)
+    found = gradient_cosines(run).matrix
     rows = jax.vmap(jax.grad(lambda p, x: loss(apply(p, x[None]))), (None, 0))(
         params, x
     )
@@ -152,8 +152,8 @@ def test_a_parameter_without_entries_has_no_cosines_of_its_own():
 
     x = normal(0, 3, 2)
     network = find_layers(apply, params, (x,))
-    flow = propagate(network, params, (), (x,), loss=loss)
-    (matrix,) = gradient_cosines(network, flow, params, (), (x,)).matrix
+    run = propagate(network, params, (), (x,), loss=loss)
+    (matrix,) = gradient_cosines(run).matrix
     np.testing.assert_allclose(np.abs(matrix), 1, rtol=1e-5)
 
 

@@ -116,13 +116,14 @@ def test_a_network_serves_other_numbers_bit_for_bit():
 
     def run(labels):
         network = found(params, inputs)
-        return propagate(
+        run = propagate(
             network,
             params,
             (),
             (inputs,),
             loss=lambda out: jnp.sum((out - labels) ** 2),
         )
+        return run.signals, run.replay, run.gradients, run.param_gradients, run.loss
 
     propagate(found(), PARAMS, (), (X,), loss=jnp.sum)
     run(X)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.network import find_layers, follow_state, layer_slice, propagate
+from gradstab.network import find_layers, follow_state, propagate
 from gradstab.spectra import layer_recurrences, state_jacobians
 from gradstab.spectra.golub_kahan import two_way
 from gradstab.spectra.state_jacobians import StateJacobians, StateMaps
@@ -44,16 +44,16 @@ def _scanned(step, start):
 def _followed(apply, params, x):
     params, x = jax.tree.map(jnp.asarray, (params, x))
     network = find_layers(apply, params, (x,))
-    return network, propagate(network, params, (), (x,), loss=jnp.sum)
+    return propagate(network, params, (), (x,), loss=jnp.sum)
 
 
 def _found(apply, params, x, **options):
-    return _recurrence(*_followed(apply, params, x), **options)
+    return _recurrence(_followed(apply, params, x), **options)
 
 
-def _recurrence(network, flow, examples=2, max_dense=1024):
+def _recurrence(run, examples=2, max_dense=1024):
     options = {"examples": examples, "max_dense": max_dense}
-    (found,) = layer_recurrences(network, flow, network.layers[0], **options)
+    (found,) = layer_recurrences(run.layers[0], **options)
     return found
 
 
@@ -70,12 +70,11 @@ def _lstm(params, state, now):
 
 
 class Lstm(NamedTuple):
-    """An LSTM, what flows through it, and its scan."""
+    """An LSTM, its run, and its scan."""
 
     params: Any
     x: Any
-    network: Any
-    flow: Any
+    run: Any
     scan: Any
     path: Any
 
@@ -90,12 +89,11 @@ def lstm():
     x = _normal(3, EXAMPLES, STEPS, 2)
     with jax.enable_x64(True):
         start = (jnp.zeros((EXAMPLES, HIDDEN)),) * 2
-        network, flow = _followed(_scanned(_lstm, start), params, x)
-        ((scan,),) = network.recurrences
-        parts = (flow.replay.contexts, flow.replay.entering, flow.gradients)
-        place = network.layers[0]
-        path = follow_state(scan, *(layer_slice(part, place) for part in parts))
-    return Lstm(params, x, network, flow, scan, path)
+        run = _followed(_scanned(_lstm, start), params, x)
+        (layer,) = run.layers
+        (scan,) = layer.recurrences
+        path = follow_state(scan, layer.context, layer.data, layer.gradient)
+    return Lstm(params, x, run, scan, path)
 
 
 def _composed(params, x):
@@ -134,7 +132,7 @@ def test_exponents_far_apart_are_found_all_though_their_product_underflows():
 
 @pytest.mark.slow
 def test_an_lstm_has_the_exponents_of_both_parts_of_its_state_together(lstm):
-    found = _recurrence(lstm.network, lstm.flow)
+    found = _recurrence(lstm.run)
     values = np.linalg.svd(_composed(lstm.params, lstm.x), compute_uv=False)
     assert found.state_size == 2 * HIDDEN
     chex.assert_shape(found.finite_time_exponents, (2, 2 * HIDDEN))
@@ -206,11 +204,11 @@ def test_jacobians_are_held_up_to_a_limit_of_bytes(lstm, monkeypatch):
 def test_long_sequences_of_large_states_are_followed_for_fewer_examples(
     lstm, monkeypatch
 ):
-    every = _recurrence(lstm.network, lstm.flow).exponents
+    every = _recurrence(lstm.run).exponents
     for work, examples in ((2, 2), (1.9, 1), (0.1, 1)):
         units = int(work * STEPS * (2 * HIDDEN) ** 3)
         monkeypatch.setattr(state_jacobians, "_MOST_WORK", units)
-        found = _recurrence(lstm.network, lstm.flow).exponents
+        found = _recurrence(lstm.run).exponents
         np.testing.assert_allclose(found, every[:examples], atol=1e-12)
 
 
@@ -233,14 +231,14 @@ def test_maps_are_those_of_the_jacobians(lstm):
 def test_of_a_large_state_the_leading_exponents_are_found_by_products(
     lstm, monkeypatch
 ):
-    every = _recurrence(lstm.network, lstm.flow).finite_time_exponents
+    every = _recurrence(lstm.run).finite_time_exponents
     monkeypatch.setattr(state_jacobians, "_MOST_EXPONENTS", 4)
     monkeypatch.setattr(state_jacobians, "_LEADING", 2)
-    found = _recurrence(lstm.network, lstm.flow, max_dense=4)
+    found = _recurrence(lstm.run, max_dense=4)
     assert found.jacobians == ()
     np.testing.assert_allclose(found.finite_time_exponents, every[:, :2], atol=1e-7)
     monkeypatch.setattr(state_jacobians, "_MOST_ENTRIES", 5)
-    assert _recurrence(lstm.network, lstm.flow).exponents.shape == (2, 0)
+    assert _recurrence(lstm.run).exponents.shape == (2, 0)
 
 
 def test_a_cell_with_a_rule_for_the_backward_direction_only_has_exponents():
@@ -296,7 +294,7 @@ def test_a_state_without_an_example_axis_is_followed_as_that_of_the_batch():
 
 
 def test_a_sequence_that_is_too_short_for_an_error_says_so(lstm):
-    found = _recurrence(lstm.network, lstm.flow)
+    found = _recurrence(lstm.run)
     assert found.note.startswith("5 steps are too few for an error")
     assert np.isnan(found.exponents_error).all()
 

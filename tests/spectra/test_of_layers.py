@@ -1,6 +1,6 @@
 """Spectra of the layers of networks, against Jacobians written by JAX or by hand."""
 
-import types
+import dataclasses
 
 import chex
 import jax
@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.network import find_layers
+from gradstab.network import NetworkRun, find_layers
 from gradstab.spectra import (
-    ExampleFunctions,
     alignment,
-    example_functions,
+    find_examples,
     layer_spectrum,
 )
 from gradstab.spectra.layer_map import layer_map
@@ -32,37 +31,22 @@ class Traced:
     """A model and a batch, taken apart; or not, if told to work on the whole batch."""
 
     def __init__(self, apply, params, x, *others, single=True):
-        self.network = find_layers(apply, params, (x, *others))
+        network = find_layers(apply, params, (x, *others))
         # Evaluated one operation after the other: nothing to compile.
-        replay = self.network.replay(params, (), (x, *others))
-        self.flow = types.SimpleNamespace(replay=replay)
-        count = len(self.network.layers)
-        self.found = ExampleFunctions((None,) * count, (False,) * count)
+        replay = network.replay(params, (), (x, *others))
+        arrays = params, (), (x, *others)
+        run = NetworkRun(network, arrays, None, replay, [], None, None)
+        self.run = dataclasses.replace(run, coupled=(False,) * len(run.layers))
         if single:
             one = find_layers(apply, params, (x[:1], *others))
-            self.found = example_functions(self.network, self.flow, one)
+            self.run = find_examples(run, one)
 
     def spectra(self, **options):
         options = {"examples": NUM, "max_dense": 1024, **options}
-        return [
-            layer_spectrum(
-                self.network, self.flow, place, coupled=c, example=f, **options
-            )
-            for place, c, f in self._layers()
-        ]
+        return [layer_spectrum(layer, **options) for layer in self.run.layers]
 
     def maps(self, examples=NUM):
-        return [
-            layer_map(
-                self.network, self.flow, p, coupled=c, examples=examples, example=f
-            )[0]
-            for p, c, f in self._layers()
-        ]
-
-    def _layers(self):
-        return zip(
-            self.network.layers, self.found.coupled, self.found.functions, strict=True
-        )
+        return [layer_map(layer, examples=examples)[0] for layer in self.run.layers]
 
 
 def dense(params, x):
@@ -124,8 +108,9 @@ def test_jacobians_are_those_of_jax_with_and_without_functions_of_one_example(mo
     expected = by_hand(model, params, x)
     for single in (True, False):
         traced = Traced(model, params, x, single=single)
-        assert not any(traced.found.coupled)
-        assert all((f is not None) == single for f in traced.found.functions)
+        assert not any(traced.run.coupled)
+        examples = [layer.example for layer in traced.run.layers]
+        assert all((example is not None) == single for example in examples)
         for linear, jacobians in zip(traced.maps(), expected, strict=True):
             found = linear.dense(1e9)
             chex.assert_trees_all_close(found, np.asarray(jacobians), atol=2e-6)
@@ -211,8 +196,8 @@ def normalised(params, x):
 def test_coupled_layers_have_one_joint_jacobian():
     params, x = weights(1), normal(5, NUM, WIDTH)
     traced = Traced(normalised, params, x)
-    assert traced.found.coupled == (True,)
-    assert traced.found.functions == (None,)
+    assert traced.run.coupled == (True,)
+    assert traced.run.examples == (None,)
     (found,) = traced.spectra()
     jacobian = jax.jacfwd(lambda x: normalised(params, x))(x)
     values = np.linalg.svd(jacobian.reshape(NUM * WIDTH, -1), compute_uv=False)

@@ -11,7 +11,7 @@ import pytest
 import gradstab as gs
 from gradstab.network import find_layers, propagate
 from gradstab.network.cosines import gradient_cosines
-from gradstab.spectra import layer_spectrum
+from gradstab.spectra import find_examples, layer_spectrum
 from gradstab.spectra.layer_map import layer_map
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
@@ -241,7 +241,7 @@ def test_cosines_are_those_without_rules(case):
     for function in (apply, plain):
         network = find_layers(function, params, (x,))
         run = propagate(network, params, (), (x,), loss=loss)
-        found = gradient_cosines(network, run, params, (), (x,))
+        found = gradient_cosines(run)
         matrices.append(found.matrix[[0, -1]])
     chex.assert_trees_all_close(*matrices, atol=1e-3)
 
@@ -251,14 +251,13 @@ def _implicit():
     params, x = _sizes(3, 7, 4), normal(9, 2, 3)
     network = find_layers(_chain(fixed_point), params, (x,))
     run = propagate(network, params, (), (x,), loss=loss)
-    return network, run, network.layers[1]
+    return find_examples(run).layers
 
 
 def _spectrum(max_dense=3, top_k: int | None = 2, max_bytes=2**28):
-    network, run, place = _implicit()
     return layer_spectrum(
-        *(network, run, place),
-        **{"coupled": False, "examples": 2},
+        _implicit()[1],
+        examples=2,
         max_dense=max_dense,
         top_k=top_k,
         max_bytes=max_bytes,
@@ -285,9 +284,7 @@ def test_a_jacobian_that_is_too_large_altogether_is_left_out_with_the_reason():
 
 
 def test_layers_of_plain_operations_are_not_one_way():
-    network, run, place = _implicit()
-    maps = [
-        layer_map(network, run, p, coupled=False, examples=2)[0] for p in network.layers
-    ]
+    layers = _implicit()
+    maps = [layer_map(layer, examples=2)[0] for layer in layers]
     assert [bool(m and m.one_way) for m in maps] == [False, True, False]
-    assert place.name == "w"
+    assert layers[1].name == "w"

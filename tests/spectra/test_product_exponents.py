@@ -16,7 +16,7 @@ DEPTH = 5
 
 def found_for(traced, **options):
     options = {"examples": NUM, **options}
-    return product_exponents(traced.network, traced.flow, traced.found, **options)
+    return product_exponents(traced.run, **options)
 
 
 def weights(num=DEPTH):
@@ -97,7 +97,7 @@ def test_an_embedding_is_left_out():
     params = [normal(0, 7, WIDTH), normal(1, WIDTH, WIDTH), normal(2, WIDTH, WIDTH)]
     traced = Traced(model, params, jnp.array([1, 4, 0]))
     found = found_for(traced)
-    assert traced.network.names == ("0", "1", "2")
+    assert traced.run.network.names == ("0", "1", "2")
     assert found.num_layers == 2
     assert "from 1 on" in found.note
     x = params[0][jnp.array([1, 4, 0])]

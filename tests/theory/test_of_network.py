@@ -36,8 +36,8 @@ def predicted(apply, params, x, *, redraws=0, dtype=jnp.float64, loss=None):
     with jax.enable_x64(dtype == jnp.float64):
         params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, x))
         network = find_layers(apply, params, (x,))
-        flow = propagate(network, params, (), (x,), loss=loss)
-        return predict(network, flow, redraws=redraws), flow.signals
+        run = propagate(network, params, (), (x,), loss=loss)
+        return predict(run, redraws=redraws), run.signals
 
 
 def chain(activation):
@@ -301,7 +301,7 @@ def test_z_has_the_spread_that_it_claims(activation, sigma_w):
             params = [jnp.asarray(w) for w in drawn]
             x = jnp.asarray(normal(200 + seed, 4, 48))
             network = network or find_layers(chain(activation), params, (x,))
-            found = predict(network, propagate(network, params, (), (x,)))
+            found = predict(propagate(network, params, (), (x,)))
             rows.append(np.stack([found.forward_z, found.gradient_z]))
     spread = np.std(rows, axis=(0, 2))
     assert np.all(spread > 0.65)
@@ -437,8 +437,8 @@ def test_an_embedding_has_no_theory_and_the_layer_after_it_has():
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     tokens = jnp.arange(4)
     network = find_layers(apply, params, (tokens,))
-    flow = propagate(network, params, (), (tokens,))
-    found = predict(network, flow, redraws=2)
+    run = propagate(network, params, (), (tokens,))
+    found = predict(run, redraws=2)
     assert found.notes[0] == "no theory: its input is integers"
     assert np.isfinite(found.forward_z[-1])
 
@@ -490,6 +490,6 @@ def test_a_normalisation_behind_a_narrow_trunk_is_known(centred):
     ws = [jnp.asarray(normal(i, 96, 96) / 96**0.5, jnp.bfloat16) for i in range(3)]
     x = jnp.asarray(normal(9, 8, 96), jnp.bfloat16)
     network = find_layers(apply, ws, (x,))
-    found = predict(network, propagate(network, ws, (), (x,)), key=jax.random.key(0))
+    found = predict(propagate(network, ws, (), (x,)), key=jax.random.key(0))
     assert not any("normalisation" in note for note in found.notes)
     assert np.isfinite(found.gradient_factor[1:]).all()
