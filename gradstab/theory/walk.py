@@ -118,9 +118,29 @@ class Walk:
     def _through(self, steps, law):
         transports = []
         for step in steps:
-            law, transport = getattr(self, f"_{type(step).__name__.lower()}")(step, law)
+            law, transport = self._after(step, law)
             transports.append(transport)
         return law, _composed(transports)
+
+    def _after(self, step: structure.Step, law: Law) -> tuple[Law, Transport]:
+        """The law of the data that leave a step, and how it transports squares."""
+        match step:
+            case structure.Reshape():
+                return self._reshape(step, law)
+            case structure.Product():
+                return self._product(step, law)
+            case structure.Affine():
+                return self._affine(step, law)
+            case structure.Elementwise():
+                return self._elementwise(step, law)
+            case structure.Norm():
+                return self._norm(step, law)
+            case structure.Sum():
+                return self._sum(step, law)
+            case structure.Unknown():
+                raise NoTheoryError(step.reason)
+            case _:
+                raise TypeError(f"no law for a step of kind {type(step).__name__}")
 
     def _reshape(self, step, law):
         where = np.arange(law.square.size).reshape(law.square.shape)
@@ -192,9 +212,6 @@ class Walk:
             lambda t: one.backward(t) + other.backward(t),
         )
         return laws.through_sum(left, right), transport
-
-    def _unknown(self, step, law):
-        raise NoTheoryError(step.reason)
 
     def _read(self, step, read):
         if step not in self._readings:
