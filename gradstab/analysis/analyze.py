@@ -174,9 +174,9 @@ def analyze(
         spectra_on,
     )
     options = {"output": output, "loss": loss, "boundaries": boundaries}
-    given = {"apply_kwargs": apply_kwargs, "batched": batched}
+    call = {"apply_kwargs": apply_kwargs, "batched": batched}
     with progress_bar(progress) as bar:
-        return _analyze(model, args, given, asked, bar, seed, ensemble, **options)
+        return _analyze(model, args, call, asked, bar, seed, ensemble, **options)
 
 
 def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision):
@@ -198,10 +198,10 @@ def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision)
     one_of(precision, "precision", ("float64", "own", None))
 
 
-def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Report:
+def _analyze(model, args, call, asked, bar, seed, ensemble, **options) -> Report:
     loss = options["loss"]
     began = time.monotonic()
-    target = as_target(model, args, **given)
+    target = as_target(model, args, **call)
     target, not_trained = trained_only(target, model)
     every = (target.params, target.state)
     if ensemble:
@@ -211,7 +211,7 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     try:
         subject = find_subject(target, precision=asked.precision, **options)
     except (TypeError, ValueError) as error:
-        if given["batched"] and takes_one_example(target):
+        if call["batched"] and takes_one_example(target):
             raise UserValueError(
                 "the model does not run for the whole batch, but for each of its "
                 f"examples: give batched=False ({error})"
@@ -239,15 +239,15 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
         keys = keys_of(seed, 4, apart=_OURS)
         run = propagate(network, *subject.arrays, loss=loss, key=keys[0], whole=False)
         trunk = find_trunk(network)
-        found = _one(run, trunk)
+        summary = _one(run, trunk)
         if ensemble:
-            found = _over_all(subject, every, loss, trunk, keys[1])
+            summary = _over_all(subject, every, loss, trunk, keys[1])
         if any(wanted):
             run = find_examples(run, subject.single())
         measured = measure_layers(
             subject,
             run,
-            found.signals,
+            summary.signals,
             wanted,
             limits,
             key=keys[2],
@@ -273,7 +273,7 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     narrowest = min(subject.dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
     verdict, reasons = judge(
         measured.layers,
-        found.growth,
+        summary.growth,
         measured.recurrences,
         dtypes=subject.own_dtypes,
         precision=narrowest,
@@ -282,22 +282,22 @@ def _analyze(model, args, given, asked, bar, seed, ensemble, **options) -> Repor
     seconds = time.monotonic() - began
     return Report(
         layers=measured.layers,
-        growth=found.growth,
+        growth=summary.growth,
         recurrences=tuple(map(_with_ranges, measured.recurrences)),
         verdict=verdict,
         reasons=reasons,
-        loss=found.loss,
+        loss=summary.loss,
         made=_made(subject, seed, limits, cost) | {"seconds": round(seconds, 3)},
-        theory=_known(prediction, found.ensemble),
-        ranges=ranges(measured.layers, found.growth, precision=narrowest),
-        ensemble=found.ensemble,
+        theory=_comparable(prediction, summary.ensemble),
+        ranges=ranges(measured.layers, summary.growth, precision=narrowest),
+        ensemble=summary.ensemble,
         exponents=None if exponents is None else exponents.values,
         exponent_errors=None if exponents is None else exponents.errors,
         notes=(
             *not_trained,
             *network.notes,
             *trunk.notes,
-            *_notes(subject, found, note, prediction),
+            *_notes(subject, summary, note, prediction),
             *said,
         ),
     )
@@ -307,7 +307,7 @@ def _with_ranges(recurrence):
     return dataclasses.replace(recurrence, ranges=ranges_along_time(recurrence))
 
 
-class _Found(NamedTuple):
+class _Summary(NamedTuple):
     """The signals of one initialisation, or of all of an ensemble."""
 
     signals: Signals
@@ -318,25 +318,25 @@ class _Found(NamedTuple):
 
 def _one(run, trunk):
     growth = trunk_growth(run.signals, trunk)
-    return _Found(run.signals, growth, float(run.loss), None)
+    return _Summary(run.signals, growth, float(run.loss), None)
 
 
 def _over_all(subject, every, loss, trunk, key):
     network, inputs = subject.network, subject.target.inputs
     params, state = subject.cast(every)
-    found = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
-    signals, ensemble, growth = summarize(found, trunk)
-    return _Found(signals, growth, float(jnp.mean(found.loss)), ensemble)
+    draws = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
+    signals, ensemble, growth = summarize(draws, trunk)
+    return _Summary(signals, growth, float(jnp.mean(draws.loss)), ensemble)
 
 
-def _known(prediction, ensemble):
+def _comparable(prediction, ensemble):
     """The theory, if it has something to say, beside what was measured."""
     if prediction is None or not np.isfinite(prediction.chi).any():
         return None
     return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
-def _notes(subject, found, exponents, prediction):
+def _notes(subject, summary, exponents, prediction):
     notes = [f"growth exponents: {exponents}"] if exponents else []
     if prediction is not None and not np.isfinite(prediction.chi).any():
         notes += dict.fromkeys(filter(None, prediction.notes))
@@ -345,9 +345,9 @@ def _notes(subject, found, exponents, prediction):
             f"computed in {' and '.join(subject.dtypes)}: the model cannot be traced "
             f"in float64 ({subject.narrow})"
         )
-    if found.ensemble is not None:
+    if summary.ensemble is not None:
         notes.append(
-            f"signals and growth over {found.ensemble.num_seeds} initialisations; "
+            f"signals and growth over {summary.ensemble.num_seeds} initialisations; "
             "Jacobians of the first"
         )
     return tuple(notes)

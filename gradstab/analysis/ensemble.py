@@ -84,15 +84,15 @@ def ensemble_signals(
     if loss is not None:
         program, constants = as_loss(loss, network.program.output_shapes)
     run = compiled(network, _of_all, program)
-    found = run(params, state, inputs, constants, keys, jnp.asarray(rows))
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], found)
+    draws = run(params, state, inputs, constants, keys, jnp.asarray(rows))
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], draws)
 
 
-def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, GrowthPair]:
+def summarize(draws: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, GrowthPair]:
     """Means over the initialisations, and the growth of both signals.
 
     Args:
-        found: from `ensemble_signals`.
+        draws: from `ensemble_signals`.
         trunk: the layers along which growth is measured, from `find_trunk`.
 
     Returns:
@@ -101,7 +101,7 @@ def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
         rest. The law of growth is that of the geometric mean; its rate and error are
         mean and standard error over the initialisations.
     """
-    signals = jax.tree.map(np.asarray, found.signals)
+    signals = jax.tree.map(np.asarray, draws.signals)
     names, trunk = signals.names, list(trunk.layers)
     rms = OverSeeds(signals.forward_rms, logarithmic=True)
     norms = OverSeeds(_geometric(signals.gradient_norms), logarithmic=True)
@@ -113,7 +113,7 @@ def summarize(found: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
         forward_rms=rms,
         gradient_norm=norms,
         param_gradient_norm=own,
-        mean_square=OverSeeds(np.asarray(found.mean_square)),
+        mean_square=OverSeeds(np.asarray(draws.mean_square)),
         forward_rate=forward_rate,
         backward_rate=backward_rate,
         names=names,
@@ -161,19 +161,19 @@ def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
     growth = fit_growth(mean, names)
 
     def rates(growth):
-        found = np.full(len(norms), np.nan)
+        values = np.full(len(norms), np.nan)
         if usable.any() and growth.depth > 2:
-            found[usable] = _rates(growth, levels)
-        return OverSeeds(found)
+            values[usable] = _rates(growth, levels)
+        return OverSeeds(values)
 
-    found = rates(growth)
-    if found.count < 2:
-        return growth, found
-    if growth.law not in ("constant", "unknown") and not _certain(found):
+    over_seeds = rates(growth)
+    if over_seeds.count < 2:
+        return growth, over_seeds
+    if growth.law not in ("constant", "unknown") and not _certain(over_seeds):
         laws = (growth.law, "constant")
         growth = dataclasses.replace(growth, law="unknown", compatible=laws, offset=0.0)
-        found = rates(growth)
-    return _over_seeds(growth, found), found
+        over_seeds = rates(growth)
+    return _over_seeds(growth, over_seeds), over_seeds
 
 
 def _over_seeds(growth, rates):
@@ -215,12 +215,14 @@ def typical(signals, /) -> Signals:
     }
     arrays = dict(vars(signals))
     names = arrays.pop("names")
-    found: dict = {
+    columns: dict = {
         name: _geometric(array, axis=0) if name in logarithmic else array.mean(axis=0)
         for name, array in arrays.items()
         if name != "disconnected"
     }
-    return Signals(**found, disconnected=signals.disconnected.all(axis=0), names=names)
+    return Signals(
+        **columns, disconnected=signals.disconnected.all(axis=0), names=names
+    )
 
 
 def _geometric(values, axis=-1):

@@ -145,10 +145,10 @@ class _Weights:
             filled = list(arrays)
             for i, leaf in zip(self.floating, floating, strict=True):
                 filled[i] = leaf
-            found = self.function(*_tree.fresh_keys(filled))
+            made = self.function(*_tree.fresh_keys(filled))
             return [
                 value[index] if self.scanned and i < self.num_varying else value
-                for i, value in zip(self.entries, found, strict=True)
+                for i, value in zip(self.entries, made, strict=True)
             ]
 
         return entries
@@ -165,7 +165,7 @@ def _find_weights(network, leaves, tree, num_params):
     traced, shapes = jax.make_jaxpr(contexts, return_shape=True)(
         *_tree.fresh_keys(leaves)
     )
-    flat, start, found = flatten_body(traced), 0, []
+    flat, start, weights = flatten_body(traced), 0, []
     for number, context in enumerate(shapes):
         size = len(context.varying) + len(context.shared)
         positions = range(start, start + size)
@@ -180,7 +180,7 @@ def _find_weights(network, leaves, tree, num_params):
         uses = [j for i in made for j in floating if parts[i][1][j]]
         moved = len(set(uses)) == len(uses) and all(_moves(parts[i][0]) for i in made)
         whole, used = _compat.needed_program(flat, [positions[i] for i in made])
-        found.append(
+        weights.append(
             _Weights(
                 entries=tuple(made),
                 num_varying=len(context.varying),
@@ -192,7 +192,7 @@ def _find_weights(network, leaves, tree, num_params):
             )
         )
         start += size
-    return found
+    return weights
 
 
 def _with_unused(closed, used):
@@ -226,21 +226,23 @@ def _moves_entries(eqn):
 def _cosines(block, source, function, context, data, gradient, index, chosen, arrays):
     """The cosines between the gradients of the chosen examples: a square matrix."""
     if function is None or not _shares_weights(function, source):
-        found = _of_batch(block, source, context, data, gradient, chosen)
+        gradients = _of_batch(block, source, context, data, gradient, chosen)
     else:
-        found = _of_examples(function, source, context, data, gradient, chosen)
-    found = _scaled(found)
-    images = found
+        gradients = _of_examples(function, source, context, data, gradient, chosen)
+    gradients = _scaled(gradients)
+    images = gradients
     if not source.moved:
         floating = [arrays[i] for i in source.floating]
         _, pull = jax.vjp(source.of_layer(index, arrays), floating)
         if source.one_way:
-            (found,) = jax.lax.map(pull, found)
-            found = images = _scaled(found)
+            (gradients,) = jax.lax.map(pull, gradients)
+            gradients = images = _scaled(gradients)
         else:
-            push = jax.linear_transpose(pull, [entry[0] for entry in found])
-            images = jax.lax.map(lambda one: _there_and_back(pull, push, one), found)
-    products = sum(map(_products, found, images))
+            push = jax.linear_transpose(pull, [entry[0] for entry in gradients])
+            images = jax.lax.map(
+                lambda one: _there_and_back(pull, push, one), gradients
+            )
+    products = sum(map(_products, gradients, images))
     lengths = jnp.sqrt(jnp.diagonal(products))
     return jnp.clip(products / (lengths[:, None] * lengths[None]), -1, 1)
 
@@ -295,16 +297,16 @@ def _unit(cotangent):
     return cotangent / size.astype(cotangent.dtype)
 
 
-def _scaled(found):
+def _scaled(gradients):
     """Each example's gradient divided by a power of two near its largest entry."""
-    rows = [jnp.abs(entry).reshape(len(entry), -1) for entry in found]
+    rows = [jnp.abs(entry).reshape(len(entry), -1) for entry in gradients]
     over = [jnp.max(row, axis=1, initial=0) for row in rows]
     wide = _tree.widest(jnp.float32, *(o.dtype for o in over))
     largest = jnp.max(jnp.stack([o.astype(wide) for o in over]), axis=0)
     scale = jax.vmap(_tree.power_of_two_near)(largest)
     return [
         entry / scale.reshape(-1, *[1] * (entry.ndim - 1)).astype(entry.dtype)
-        for entry in found
+        for entry in gradients
     ]
 
 

@@ -113,7 +113,7 @@ class Network:
         results = outputs(closed, env)
         for block in self.blocks:
             if block not in record:  # a block of many layers is recorded by its scan
-                record[block] = _seen(env, block)
+                record[block] = _passed(env, block)
         output = jax.tree.unflatten(self.program.out_tree, results)
         columns = zip(*(record[block] for block in self.blocks), strict=True)
         return Replay(output, *map(list, columns))
@@ -154,8 +154,8 @@ class Network:
             inputs: tuple of inputs.
             state: state.
         """
-        found = self.replay(params, state, inputs).activations
-        return tuple(layer_slice(found, place) for place in self.layers)
+        per_block = self.replay(params, state, inputs).activations
+        return tuple(layer_slice(per_block, place) for place in self.layers)
 
 
 def layer_slice(per_block, place, /) -> Any:
@@ -181,7 +181,7 @@ def _taken(tree, index):
     return jax.tree.map(lambda array: array[index], tree)
 
 
-def _seen(env, block):
+def _passed(env, block):
     context = Context(
         [env[v] for v in block.varying_vars], [env[v] for v in block.shared_vars]
     )
@@ -221,11 +221,11 @@ def _run_stack(stack, operands, tap_of, record):
         tapped = dict(zip(stack.blocks, taps, strict=True))
         _run(stack.body.jaxpr.eqns, env, stack.blocks, tapped, {}, {})
         results = outputs(stack.body, env)
-        seen = [_seen(env, block) for block in stack.blocks]
-        varying = [(data, out, context.varying) for data, out, context in seen]
+        passed = [_passed(env, block) for block in stack.blocks]
+        varying = [(data, out, context.varying) for data, out, context in passed]
         return results[: parts.num_carry], (results[parts.num_carry :], varying)
 
-    carry, (ys, seen) = jax.lax.scan(
+    carry, (ys, passed) = jax.lax.scan(
         _rerun(step, stack.body.jaxpr.eqns, parts.length),
         carry,
         (xs, taps),
@@ -233,7 +233,7 @@ def _run_stack(stack, operands, tap_of, record):
         reverse=parts.reverse,
     )
     for block, (data, out, varying) in zip(
-        stack.blocks, _in_order(seen, parts), strict=True
+        stack.blocks, _in_order(passed, parts), strict=True
     ):
         context = Context(varying, [shared[v] for v in block.shared_vars])
         record[block] = (data, out, context)
@@ -252,28 +252,28 @@ def _run_roll(roll, env, tap_of, record):
 
     def step(data, slices):
         varying, taps = slices
-        seen = []
+        entered = []
         for number, block in enumerate(roll.blocks):
             context = contexts[number]._replace(varying=varying[number])
             out = block(context, data)
-            seen.append(data)
+            entered.append(data)
             data = out if taps[number] is None else out + taps[number]
-        return data, seen
+        return data, entered
 
     (entering,) = roll.members[0].in_vars
     varying = [context.varying for context in contexts]
     taps = [tap_of[block] for block in roll.blocks]
     eqns = [eqn for block in roll.blocks for eqn in block.eqns]
-    last, seen = jax.lax.scan(
+    last, entered = jax.lax.scan(
         _rerun(step, eqns, roll.blocks[0].length),
         env[entering],
         (varying, taps),
         length=roll.blocks[0].length,
     )
     # What leaves a block enters the next one: it is not kept twice.
-    left = [*seen[1:], jnp.concatenate([seen[0][1:], last[None]])]
+    left = [*entered[1:], jnp.concatenate([entered[0][1:], last[None]])]
     for block, context, data, out in zip(
-        roll.blocks, contexts, seen, left, strict=True
+        roll.blocks, contexts, entered, left, strict=True
     ):
         record[block] = ((data,), out, context)
     for variable, number, group in roll.exits:
@@ -286,8 +286,8 @@ def _rerun(step, eqns, length):
     That is left out where all of it takes little memory, and where an effect would be
     repeated.
     """
-    kept = sum(reads.num_bytes(v) for eqn in eqns for v in eqn.outvars) * length
-    if kept < _KEPT or any(eqn.effects for eqn in eqns):
+    num_bytes = sum(reads.num_bytes(v) for eqn in eqns for v in eqn.outvars) * length
+    if num_bytes < _KEPT or any(eqn.effects for eqn in eqns):
         return step
     return jax.checkpoint(step, prevent_cse=False)
 

@@ -140,7 +140,7 @@ def _propagate(network, loss, whole, params, state, inputs, seed):
 
     floating = [leaves[i] for i in which]
     value, pull, replay = jax.vjp(total, floating, network.zero_taps(), has_aux=True)
-    (found, of_taps), (params_reached, taps_reached) = pull_back(
+    (slopes, of_taps), (params_reached, taps_reached) = pull_back(
         pull, jnp.ones_like(value)
     )
     reached = paths(
@@ -150,7 +150,7 @@ def _propagate(network, loss, whole, params, state, inputs, seed):
     of_params = None
     # Without a loss they say nothing; the compiler drops what is not returned.
     if loss is not None:
-        of_leaves = _put(map(jnp.zeros_like, leaves), which, found)
+        of_leaves = _put(map(jnp.zeros_like, leaves), which, slopes)
         of_params = tree.unflatten(of_leaves)
         norms = parameter_norms(network, of_leaves)
         signals = dataclasses.replace(signals, param_gradient_norm=norms)
@@ -204,8 +204,8 @@ def _block_signals(network, number, entering, out, context, gradient):
     block = network.blocks[number]
     function = functools.partial(_layer_signals, block, network.num_examples)
     if not network.is_scanned(number):
-        found = function(entering, out, context, gradient)
-        return jax.tree.map(lambda array: array[None], found)
+        columns = function(entering, out, context, gradient)
+        return jax.tree.map(lambda array: array[None], columns)
 
     def of_layer(arrays):
         entering, out, varying, gradient = arrays

@@ -76,10 +76,10 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     # In float32 the squares below are zero long before the state is.
     rms = np.asarray(_over_time(path.after, num), np.float64) / math.sqrt(size)
     # The state whose Jacobian is square: of an example, or of the whole batch.
-    kept = {"keep": 1 if joint else min(examples, num)}
-    kept |= {"joint": joint, "size": size * num if joint else size}
-    steps, jacobians = _shown(scan, path, max_dense, spectra_on, kept)
-    found = exponents_along_time(scan, path, spectra_on=spectra_on, **kept)
+    which = {"keep": 1 if joint else min(examples, num)}
+    which |= {"joint": joint, "size": size * num if joint else size}
+    steps, jacobians = _shown(scan, path, max_dense, spectra_on, which)
+    along = exponents_along_time(scan, path, spectra_on=spectra_on, **which)
     dtype = str(_tree.widest(*(part.dtype for part in path.after)))
     forward, faded = growth_beyond_underflow(fit_growth, rms, dtype)
     from_end = functools.partial(fit_growth, from_end=True)
@@ -92,14 +92,14 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
         jacobians=jacobians,
         forward=forward,
         backward=backward,
-        exponents=found.lyapunov.values,
-        exponents_error=found.lyapunov.errors,
-        finite_time_exponents=found.finite.values,
-        finite_time_errors=found.finite.errors,
+        exponents=along.lyapunov.values,
+        exponents_error=along.lyapunov.errors,
+        finite_time_exponents=along.finite.values,
+        finite_time_errors=along.finite.errors,
         name=name,
         state_size=size,
         jacobian_steps=steps,
-        note="; ".join(filter(None, (_note(scan, found.lyapunov), faded, lost))),
+        note="; ".join(filter(None, (_note(scan, along.lyapunov), faded, lost))),
         state_max=tops,
         state_median=middles,
         gradient_max=steepest,
@@ -108,22 +108,24 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     )
 
 
-def _note(scan, found):
-    short = scan.parts.length < FEWEST and found.values.size
+def _note(scan, lyapunov):
+    short = scan.parts.length < FEWEST and lyapunov.values.size
     notes = [_JOINT] * scan.joint + [_SHORT.format(scan.parts.length)] * bool(short)
     return "; ".join(notes)
 
 
-def _shown(scan, path, max_dense, spectra_on, kept):
+def _shown(scan, path, max_dense, spectra_on, which):
     """Some steps and the singular values of their state Jacobians."""
-    if kept["size"] > max_dense:
+    if which["size"] > max_dense:
         return (), ()
     count = min(scan.parts.length, _MOST_STEPS)
     spaced = np.linspace(0, scan.parts.length - 1, count)
     steps = tuple(int(step) for step in np.unique(np.round(spaced)))
-    found = StateJacobians(scan, path, chunk=1, **kept)
+    state_jacobians = StateJacobians(scan, path, chunk=1, **which)
     return steps, tuple(
-        dense_spectrum(found[step], coupled=kept["joint"], spectra_on=spectra_on)
+        dense_spectrum(
+            state_jacobians[step], coupled=which["joint"], spectra_on=spectra_on
+        )
         for step in steps
     )
 

@@ -109,10 +109,10 @@ def mixes_examples(function, data, /):
     halves = (np.arange(num)[None] & digits[:, None]) == 0
     others = [_changed(array) for array in data]
 
-    def compare(out, kept):
-        choose = _choose(kept)
+    def compare(out, mask):
+        choose = _choose(mask)
         moved = function(*map(choose, data, others))
-        out = jnp.where(jnp.all(kept), moved, out)
+        out = jnp.where(jnp.all(mask), moved, out)
         same = (moved == out) | ((moved != moved) & (out != out))
         return out, ~jnp.all(choose(same, jnp.ones_like(same)))
 
@@ -137,8 +137,8 @@ def _changed(array):
     return 1.25 * jnp.roll(finite, 1, axis=0) + shift
 
 
-def _choose(kept):
-    """Takes the kept examples of one array and the remaining ones of another."""
+def _choose(mask):
+    """Takes the examples of a mask of one array and the remaining ones of another."""
     return lambda one, other: jnp.where(
-        kept.reshape(-1, *[1] * (one.ndim - 1)), one, other
+        mask.reshape(-1, *[1] * (one.ndim - 1)), one, other
     )

@@ -106,8 +106,8 @@ class LayerMap:
         if self.one_way:
             apply = jax.jit(lambda matrices, *a: function(matrix_map(matrices), *a))
             return apply(self._matrices, *arguments)
-        found = self._run(_applied, function)(*arguments)
-        return jax.tree.map(lambda array: array[: self.num], found)
+        results = self._run(_applied, function)(*arguments)
+        return jax.tree.map(lambda array: array[: self.num], results)
 
     def dense(self, max_bytes: float, xp: Any = np) -> Any:
         """The Jacobians written out, ``(num, n_out, n_in)``, in the dtype of the data.
@@ -138,11 +138,11 @@ class LayerMap:
             max_bytes: of intermediate results: it bounds the tangents at once.
             xp: see `dense`.
         """
-        found = self.colouring
-        assert found is not None
-        chunk = max(1, min(found.num, int(max_bytes // self._scratch)))
-        colours = np.asarray(found.colours)
-        images = self._run(_images, chunk)(colours, np.arange(found.num))
+        colouring = self.colouring
+        assert colouring is not None
+        chunk = max(1, min(colouring.num, int(max_bytes // self._scratch)))
+        colours = np.asarray(colouring.colours)
+        images = self._run(_images, chunk)(colours, np.arange(colouring.num))
         return xp.asarray(images)[:, : self.num].transpose(1, 2, 0)
 
     def product(self, vectors: Any, backward: bool, max_bytes: float) -> Any:
@@ -224,8 +224,10 @@ class LayerMap:
     @property
     def _scratch(self):
         """Bytes of all intermediate results of one product, at most."""
-        found = sum(reads.num_bytes(v) for eqn in self.block.eqns for v in eqn.outvars)
-        return found * (self.num if self.by_example else 1)
+        num_bytes = sum(
+            reads.num_bytes(v) for eqn in self.block.eqns for v in eqn.outvars
+        )
+        return num_bytes * (self.num if self.by_example else 1)
 
     def _run(self, function, *options):
         form = _Form(function, self.num, self.coupled, self.has_forward, options)

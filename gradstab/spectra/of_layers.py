@@ -149,9 +149,9 @@ def _written_out(linear: LayerMap, top_k, max_bytes, vectors, spectra_on):
     return LayerSpectrum(_cut(spectrum, top_k), "", leading)
 
 
-def _joined(found):
+def _joined(parts):
     """Of several parts of the examples one."""
-    *columns, methods = zip(*found, strict=True)
+    *columns, methods = zip(*parts, strict=True)
     values, errors, left, right = map(np.concatenate, columns)
     return Decomposed(values, errors, left, right, max(methods))
 
@@ -165,12 +165,12 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, device, key):
     itemsize = 8 if np.dtype(linear.dtype).itemsize == 8 else 4
     columns = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1)) + _PROBES
     size = columns * sum(linear.shape) * itemsize
-    found = []
+    results = []
     for part, skip in linear.parts(size, max_bytes):
         key, key_part = jax.random.split(key)
-        found.append(_from(skip, _searched(part, top_k, int(vectors), key_part)))
+        results.append(_from(skip, _searched(part, top_k, int(vectors), key_part)))
     values, errors, left, right, probed = jax.tree.map(
-        lambda *parts: np.concatenate(parts), *found
+        lambda *parts: np.concatenate(parts), *results
     )
     largest = np.where(values[:, 0] > 0, values[:, 0], 1)
     relative = _exact(linear, largest, max_bytes, device)
@@ -244,9 +244,9 @@ def _search(top_k, num_vectors):
 
     def search(linear, key):
         key_steps, key_probes = jax.random.split(key)
-        found = decompose(linear, key_steps)
+        leading = decompose(linear, key_steps)
         probed = probe(linear, key_probes)
-        return found.values, found.bounds, found.left, found.right, probed
+        return leading.values, leading.bounds, leading.left, leading.right, probed
 
     return search
 
@@ -260,7 +260,7 @@ def _wide_search(top_k):
     )
 
     def search(linear, key):
-        found = decompose(linear, key)
-        return found.values, found.bounds
+        leading = decompose(linear, key)
+        return leading.values, leading.bounds
 
     return search

@@ -83,11 +83,11 @@ def product_exponents(
         note = _both(note, f"no exponents of the product: {needed} above max_bytes")
         return ProductExponents(None, note, 0)
     options = {"top_k": top_k, "max_bytes": max_bytes, "spectra_on": spectra_on}
-    found = [
+    parts = [
         _select(exponents(group, **options), skip)
         for group, skip in _groups(maps, size, max_bytes)
     ]
-    values, change = (np.concatenate(column) for column in zip(*found, strict=True))
+    values, change = (np.concatenate(column) for column in zip(*parts, strict=True))
     return ProductExponents(Exponents(values, change), note, len(maps))
 
 
@@ -132,8 +132,8 @@ def _groups(maps, num_bytes, max_bytes):
         yield [part for part, _ in parts], parts[0][1]
 
 
-def _select(found, first):
-    return found.values[first:], found.errors[first:]
+def _select(part, first):
+    return part.values[first:], part.errors[first:]
 
 
 def _both(one, other):

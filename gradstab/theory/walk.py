@@ -50,8 +50,8 @@ class Walk:
         self.couples, self._batch_gain = False, None
         every = list(every_step(steps))
         self._products = [s for s in every if isinstance(s, structure.Product)]
-        found = [describe(s) for s in every if isinstance(s, structure.Elementwise)]
-        self.activation = ", ".join(found)
+        names = [describe(s) for s in every if isinstance(s, structure.Elementwise)]
+        self.activation = ", ".join(names)
         # Normalisations that follow one another share what they are read as.
         self._readings = {}
 
@@ -64,7 +64,7 @@ class Walk:
     def note(self) -> str:
         """What to know of a layer that has a theory."""
         if len(self._products) > 1:
-            scales = ", ".join(f"{found.sigma:.3g}" for found in self.weights)
+            scales = ", ".join(f"{weights.sigma:.3g}" for weights in self.weights)
             return f"{len(self._products)} products, sigma_w {scales}"
         return "gradient gain of deep layers" if self.couples else ""
 
@@ -83,7 +83,7 @@ class Walk:
             if primitives.is_named(step.eqns[-1], "add", "add_any", "sub")
             for atom in structure.leaves(step.eqns, step.root)
         ]
-        weights = [(step.weight, found.orthogonal) for step, found in pairs]
+        weights = [(step.weight, read.orthogonal) for step, read in pairs]
         return draws_of(self.reader, weights, biases)
 
     def end(self, law, cotangent, joint, /) -> End:
@@ -230,8 +230,8 @@ def _batch_norm(activation, batch):
 
 
 def _weights_of(steps):
-    found = every_step(steps)
-    return {s.weight for s in found if isinstance(s, structure.Product)}
+    every = every_step(steps)
+    return {s.weight for s in every if isinstance(s, structure.Product)}
 
 
 def _composed(transports):
