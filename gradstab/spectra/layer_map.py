@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat
+from gradstab.errors import UserValueError
 from gradstab.network import Block, Context, ExampleBlock, LayerRun
 from gradstab.program import reads
 from gradstab.program.compiled import compiled
@@ -315,7 +316,7 @@ def layer_map(
         ValueError: if nobody looked whether the layer mixes examples.
     """
     if layer.coupled is None:
-        raise ValueError(
+        raise UserValueError(
             f"nobody looked whether {layer.name} mixes examples: give a layer of "
             "find_examples(run), or layer.of_batch()"
         )

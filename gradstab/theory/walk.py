@@ -140,7 +140,7 @@ class Walk:
             case structure.Unknown():
                 raise NoTheoryError(step.reason)
             case _:
-                raise TypeError(f"no law for a step of kind {type(step).__name__}")
+                raise AssertionError(f"no law for a {type(step).__name__}")
 
     def _reshape(self, step, law):
         where = np.arange(law.square.size).reshape(law.square.shape)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gradstab.network import find_layers, propagate
+from gradstab.spectra.layer_map import layer_map
 
 WIDTH, DEPTH = 3, 4
 WEIGHTS = jax.random.normal(jax.random.key(0), (DEPTH, WIDTH, WIDTH)) / WIDTH**0.5
@@ -80,6 +81,15 @@ def test_a_gradient_is_the_next_layers_pulled_back(run):
         *_, expected = pull(after.gradient)
         chex.assert_trees_all_close(before.gradient, expected, rtol=1e-5)
     np.testing.assert_allclose(layers[-1].gradient, 2 * layers[-1].output, rtol=1e-6)
+
+
+def test_a_layer_of_which_nobody_knows_whether_it_mixes_has_no_jacobians(run):
+    layer = run.layers[0]
+    with pytest.raises(ValueError, match=f"nobody looked whether {layer.name} mixes"):
+        layer_map(layer, examples=2)
+    linear, note = layer_map(layer.of_batch(), examples=2)
+    assert linear is not None
+    assert (linear.num, linear.coupled, note) == (1, True, "")
 
 
 def test_of_the_batch_a_layer_is_coupled_and_has_the_same_arrays(run):

@@ -48,5 +48,5 @@ def test_a_kind_without_a_law_is_an_error_that_names_it(walk):
     class Fourier(structure.Step):
         """A step that nobody wrote a law for."""
 
-    with pytest.raises(TypeError, match="Fourier"):
+    with pytest.raises(AssertionError, match="Fourier"):
         walk._after(_step(Fourier), "law")
