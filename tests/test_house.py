@@ -9,6 +9,7 @@ import re
 import pytest
 
 import gradstab
+from gradstab.gradcheck.states import Answer, Outcome
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
@@ -35,7 +36,7 @@ FLOORS = (
 # The rooms inside of `gradcheck`; what is not named is on the floor of `checker`.
 CHECKER_FLOORS = (
     ("subject",),
-    ("findings", "figures", "curves"),
+    ("findings", "figures", "curves", "states"),
     ("differences",),
     ("laws", "places"),
     ("checker",),
@@ -176,6 +177,55 @@ def test_arrays_of_a_layer_are_cut_out_in_one_place():
         "network/replay.py",
         "network/runs.py",
     }
+
+
+SENTENCES = {member.value for kind in (Outcome, Answer) for member in kind}
+
+
+def _compared_by_sentence(source):
+    """The lines that compare a state with words, or look one up by them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            parts = [
+                n for side in (node.left, *node.comparators) for n in ast.walk(side)
+            ]
+        elif isinstance(node, ast.Dict):
+            parts = [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.MatchValue):
+            parts = [node.value]
+        else:
+            continue
+        words = {n.value for n in parts if isinstance(n, ast.Constant)}
+        texts = any(isinstance(word, str) for word in words)
+        state = any(isinstance(n, ast.Attribute) and n.attr == "state" for n in parts)
+        if words & SENTENCES or (state and texts and isinstance(node, ast.Compare)):
+            yield node.lineno if hasattr(node, "lineno") else node.value.lineno
+
+
+def test_states_of_findings_are_compared_by_member():
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path, source in _sources()
+        if _room(path) in ("gradcheck", "testing", "cli")
+        for line in _compared_by_sentence(source)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'g.state == "agrees"',
+        '"noise" in g.state',
+        '("x", "not defined") != moved',
+        'answer in ("wrong", "right")',
+        '{"differs": "red"}[state]',
+        'match state:\n    case "differs":\n        pass',
+    ],
+)
+def test_a_comparison_by_sentence_is_seen(source):
+    assert list(_compared_by_sentence(source))
+    assert not list(_compared_by_sentence("g.state == Outcome.AGREES"))
 
 
 def test_nothing_is_hidden_in_records():

@@ -17,13 +17,16 @@ from gradstab.gradcheck.findings import (
     Location,
     Verdict,
 )
+from gradstab.gradcheck.states import Answer, Outcome
 
 __all__ = [
+    "Answer",
     "Audit",
     "Finding",
     "GradCheck",
     "Identity",
     "Location",
+    "Outcome",
     "Rule",
     "Verdict",
     "audit",

@@ -5,7 +5,7 @@ import numpy as np
 
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.structure import lost
-from gradstab.gradcheck.differences.verdict import DIFFERS, differences, kink
+from gradstab.gradcheck.differences.verdict import differences, kink
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, Finding
 from gradstab.gradcheck.subject import bodies, traits
@@ -42,7 +42,7 @@ def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Findin
         point: the leaves there.
         where: its name.
     """
-    wrong = [g for g in look.findings if g.state == DIFFERS]
+    wrong = [g for g in look.findings if g.differs]
     wrong = [
         g
         for g in wrong
@@ -162,7 +162,7 @@ def _other_than_bodies(seen, point, where, tied) -> set:
     # A body is under no obligation to have a derivative.
     except REFUSALS:
         return {_key(g) for g in tied}
-    return {_key(g) for g in found if g.state == DIFFERS}
+    return {_key(g) for g in found if g.differs}
 
 
 def _position(seen, finding) -> int:

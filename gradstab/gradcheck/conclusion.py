@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from gradstab.gradcheck.differences.own_precision import LOST
 from gradstab.gradcheck.differences.points import AS_GIVEN
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, STAIRS
 from gradstab.gradcheck.findings import (
     BODY,
     RANGE,
@@ -16,6 +14,7 @@ from gradstab.gradcheck.findings import (
     GradCheck,
     Verdict,
 )
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.story import Story
 
 # What a rule that accuses itself does.
@@ -36,7 +35,8 @@ _MUCH = 0.1
 # So many outputs are too many to be named.
 _FEW = 3
 
-_BODY_DIFFERS = "differs from its own body, and the differences of f cannot tell"
+# What acquits a rule where f may have a kink.
+RIGHT_AT_KINKS = (Outcome.AGREES, Outcome.KINK)
 
 
 def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
@@ -54,8 +54,8 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
     """
     found = tuple(sorted(settled(story.findings), key=_severity, reverse=True))
     best = _best(found)
-    vague = [g for g in best if g.state != AGREES]
-    wrong = [g for g in found if g.state == DIFFERS]
+    vague = [g for g in best if not g.agrees]
+    wrong = [g for g in found if g.differs]
     if wrong or story.broken:
         verdict = Verdict.FAIL
         reason = "; ".join([*_accusations(wrong), *_broken(story.broken)])
@@ -81,10 +81,16 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
 
 def _on_purpose(best, found) -> tuple[str, ...]:
     """A note for the author of a straight-through estimator."""
-    bodies = {(g.leaf, g.mode): g.state for g in found if g.oracle == BODY}
-    stairs = [g for g in best if g.state == STAIRS]
-    differ = [bodies.get((g.leaf, g.mode), _differs_much(g)) for g in stairs]
-    return (_STRAIGHT_THROUGH,) * any(d in (True, _BODY_DIFFERS) for d in differ)
+    differ_from_body = {
+        (g.leaf, g.mode): g.state == Outcome.BODY_DIFFERS
+        for g in found
+        if g.oracle == BODY
+    }
+    stairs = [g for g in best if g.state == Outcome.STAIRS]
+    meant = any(
+        differ_from_body.get((g.leaf, g.mode), _differs_much(g)) for g in stairs
+    )
+    return (_STRAIGHT_THROUGH,) * meant
 
 
 def _differs_much(finding) -> bool:
@@ -92,14 +98,16 @@ def _differs_much(finding) -> bool:
     return bool(np.isfinite(finding.error) and finding.error > _MUCH)
 
 
-def unsettled(found: Iterable[Finding], /, *, settling: tuple = (AGREES,)) -> bool:
+def unsettled(
+    found: Iterable[Finding], /, *, settling: tuple = (Outcome.AGREES,)
+) -> bool:
     """Whether a rule is neither accused nor acquitted by the findings.
 
     Args:
         found: of every leaf, mode and oracle.
         settling: the states that acquit.
     """
-    return all(g.state != DIFFERS for g in found) and any(
+    return all(not g.differs for g in found) and any(
         g.state not in settling for g in _best(found)
     )
 
@@ -123,18 +131,18 @@ def _best(found) -> list[Finding]:
 
 
 def _doubt(finding):
-    return finding.state != AGREES, finding.resolution
+    return not finding.agrees, finding.resolution
 
 
 def settled(found: Iterable[Finding], /) -> Iterator[Finding]:
     """The findings, those of a rule's own body only as far as they may accuse."""
     found = tuple(found)
-    acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.state == AGREES}
+    acquitted = {(g.leaf, g.mode) for g in found if g.proves and g.agrees}
     for g in found:
-        if g.oracle != BODY or g.state != DIFFERS or np.isinf(g.error):
+        if g.oracle != BODY or not g.differs or np.isinf(g.error):
             yield g
         elif (g.leaf, g.mode) not in acquitted:
-            yield dataclasses.replace(g, state=_BODY_DIFFERS)
+            yield dataclasses.replace(g, state=Outcome.BODY_DIFFERS)
 
 
 def _accusations(wrong):
@@ -179,5 +187,5 @@ def _broken(laws):
 
 
 def _severity(finding):
-    fine = finding.state in (AGREES, LOST)
-    return finding.state == DIFFERS, not fine, finding.proves, finding.resolution
+    fine = finding.state in (Outcome.AGREES, Outcome.LOST)
+    return finding.differs, not fine, finding.proves, finding.resolution

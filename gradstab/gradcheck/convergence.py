@@ -14,20 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.differences.points import AS_GIVEN
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERENCES,
-    DIFFERS,
-    differences,
-)
+from gradstab.gradcheck.differences.verdict import DIFFERENCES, differences
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
 from gradstab.gradcheck.subject.iterations import CONVERGED, ENDLESS, further
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
-
-TRUNCATED = "f iterates, and stops too far from its limit to tell"
-NOT_CONVERGED = "f iterates, and does not come near a limit there"
 
 CONTINUED = " of f with its iterations continued"
 
@@ -154,7 +147,7 @@ def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Loo
     Cost: nothing unless a rule is accused and f iterates; else that of two looks, with
     four times as many iterations.
     """
-    accused = [g for g in look.findings if _by_differences(g) and g.state == DIFFERS]
+    accused = [g for g in look.findings if _by_differences(g) and g.differs]
     if not accused:
         return look
     limit = limit_of(seen)
@@ -168,7 +161,7 @@ def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Loo
     if where != AS_GIVEN and limit.is_far_from(point):
         settled = {g: _far(found) for g, found in settled.items()}
     if where == AS_GIVEN:
-        modes = [found.mode for found in settled.values() if found.state != DIFFERS]
+        modes = [found.mode for found in settled.values() if not found.differs]
         limit.accepted = modes[0] if modes else ""
     found = tuple(settled.get(g, g) for g in look.findings)
     return dataclasses.replace(look, findings=found)
@@ -220,24 +213,24 @@ def _settled(seen, accused, continued, plain, along):
         return accused
     apart = root_mean_square(rule - its_limit)
     error = _NEARER * root_mean_square(rule - here)
-    if continued is not None and continued.state == AGREES and apart <= error:
+    if continued is not None and continued.agrees and apart <= error:
         # What is missing in the rule itself hides as large an error.
         missing = apart / (root_mean_square(its_limit) or 1.0)
         resolution = max(continued.resolution, missing)
         return dataclasses.replace(
             continued,
-            state=AGREES if resolution <= seen.rtol else TRUNCATED,
+            state=Outcome.AGREES if resolution <= seen.rtol else Outcome.TRUNCATED,
             resolution=resolution,
             oracle=continued.oracle + CONTINUED,
         )
     nearer = root_mean_square(rule - there) <= error
-    return dataclasses.replace(accused, state=TRUNCATED) if nearer else accused
+    return dataclasses.replace(accused, state=Outcome.TRUNCATED) if nearer else accused
 
 
 def _far(finding):
-    if finding.state != DIFFERS:
+    if not finding.differs:
         return finding
-    return dataclasses.replace(finding, state=NOT_CONVERGED)
+    return dataclasses.replace(finding, state=Outcome.NOT_CONVERGED)
 
 
 def _by_differences(finding) -> bool:

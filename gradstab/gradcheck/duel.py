@@ -17,16 +17,10 @@ from gradstab.gradcheck.differences.directions import NUM_TANGENTS
 from gradstab.gradcheck.differences.draws import Draw, draw, toward
 from gradstab.gradcheck.differences.probes import Probes
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERS,
-    SLIGHT,
-    Truth,
-    compare,
-    differences,
-)
+from gradstab.gradcheck.differences.verdict import Truth, compare, differences
 from gradstab.gradcheck.examination import TOGETHER, Examination
 from gradstab.gradcheck.findings import BODY, Finding
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import abilities, program
 from gradstab.gradcheck.subject.problem import MODES
 from gradstab.gradcheck.subject.programs import Programs
@@ -51,17 +45,17 @@ def duels(seen: Examination, plain, found, /) -> list[Finding]:
     """
     # What differs by less than was asked for, and was clearly seen to, does so along
     # every direction.
-    known = {
+    settled = {
         (g.leaf, g.mode)
         for g in found
         if g.proves
-        and (g.state == AGREES or (g.state == SLIGHT and g.bar < _CLEAR * g.error))
+        and (g.agrees or (g.state == Outcome.SLIGHT and g.bar < _CLEAR * g.error))
     }
     doubtful = [
         g
         for g in found
-        if g.oracle == BODY and g.state == DIFFERS and np.isfinite(g.error)
-        if (g.leaf, g.mode) not in known and g.leaf != TOGETHER
+        if g.oracle == BODY and g.differs and np.isfinite(g.error)
+        if (g.leaf, g.mode) not in settled and g.leaf != TOGETHER
     ]
     if not doubtful:
         return []
@@ -107,7 +101,7 @@ def _round(seen, body, leaf, mode) -> Finding | None:
         return None
     given = {"leaf": task.names[leaf], "mode": mode, "dtype": task.dtype}
     found = compare(rule, truth, probes, rtol=seen.rtol, **given)
-    return found if found.state == DIFFERS else None
+    return found if found.differs else None
 
 
 def _directed(seen, body, leaf, drawn: Draw) -> Draw | None:

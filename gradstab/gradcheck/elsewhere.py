@@ -3,13 +3,13 @@
 import dataclasses
 
 from gradstab.gradcheck.accusations import accusing
-from gradstab.gradcheck.conclusion import unsettled
-from gradstab.gradcheck.convergence import NOT_CONVERGED, against_limit
+from gradstab.gradcheck.conclusion import RIGHT_AT_KINKS, unsettled
+from gradstab.gradcheck.convergence import against_limit
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.structure import lost
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK
 from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.stages import places
+from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject.arguments import of_other_shapes
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
@@ -19,8 +19,6 @@ ODD = "with an odd number of entries"
 FEWER = "with one entry fewer"
 INTEGERS = "with other integers and masks"
 
-# What comes of a moved point at which an iteration is far from its limit.
-_FAR = "not converged"
 _NOWHERE = (
     "the rule differs from f at moved points, where f iterates and does not come near "
     "its limit, and agrees with it at none"
@@ -41,7 +39,8 @@ def at_moved_points(seen: Examination, /) -> Story:
         moved = ((where, _answer(look, wrong)),)
         story += Story(wrong, moved=moved, outside=_outside(seen, point, where, wrong))
     answers = {answer for _, answer in story.moved}
-    trouble = _NOWHERE if _FAR in answers and "right" not in answers else ""
+    nowhere = Answer.NOT_CONVERGED in answers and Answer.RIGHT not in answers
+    trouble = _NOWHERE if nowhere else ""
     return story if story.wrong else dataclasses.replace(story, trouble=trouble)
 
 
@@ -51,16 +50,16 @@ def _outside(seen, point, where, wrong):
     return ((where, ", ".join(words)),) if words else ()
 
 
-def _answer(look, wrong) -> str:
+def _answer(look, wrong) -> Answer:
     if look.trouble:
-        return "not defined"
+        return Answer.NOT_DEFINED
     if wrong:
-        return "wrong"
-    if any(g.state == NOT_CONVERGED for g in look.findings):
-        return _FAR
-    doubtful = any(g.state == DIFFERS for g in look.findings)
-    open_ = unsettled(look.findings, settling=(AGREES, KINK))
-    return "undecided" if doubtful or open_ else "right"
+        return Answer.WRONG
+    if any(g.state == Outcome.NOT_CONVERGED for g in look.findings):
+        return Answer.NOT_CONVERGED
+    doubtful = any(g.differs for g in look.findings)
+    open_ = unsettled(look.findings, settling=RIGHT_AT_KINKS)
+    return Answer.UNDECIDED if doubtful or open_ else Answer.RIGHT
 
 
 def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
@@ -103,7 +102,7 @@ def at_other_integers(seen: Examination, f, args, /, *, others, locate) -> Story
     for varied in other_integers(args, seen.stream(), counts=not task.iterates):
         options = {"others": others, "locate": locate}
         tried = _at_other_arguments(seen, f, varied, INTEGERS, **options)
-        if tried.moved != ((INTEGERS, "not defined"),):
+        if tried.moved != ((INTEGERS, Answer.NOT_DEFINED),):
             return tried
     kept = not_varied(args, all_kept=bool(tried.moved))
     note = f"not varied: {', '.join(kept)}"
@@ -127,7 +126,7 @@ def _at_other_arguments(seen, f, args, where, /, *, others, locate) -> Story:
     # Here the functions of the user are traced, with arguments that they were not made
     # for: they may raise anything. What comes after is the checker's own.
     except Exception:
-        return Story(moved=((where, "not defined"),))
+        return Story(moved=((where, Answer.NOT_DEFINED),))
     look = inner.look_twice(task.leaves, where=where, coarse=True)
     look = against_limit(inner, look, task.leaves, where=where)
     seen.evaluations += inner.evaluations

@@ -17,21 +17,10 @@ from gradstab.gradcheck.differences.reach import (
 )
 from gradstab.gradcheck.differences.rounds import NUM_ROUNDS, Round, is_near, weighed
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERS,
-    KINK,
-    SLIGHT,
-    UNBOUNDED,
-    UNCONFIRMED,
-    UNDEFINED,
-    autodiff,
-    compare,
-    differences,
-    kink,
-)
+from gradstab.gradcheck.differences.verdict import autodiff, compare, differences, kink
 from gradstab.gradcheck.findings import EXPECTED, Finding
 from gradstab.gradcheck.held import held, held_notes
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import LOOP, MAP, VMAP, has_vjp
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.programs import Programs
@@ -164,17 +153,19 @@ class Examination:
         way, brief = {}, coarse and not self._others
         given = {"enough": self._is_enough} if brief else {}
         look = self.look(point, where=where, coarse=True, alone=coarse, **given)
-        if any(g.state in (UNDEFINED, UNBOUNDED) for g in look.findings):
+        edge = Outcome.UNDEFINED, Outcome.UNBOUNDED
+        if any(g.state in edge for g in look.findings):
             look, way = self._defined(look, point, where, coarse=coarse)
         if not coarse and not look.trouble:
             look, way = self._seen_well(look, point, where, way)
         self.ways[where] = way
         more = []
         while len(more) < NUM_ROUNDS - 1:
-            states = {g.state for g in look.findings}
-            if DIFFERS not in states and (coarse or SLIGHT not in states):
+            accused = _accuses(look)
+            slight = any(g.state == Outcome.SLIGHT for g in look.findings)
+            if not accused and (coarse or not slight):
                 break
-            again = self.look(point, where=where, paired=DIFFERS in states, **way)
+            again = self.look(point, where=where, paired=accused, **way)
             states = {_key(g): g.state for g in again.findings}
             findings = [self._confirmed(g, states) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
@@ -186,13 +177,12 @@ class Examination:
 
     def _confirmed(self, finding, again: dict) -> Finding:
         """The finding, no longer an accusation if another look did not confirm it."""
-        state = again.get(_key(finding), "")
-        known = state == DIFFERS or (state == SLIGHT and is_near(finding, self.rtol))
-        if finding.state != DIFFERS or known:
+        state = again.get(_key(finding))
+        near = state == Outcome.SLIGHT and is_near(finding, self.rtol)
+        if not finding.differs or state == Outcome.DIFFERS or near:
             return finding
-        return dataclasses.replace(
-            finding, state=KINK if state == KINK else UNCONFIRMED
-        )
+        instead = Outcome.KINK if state == Outcome.KINK else Outcome.UNCONFIRMED
+        return dataclasses.replace(finding, state=instead)
 
     def _weighed(self, finding, looks) -> Finding:
         """The finding, along all directions if its error is near that asked about."""
@@ -213,11 +203,11 @@ class Examination:
         look_along = functools.partial(
             self.look, point, where=where, coarse=True, alone=coarse
         )
-        undefined = {g.leaf for g in look.findings if g.state == UNDEFINED}
-        steep = {g.leaf for g in look.findings if g.state == UNBOUNDED}
+        undefined = {g.leaf for g in look.findings if g.state == Outcome.UNDEFINED}
+        steep = {g.leaf for g in look.findings if g.state == Outcome.UNBOUNDED}
         if undefined:
             careful = look_along(proportional=True)
-            if all(g.state != UNDEFINED for g in careful.findings):
+            if all(g.state != Outcome.UNDEFINED for g in careful.findings):
                 self._note(_PROPORTIONAL)
                 return careful, {"proportional": True}
         masks = list(look.seen.draw.held)
@@ -257,7 +247,8 @@ class Examination:
 
     def _along_ties(self, look, point, where, way) -> Look:
         """The kinks that are errors where ties are kept, if two looks say so."""
-        if all(g.state != KINK for g in look.findings) or not has_ties(point):
+        kinked = any(g.state == Outcome.KINK for g in look.findings)
+        if not kinked or not has_ties(point):
             return look
         fixed = {"held": way["held"]} if "held" in way else {}
         tied = [self.look(point, where=where, tied=True, **fixed) for _ in range(2)]
@@ -265,10 +256,11 @@ class Examination:
         wrong = {
             key: g
             for key, g in first.items()
-            if g.state == DIFFERS and key in second and second[key].state == DIFFERS
+            if g.differs and key in second and second[key].differs
         }
         findings = [
-            wrong.get(_key(g), g) if g.state == KINK else g for g in look.findings
+            wrong.get(_key(g), g) if g.state == Outcome.KINK else g
+            for g in look.findings
         ]
         # Between arguments ties are kept only if all are moved.
         known = {_key(g) for g in findings}
@@ -277,10 +269,10 @@ class Examination:
 
     def _is_clear(self, look) -> bool:
         """Whether every rule is accused, or acquitted with a margin."""
-        return all(g.state == DIFFERS or self._is_acquitted(g) for g in look.findings)
+        return all(g.differs or self._is_acquitted(g) for g in look.findings)
 
     def _is_acquitted(self, finding) -> bool:
-        return finding.state == AGREES and finding.resolution <= _MARGIN * self.rtol
+        return finding.agrees and finding.resolution <= _MARGIN * self.rtol
 
     def _is_enough(self, seen: Measurement) -> bool:
         """Whether a measurement says what there is to say, with a margin."""
@@ -351,13 +343,13 @@ class Examination:
                     g = dataclasses.replace(g, point=where)
                     found.append(Round(g, rule, truth, probes))
         # Together the arguments can only accuse, and only a rule right for each alone.
-        accused = [r.finding for r in found if r.finding.state == DIFFERS]
+        accused = [r.finding for r in found if r.finding.differs]
         wrong = {(g.mode, g.oracle) for g in accused if g.leaf != TOGETHER}
         return {
             _key(g): one
             for one in found
             if (g := one.finding).leaf != TOGETHER
-            or (g.state in (DIFFERS, KINK) and (g.mode, g.oracle) not in wrong)
+            or ((g.mode, g.oracle) not in wrong and _speaks(g))
         }
 
     def _truth(self, name, table, probes):
@@ -368,7 +360,7 @@ class Examination:
 
 
 def _accuses(look) -> bool:
-    return any(g.state == DIFFERS for g in look.findings)
+    return any(g.differs for g in look.findings)
 
 
 def _merged(look, other) -> Look:
@@ -381,10 +373,14 @@ def _merged(look, other) -> Look:
     found = dict(look.rounds)
     for key, one in other.rounds.items():
         g, mine = one.finding, found.setdefault(key, one).finding
-        finer = g.state == mine.state == AGREES and g.resolution < mine.resolution
-        if g.state == DIFFERS or finer or mine.state not in (AGREES, DIFFERS):
+        finer = g.agrees and mine.agrees and g.resolution < mine.resolution
+        if g.differs or finer or not (mine.agrees or mine.differs):
             found[key] = one
     return Look("", tuple(one.finding for one in found.values()), other.seen, found)
+
+
+def _speaks(finding) -> bool:
+    return finding.differs or finding.state == Outcome.KINK
 
 
 def _key(finding):

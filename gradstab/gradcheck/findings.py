@@ -11,6 +11,7 @@ import jax
 from gradstab._text import printable_lines
 from gradstab.gradcheck.curves import Curve
 from gradstab.gradcheck.figures import Figures
+from gradstab.gradcheck.states import Answer, Outcome
 
 # The oracles that are not differences of f.
 REFERENCE = "autodiff of the reference"
@@ -49,7 +50,8 @@ class Finding:
         bar: how much of that may be noise.
         resolution: a larger error would have been noticed.
         step: the largest step used, in units of the argument.
-        state: ``agrees``, ``differs``, or the reason why neither can be said.
+        state: whether they agree or differ, or why neither can be said. Its text is
+            the sentence that is shown.
         absolute: whether the true derivative is zero.
         leaf: the argument, such as ``args[0].kernel``.
         mode: ``forward`` (the JVP) or ``reverse`` (the VJP).
@@ -62,13 +64,23 @@ class Finding:
     bar: float
     resolution: float
     step: float
-    state: str
+    state: Outcome
     absolute: bool
     leaf: str
     mode: str
     oracle: str
     point: str = "as given"
     output: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the rule was seen to be right, as far as the resolution goes."""
+        return self.state == Outcome.AGREES
+
+    @property
+    def differs(self) -> bool:
+        """Whether the rule was seen to be wrong."""
+        return self.state == Outcome.DIFFERS
 
     @property
     def proves(self) -> bool:
@@ -235,7 +247,8 @@ class GradCheck:
         identities: the laws that were tried without differences.
         locations: where the rule is wrong, the worst argument first; empty unless FAIL.
         moved: how the point was moved, and what came of it there: ``right``, ``wrong``,
-            ``undecided``, or ``not defined`` if f is not finite there.
+            ``undecided``, ``not converged``, or ``not defined`` if f is not finite
+            there.
         figures: the norm ratio and the worst relative error of the textbooks, after an
             exhaustive check; else None.
         curves: differences minus rule, step by step, at the point given.
@@ -255,7 +268,7 @@ class GradCheck:
     notes: tuple[str, ...]
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
-    moved: tuple[tuple[str, str], ...] = ()
+    moved: tuple[tuple[str, Answer], ...] = ()
     figures: Figures | None = None
     curves: tuple[Curve, ...] = ()
     outside: tuple[tuple[str, str], ...] = ()

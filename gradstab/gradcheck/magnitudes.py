@@ -15,9 +15,9 @@ from gradstab.gradcheck.convergence import limit_of
 from gradstab.gradcheck.differences.draws import draw
 from gradstab.gradcheck.differences.probes import Probes
 from gradstab.gradcheck.differences.tables import num_rules, vector
-from gradstab.gradcheck.differences.verdict import DIFFERS
 from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.findings import RANGE, Finding
+from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject import bodies
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
@@ -85,7 +85,7 @@ class _Magnitudes:
         if not self.seen.problem.users_rules:
             return Story()
         what = f"with entries of any size in {self.own.dtype}"
-        return Story(moved=((what, "right"),))
+        return Story(moved=((what, Answer.RIGHT),))
 
     def _magnitudes(self):
         """Sizes of entries, and what is farther out than each by the margin."""
@@ -214,7 +214,7 @@ class _Magnitudes:
         bar = float(np.max(probes.rounding / probes.steps))
         numbers = np.inf, bar, np.inf, 0.0
         leaf = self.own.names[i]
-        return Finding(*numbers, DIFFERS, False, leaf, mode, RANGE, name)
+        return Finding(*numbers, Outcome.DIFFERS, False, leaf, mode, RANGE, name)
 
     def _told(self, wrong, point, name, *, extreme) -> Story:
         """An accusation, unless the fault may be that of what is around the rules.
@@ -222,12 +222,12 @@ class _Magnitudes:
         At the ends of a dtype a rule need not be better than what JAX makes of f.
         """
         if self._is_the_rules(wrong, point, extreme=extreme):
-            return Story(tuple(wrong), moved=((name, "wrong"),))
+            return Story(tuple(wrong), moved=((name, Answer.WRONG),))
         note = (
             f"{name} the derivative is not finite, nor is that of f without its custom "
             "rules"
         )
-        return Story(moved=((name, "undecided"),), notes=(note,))
+        return Story(moved=((name, Answer.UNDECIDED),), notes=(note,))
 
     def _is_the_rules(self, wrong, point, *, extreme) -> bool:
         own = self.own

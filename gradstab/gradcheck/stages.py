@@ -5,17 +5,16 @@ import dataclasses
 import numpy as np
 
 from gradstab.gradcheck import duel
-from gradstab.gradcheck.conclusion import named, settled, unsettled
-from gradstab.gradcheck.convergence import (
-    CONTINUED,
-    TRUNCATED,
-    against_limit,
-    truth,
+from gradstab.gradcheck.conclusion import (
+    RIGHT_AT_KINKS,
+    named,
+    settled,
+    unsettled,
 )
+from gradstab.gradcheck.convergence import CONTINUED, against_limit, truth
 from gradstab.gradcheck.differences import points
-from gradstab.gradcheck.differences.own_precision import LOST, OwnPrecision
+from gradstab.gradcheck.differences.own_precision import OwnPrecision
 from gradstab.gradcheck.differences.probes import num_lanes
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, KINK, SLIGHT
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.findings import BODY, EXPECTED, ROUNDING, Finding
 from gradstab.gradcheck.laws import identities, second_order
@@ -23,6 +22,7 @@ from gradstab.gradcheck.laws import transformations as forms
 from gradstab.gradcheck.places import localize
 from gradstab.gradcheck.places.exhaustive import exhaustive
 from gradstab.gradcheck.progress import share_done
+from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject import bodies, traits
 from gradstab.gradcheck.subject.abilities import REFUSALS, program
@@ -59,17 +59,17 @@ def at_point(seen: Examination, /) -> Story:
     if seen.problem.widened:
         findings = tuple(_with_rounding(story.findings))
         story = dataclasses.replace(story, findings=findings)
-    if any(g.state == KINK for g in story.findings):
+    if any(g.state == Outcome.KINK for g in story.findings):
         story = _beside_kinks(seen, story)
     # A rule for the limit of an iteration is not that of the iteration itself.
-    truncated = any(g.state == TRUNCATED for g in story.findings)
+    truncated = any(g.state == Outcome.TRUNCATED for g in story.findings)
     if seen.problem.has_rules and not truncated and unsettled(story.findings):
         story += _by_body(seen, look)
     return story
 
 
 def _of_limit(look) -> tuple[str, ...]:
-    held = [g for g in look.findings if g.state == AGREES and CONTINUED in g.oracle]
+    held = [g for g in look.findings if g.agrees and CONTINUED in g.oracle]
     note = (
         f"f iterates, and stops before its limit: in {named(held)} the rule is that of "
         "f with its iterations continued"
@@ -85,8 +85,8 @@ def _rounding(seen, own: Problem, look: Look) -> Story:
     seen.in_own = compare.programs
     seen.evaluations += compare.evaluations
     found = tuple(compare(seen.problem.leaves, look.seen))
-    lost = [g for g in found if g.state == LOST]
-    note = f"in {own.dtype} the rule {LOST} in {named(lost)}"
+    lost = [g for g in found if g.state == Outcome.LOST]
+    note = f"in {own.dtype} the rule {Outcome.LOST} in {named(lost)}"
     return Story(found, notes=(note,) * bool(lost))
 
 
@@ -98,7 +98,7 @@ def _with_rounding(found):
     own = {(g.leaf, g.mode): 2 * g.error for g in found if g.oracle == ROUNDING}
     for g in found:
         limit = own.get((g.leaf, g.mode), 0.0)
-        if g.oracle == ROUNDING or g.state != AGREES or not g.resolution < limit:
+        if g.oracle == ROUNDING or not g.agrees or not g.resolution < limit:
             yield g
         else:
             yield dataclasses.replace(g, resolution=limit)
@@ -106,14 +106,14 @@ def _with_rounding(found):
 
 def _beside_kinks(seen, story: Story) -> Story:
     """The findings at a kink replaced by those at a point beside."""
-    kinks = [g for g in story.findings if g.state == KINK]
+    kinks = [g for g in story.findings if g.state == Outcome.KINK]
     point = points.beside(seen.problem.leaves, seen.stream())
     beside = seen.look_twice(point, where=points.BESIDE).findings
-    if unsettled(beside, settling=(AGREES, KINK)):
+    if unsettled(beside, settling=RIGHT_AT_KINKS):
         # Where f is saturated there it may not be so near the kink.
         point = tuple(map(_nearer, seen.problem.leaves, point))
         again = seen.look_twice(point, where=points.BESIDE).findings
-        beside = beside if unsettled(again, settling=(AGREES, KINK)) else again
+        beside = beside if unsettled(again, settling=RIGHT_AT_KINKS) else again
     elsewhere = {(g.leaf, g.mode, g.oracle): g for g in beside}
     beside_together = any(g.leaf == TOGETHER for g in beside)
     findings = tuple(
@@ -142,7 +142,7 @@ def _by_body(seen, look: Look) -> Story:
     # A body is under no obligation to have a derivative.
     except REFUSALS:
         return Story()
-    found = tuple(g for g in found if g.state != KINK)
+    found = tuple(g for g in found if g.state != Outcome.KINK)
     return Story((*found, *duel.duels(seen, plain, (*look.findings, *found))))
 
 
@@ -253,7 +253,8 @@ def entries(seen: Examination, /, *, progress: bool) -> Story:
 def of_tolerances(seen: Examination, story: Story, /) -> tuple[str, ...]:
     """A note on what small errors may come of, if f holds a loop."""
     wrong = [g for g in story.wrong if g.oracle != ROUNDING]
-    near = wrong or [g for g in story.findings if g.proves and g.state == SLIGHT]
+    slight = [g for g in story.findings if g.proves and g.state == Outcome.SLIGHT]
+    near = wrong or slight
     size = max((g.error for g in near), default=np.inf)
     if size > _TOLERANCE or story.broken:
         return ()
@@ -286,7 +287,7 @@ def places(seen: Examination, story: Story, /) -> Story:
             story += Story(locations=(place,))
         elif "differences" in g.oracle:
             state = localize.is_there(task, point, g, seen.stream(), **way)
-            if state != DIFFERS:
+            if state != Outcome.DIFFERS:
                 story = _taken_back(story, g, state)
                 continue
         searched.add(g.leaf)
@@ -299,7 +300,7 @@ def _worst(seen, story, searched) -> Finding | None:
     wanted = [
         g
         for g in settled(story.findings)
-        if g.state == DIFFERS
+        if g.differs
         and g.proves
         and g.leaf in set(seen.problem.names) - searched
         and g.leaf.removesuffix(AS_PAIR) not in known
@@ -313,9 +314,9 @@ def _taken_back(story, finding, state) -> Story:
     given = where in (points.AS_GIVEN, points.BESIDE)
     instead = (dataclasses.replace(finding, state=state),) * given
     findings = tuple(g for g in story.findings if g != finding) + instead
-    wrong = any(g.point == where for g in findings if g.state == DIFFERS)
+    wrong = any(g.point == where for g in findings if g.differs)
     moved = tuple(
-        (name, "undecided" if name == where and not wrong else answer)
+        (name, Answer.UNDECIDED if name == where and not wrong else answer)
         for name, answer in story.moved
     )
     return dataclasses.replace(story, findings=findings, moved=moved)

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from gradstab.gradcheck.differences.verdict import DIFFERS
 from gradstab.gradcheck.figures import Figures
 from gradstab.gradcheck.findings import Finding, Identity, Location
+from gradstab.gradcheck.states import Answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Story:
     findings: tuple[Finding, ...] = ()
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
-    moved: tuple[tuple[str, str], ...] = ()
+    moved: tuple[tuple[str, Answer], ...] = ()
     outside: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     trouble: str = ""
@@ -43,7 +43,7 @@ class Story:
     @property
     def wrong(self) -> tuple[Finding, ...]:
         """The findings that accuse."""
-        return tuple(g for g in self.findings if g.state == DIFFERS)
+        return tuple(g for g in self.findings if g.differs)
 
     @property
     def broken(self) -> tuple[Identity, ...]:

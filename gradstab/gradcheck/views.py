@@ -11,8 +11,10 @@ from gradstab import _console, _json
 from gradstab import _drawing as drawing
 from gradstab._console import text
 from gradstab.errors import kind
+from gradstab.gradcheck.states import Outcome
 
 COLOURS = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
+_STATES = {Outcome.AGREES: "green", Outcome.DIFFERS: "bold red"}
 _ERROR = "magenta"
 
 _MARKERS = "osv^Dx"
@@ -178,7 +180,7 @@ def _identities(result):
 
 
 def _style(state):
-    return {"agrees": "green", "differs": "bold red"}.get(state, "yellow")
+    return _STATES.get(state, "yellow")
 
 
 def _table(*columns):

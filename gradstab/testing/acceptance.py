@@ -12,7 +12,7 @@ import jax.test_util
 import numpy as np
 
 from gradstab.gradcheck import GradCheck, Verdict
-from gradstab.gradcheck.differences.verdict import DIFFERS, VANISHES
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.problem import Problem, problem
 from gradstab.testing.tolerances import Tolerances
 
@@ -41,7 +41,7 @@ class Acceptance:
             return True
         if not self._is_finite:
             return result.verdict is not Verdict.FAIL and self._jax_accepts()
-        doubted = [g for g in result.findings if g.state != "agrees"]
+        doubted = [g for g in result.findings if not g.agrees]
         if result.verdict is Verdict.INCONCLUSIVE and not doubted:
             return False  # nothing could be looked at
         lifted = result.precision == "float64"
@@ -67,8 +67,8 @@ class Acceptance:
         if finding.resolution <= allowed:
             return True
         # The true derivative may be zero: then nothing is large relative to it.
-        unseen = finding.state == VANISHES or self.tolerances.by_user
-        if size is None or not unseen or finding.state == DIFFERS:
+        unseen = finding.state == Outcome.VANISHES or self.tolerances.by_user
+        if size is None or not unseen or finding.differs:
             return False
         error = size.errors.get(finding.mode, np.inf)
         return bool(error <= atol + rtol * size.jacobian)

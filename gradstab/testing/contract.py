@@ -14,7 +14,6 @@ import numpy as np
 from gradstab import _tree
 from gradstab.gradcheck import GradCheck
 from gradstab.gradcheck.differences.points import AS_GIVEN, BESIDE
-from gradstab.gradcheck.differences.verdict import DIFFERS
 
 SYMMETRIC = "f may be defined on symmetric arguments only: check f((a + a.T) / 2)"
 ORDERED = "f may be defined only where its arguments are in the order of those given"
@@ -27,7 +26,7 @@ _APART = 2.0**-3
 
 def is_elsewhere(result: GradCheck, /) -> bool:
     """Whether all that was found wrong was found away from the arguments."""
-    wrong = [g for g in result.findings if g.state == DIFFERS]
+    wrong = [g for g in result.findings if g.differs]
     here = any(g.point in (AS_GIVEN, BESIDE) for g in wrong)
     return not here and all(law.holds for law in result.identities)
 

@@ -7,21 +7,8 @@ import numpy as np
 import pytest
 
 from gradstab.gradcheck.differences.probes import Probes
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERS,
-    HIDDEN,
-    KINK,
-    SLIGHT,
-    STAIRS,
-    UNBOUNDED,
-    VANISHES,
-    Truth,
-    autodiff,
-    bend,
-    compare,
-    kink,
-)
+from gradstab.gradcheck.differences.verdict import Truth, autodiff, bend, compare, kink
+from gradstab.gradcheck.states import Outcome
 
 ENTRIES = np.random.default_rng(0).standard_normal(72)
 STEPS = np.array([32.0, 0.5, 0.1, 0.01, 1e-6])
@@ -40,7 +27,7 @@ PROBES = Probes(
 
 
 def truth(bar, **changes):
-    return dataclasses.replace(Truth(ENTRIES, bar, 0.1, "", 0.0, "paper"), **changes)
+    return dataclasses.replace(Truth(ENTRIES, bar, 0.1, None, 0.0, "paper"), **changes)
 
 
 def state(rule, oracle, *, rtol=1e-2, probes=PROBES):
@@ -51,16 +38,21 @@ def state(rule, oracle, *, rtol=1e-2, probes=PROBES):
 @pytest.mark.parametrize(
     ("factor", "bar", "expected"),
     [
-        (1.0, 1e-6, AGREES),
-        (1.0 + 4e-4, 1e-6, AGREES),  # twenty times as much is below 1e-2
-        (1.001, 1e-6, SLIGHT),  # too large to pass, too small to be accused
-        (1.01, 1e-6, DIFFERS),
-        (1.01, 2e-2, HIDDEN),
-        (0.0, 1e-6, DIFFERS),
-        (0.0, 2.0, VANISHES),
-        (5.0, 2.0, VANISHES),  # a bar as large as all that is seen accuses no one
-        (np.nan, 1e-6, DIFFERS),
-        (np.nan, 1.0, UNBOUNDED),
+        (1.0, 1e-6, Outcome.AGREES),
+        (1.0 + 4e-4, 1e-6, Outcome.AGREES),  # twenty times as much is below 1e-2
+        # Too large to pass, too small to be accused.
+        (1.001, 1e-6, Outcome.SLIGHT),
+        (1.01, 1e-6, Outcome.DIFFERS),
+        (1.01, 2e-2, Outcome.HIDDEN),
+        (0.0, 1e-6, Outcome.DIFFERS),
+        (0.0, 2.0, Outcome.VANISHES),
+        (
+            5.0,
+            2.0,
+            Outcome.VANISHES,
+        ),  # a bar as large as all that is seen accuses no one
+        (np.nan, 1e-6, Outcome.DIFFERS),
+        (np.nan, 1.0, Outcome.UNBOUNDED),
     ],
 )
 def test_a_verdict_weighs_error_bar_and_the_resolution_asked_for(factor, bar, expected):
@@ -68,12 +60,12 @@ def test_a_verdict_weighs_error_bar_and_the_resolution_asked_for(factor, bar, ex
 
 
 def test_a_rule_between_the_slopes_of_a_kink_is_said_to_be():
-    assert state(1.5 * ENTRIES, truth(1e-6, kink=0.5)) == KINK
-    assert state(3.0 * ENTRIES, truth(1e-6, kink=0.5)) == DIFFERS
+    assert state(1.5 * ENTRIES, truth(1e-6, kink=0.5)) == Outcome.KINK
+    assert state(3.0 * ENTRIES, truth(1e-6, kink=0.5)) == Outcome.DIFFERS
 
 
 def test_what_limits_the_oracle_is_the_reason():
-    assert state(1.01 * ENTRIES, truth(2e-2, limit=STAIRS)) == STAIRS
+    assert state(1.01 * ENTRIES, truth(2e-2, limit=Outcome.STAIRS)) == Outcome.STAIRS
 
 
 def test_the_error_and_the_resolution_are_relative_to_the_truth():

@@ -9,8 +9,8 @@ import pytest
 
 import gradstab.gradcheck
 from gradstab.gradcheck import Verdict, stages
-from gradstab.gradcheck.differences.verdict import KINK, UNPLACED
 from gradstab.gradcheck.examination import Examination
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject.problem import problem
 
@@ -103,13 +103,13 @@ def test_an_accusation_without_a_wrong_entry_is_taken_back():
     seen, story = accused(jnp.tanh, jnp.linspace(-1.0, 2.0, 8))
     judged = stages.places(seen, story)
     assert not judged.locations
-    assert {g.state for g in judged.findings} == {UNPLACED}
+    assert {g.state for g in judged.findings} == {Outcome.UNPLACED}
 
 
 def test_an_accusation_within_the_slopes_of_a_kink_is_taken_back():
     seen, story = accused(jax.nn.relu, jnp.array([0.0, 0.0, 1.0, -2.0]))
     # JAX's own rule says 0 there, which is no error.
-    assert {g.state for g in stages.places(seen, story).findings} == {KINK}
+    assert {g.state for g in stages.places(seen, story).findings} == {Outcome.KINK}
 
 
 def test_an_accusation_at_a_moved_point_is_dropped():

@@ -11,7 +11,6 @@ from gradstab.errors import UserTypeError
 from gradstab.gradcheck.audits.audited import Rule
 from gradstab.gradcheck.audits.calls import Call, bind_on_shards
 from gradstab.gradcheck.checker import check
-from gradstab.gradcheck.differences.verdict import DIFFERS
 from gradstab.gradcheck.findings import REFERENCE, GradCheck, Verdict
 from gradstab.gradcheck.subject import bodies
 from gradstab.gradcheck.subject.modes import REFUSALS
@@ -108,7 +107,7 @@ def _check(call, refusal, options) -> GradCheck:
     except REFUSALS as error:
         line = (str(error).splitlines() or [""])[0][:160]
         return _unjudged(f"{type(error).__name__}: {line}", options)
-    error = max(g.error for g in result.findings if g.state == DIFFERS)
+    error = max(g.error for g in result.findings if g.differs)
     note = (
         f"plain differentiation of the body differs by {error:.1e} somewhere, and "
         "differences of its value do not side with it"
@@ -117,7 +116,7 @@ def _check(call, refusal, options) -> GradCheck:
 
 
 def _is_accused_by_body_alone(result):
-    accusers = {g.oracle for g in result.findings if g.state == DIFFERS}
+    accusers = {g.oracle for g in result.findings if g.differs}
     lawful = all(law.holds for law in result.identities)
     return accusers == {REFERENCE} and lawful
 

@@ -12,16 +12,8 @@ import numpy as np
 
 from gradstab.gradcheck.differences.directions import SIGHT
 from gradstab.gradcheck.differences.rounds import Round
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERS,
-    HIDDEN,
-    KINK,
-    OVERSHADOWED,
-    SLIGHT,
-    VANISHES,
-    small_outputs,
-)
+from gradstab.gradcheck.differences.verdict import small_outputs
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # Groups of outputs that are looked at.
@@ -64,22 +56,22 @@ def with_small_outputs(
                 groups = _next(r, group, rtol)
                 waiting[key] = [g for g in waiting[key] if g != group] + groups
                 agreed[key] += _of_others(r, groups)
-                if not groups and r.finding.state != AGREES:
+                if not groups and not r.finding.agrees:
                     rounds[key] = _deciding(rounds[key], r)
                     del waiting[key]
-            elif r.finding.state == DIFFERS and key not in waiting:
+            elif r.finding.differs and key not in waiting:
                 rounds[key] = _deciding(rounds.get(key, r), r)
     done = [key for key, groups in waiting.items() if not groups]
     worst = {k: max(agreed[k], key=lambda one: one.finding.resolution) for k in done}
     return rounds | {
-        k: r for k, r in worst.items() if rounds[k].finding.state != SLIGHT
+        k: r for k, r in worst.items() if rounds[k].finding.state != Outcome.SLIGHT
     }
 
 
 def _deciding(one: Round, alone: Round) -> Round:
     """Of all outputs and some of them alone, the round that says more."""
-    accused = one.finding.state == DIFFERS
-    slight = one.finding.state == SLIGHT and alone.finding.state != DIFFERS
+    accused = one.finding.differs
+    slight = one.finding.state == Outcome.SLIGHT and not alone.finding.differs
     return one if accused or slight else alone
 
 
@@ -87,19 +79,21 @@ def _first(one: Round, rtol, thorough) -> list:
     """The groups of outputs that have to be looked at alone."""
     if not len(one.probes.sizes):
         return []
-    if one.finding.state in (OVERSHADOWED, SLIGHT):
+    state = one.finding.state
+    if state in (Outcome.OVERSHADOWED, Outcome.SLIGHT):
         return _hidden(one, rtol)
     outputs = np.flatnonzero(np.isfinite(one.probes.sizes)).tolist()
-    lost = thorough and one.finding.state in (HIDDEN, VANISHES)
+    lost = thorough and state in (Outcome.HIDDEN, Outcome.VANISHES)
     return [(n,) for n in outputs] if lost and len(outputs) <= _FEW else []
 
 
 def _next(found: Round, group, rtol) -> list:
     """The groups that have to be looked at after this one."""
-    if found.finding.state == OVERSHADOWED:
+    state = found.finding.state
+    if state == Outcome.OVERSHADOWED:
         return _hidden(found, rtol)
-    settled = found.finding.state in (AGREES, DIFFERS, KINK) or len(group) == 1
-    return [] if settled else [(n,) for n in group]
+    settled = state in (Outcome.AGREES, Outcome.DIFFERS, Outcome.KINK)
+    return [] if settled or len(group) == 1 else [(n,) for n in group]
 
 
 def _hidden(one: Round, rtol) -> list:
@@ -121,16 +115,16 @@ def _floor(one: Round) -> float:
 def _of_others(one: Round, groups) -> list[Round]:
     """What a round says about the outputs that are in no group, if it agrees there."""
     g = one.finding
-    if g.state == AGREES:
+    if g.agrees:
         return [one]
-    if g.state != OVERSHADOWED:
+    if g.state != Outcome.OVERSHADOWED:
         return []
     least = 1.0 if g.absolute else 1.0 - g.bar
     resolution = (max(g.error, g.bar) + g.bar) / (SIGHT * least)
     seen = set(small_outputs(one.probes)).difference(*groups)
     small = min((one.probes.sizes[n] for n in seen), default=np.inf)
     resolution = max(resolution, _floor(one) / small)
-    agrees = dataclasses.replace(g, state=AGREES, resolution=resolution)
+    agrees = dataclasses.replace(g, state=Outcome.AGREES, resolution=resolution)
     return [dataclasses.replace(one, finding=agrees)]
 
 

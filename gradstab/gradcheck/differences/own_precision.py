@@ -9,13 +9,12 @@ import numpy as np
 
 from gradstab.gradcheck.differences.probes import Measurement
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
-from gradstab.gradcheck.differences.verdict import AGREES, DIFFERS, bend
+from gradstab.gradcheck.differences.verdict import bend
 from gradstab.gradcheck.findings import ROUNDING, Finding
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.programs import Programs
 from gradstab.gradcheck.subject.vectors import root_mean_square
-
-LOST = "loses digits that f loses too"
 
 # What rounding in f's own dtype may do, in units of what it does to f's value. The sums
 # inside a derivative are other sums than those inside f. Of a dtype with few digits so
@@ -68,9 +67,9 @@ class OwnPrecision:
         near = bend(probes, finest=units * eps * probes.scale)
         bar = 2 * near + units * (eps * probes.value + gap) / probes.scale
         if error <= self.rtol * size:
-            state = AGREES
+            state = Outcome.AGREES
         else:
-            state = LOST if error <= bar else DIFFERS
+            state = Outcome.LOST if error <= bar else Outcome.DIFFERS
         unit = size or probes.value / probes.scale or 1.0
         numbers = error / unit, bar / unit, (error + bar) / unit, 0.0
         return Finding(*numbers, state, size == 0, leaf, mode, ROUNDING)

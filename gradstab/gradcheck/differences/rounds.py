@@ -10,14 +10,9 @@ import dataclasses
 import numpy as np
 
 from gradstab.gradcheck.differences.probes import Probes
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    AS_LARGE,
-    DIFFERS,
-    SLIGHT,
-    Truth,
-)
+from gradstab.gradcheck.differences.verdict import AS_LARGE, Truth
 from gradstab.gradcheck.findings import Finding
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
 NUM_ROUNDS = 3
@@ -51,9 +46,9 @@ class Round:
 
 def is_near(finding: Finding, rtol: float, /) -> bool:
     """Whether a second look may say better if the error is smaller than asked for."""
-    if finding.state == SLIGHT:
+    if finding.state == Outcome.SLIGHT:
         return True
-    return finding.state == DIFFERS and finding.error < _FAR * rtol
+    return finding.differs and finding.error < _FAR * rtol
 
 
 def weighed(rounds: list[Round], /, *, rtol: float, acquits: bool = True) -> Finding:
@@ -93,9 +88,9 @@ def weighed(rounds: list[Round], /, *, rtol: float, acquits: bool = True) -> Fin
     fewest = np.hypot(multiple, max(rest - bar, 0.0) / _LUCK) / unit
     numbers = {"error": error / unit, "bar": bar / unit}
     if most <= rtol and acquits:
-        numbers |= {"state": AGREES, "resolution": most}
+        numbers |= {"state": Outcome.AGREES, "resolution": most}
     elif fewest < AS_LARGE * rtol:
-        numbers |= {"state": SLIGHT, "resolution": most}
+        numbers |= {"state": Outcome.SLIGHT, "resolution": most}
     else:
-        numbers |= {"state": DIFFERS}
+        numbers |= {"state": Outcome.DIFFERS}
     return dataclasses.replace(first, **numbers)

@@ -9,25 +9,12 @@ from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, SIGHT
 from gradstab.gradcheck.differences.probes import Probes, rounding_of_zero
 from gradstab.gradcheck.differences.steps import estimate, num_resolved
 from gradstab.gradcheck.findings import Finding
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
 # The name of an oracle begins so if it is the differences of f.
 DIFFERENCES = "central differences"
 
-AGREES = "agrees"
-DIFFERS = "differs"
-KINK = "f has a kink, and the rule lies between its one-sided slopes"
-HIDDEN = "noise hides smaller errors"
-VANISHES = "the derivative does not stand out from the noise"
-UNDEFINED = "f is not finite on both sides of the point, at any step"
-STAIRS = "f moves in stairs: it rounds inside, or it is saturated"
-UNBOUNDED = "the rule is not finite, and f is too steep to say more"
-UNCONFIRMED = "differed along one set of directions and not along another"
-UNPLACED = "differs along random directions, and no entry of it is wrong"
-SLIGHT = "differs by less than was asked for, and by too much to pass"
-OVERSHADOWED = "the derivative of an output is too small beside those of the others"
-HELD = "no entry can be moved: each is infinite, or at a border of where f is defined"
-NO_TRUTH = "the oracle's derivative is not finite"
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
 _LUCK = 1.8
@@ -72,7 +59,7 @@ class Truth:
             nothing.
         bar: the root mean square of its error.
         step: the largest step used; zero if none was.
-        limit: why it sees no more, in words; empty if nothing is in the way.
+        limit: why it sees no more; None if nothing is in the way.
         kink: half the gap between the one-sided slopes: the oracle's choice of a slope
             may differ from the rule's by so much.
         oracle: its name.
@@ -81,7 +68,7 @@ class Truth:
     entries: np.ndarray | None
     bar: float
     step: float
-    limit: str
+    limit: Outcome | None
     kink: float
     oracle: str
 
@@ -95,9 +82,9 @@ def differences(rule, probes: Probes, /, *, dtype) -> Truth:
     if stairs:
         near &= np.arange(len(near)) < resolved
     best = estimate(probes.residual[near], probes.rounding[near], probes.steps[near])
-    limit = STAIRS if stairs else ""
+    limit = Outcome.STAIRS if stairs else None
     if best is None:
-        return Truth(None, np.inf, 0.0, limit or UNDEFINED, 0.0, name)
+        return Truth(None, np.inf, 0.0, limit or Outcome.UNDEFINED, 0.0, name)
     entries = probes.anchor + best.value
     corner = kink(probes, coarsest=best.step)
     gap = max(corner, _nonlinearity(entries, best.bar, probes))
@@ -122,11 +109,11 @@ def autodiff(entries, /, *, dtype, oracle: str, kink=0.0) -> Truth:
     """What automatic differentiation of another function says."""
     entries = np.ravel(entries)
     if not np.all(np.isfinite(entries)):
-        return Truth(None, np.inf, 0.0, NO_TRUTH, 0.0, oracle)
+        return Truth(None, np.inf, 0.0, Outcome.NO_TRUTH, 0.0, oracle)
     eps = float(jnp.finfo(dtype).eps)
     units = _UNITS if eps < _FEW_DIGITS else _UNITS_OF_FEW
     bar = units * eps * root_mean_square(entries)
-    return Truth(entries, bar, 0.0, "", kink, oracle)
+    return Truth(entries, bar, 0.0, None, kink, oracle)
 
 
 def compare(
@@ -144,7 +131,7 @@ def compare(
         rtol: the resolution asked for.
     """
     if truth.entries is None or not probes.movable:
-        limit = truth.limit if probes.movable else HELD
+        limit = truth.limit if probes.movable else Outcome.HELD
         nothing = np.nan, np.inf, np.inf, 0.0, limit, False
         return Finding(*nothing, leaf, mode, truth.oracle)
     size, bar = root_mean_square(truth.entries), truth.bar
@@ -165,25 +152,25 @@ def compare(
     resolution, accepted = visible(2 * bar), visible(max(error, bar) + bar)
     if accepted <= rtol:
         resolution = max(accepted, _of_small_outputs(probes, accepted * least))
-        state = AGREES if resolution <= rtol else OVERSHADOWED
+        state = Outcome.AGREES if resolution <= rtol else Outcome.OVERSHADOWED
     elif error <= bar:
-        state = truth.limit or (HIDDEN if size > bar else VANISHES)
+        state = truth.limit or (Outcome.HIDDEN if size > bar else Outcome.VANISHES)
     elif finite and error <= _LUCK * truth.kink + bar:
-        state = KINK
+        state = Outcome.KINK
     elif not finite and bar > rtol * max(size, typical):
-        state = UNBOUNDED
+        state = Outcome.UNBOUNDED
     elif size <= bar and (
         bar > _BLIND * typical or error <= rounding_of_zero(probes, dtype)
     ):
-        state = truth.limit or VANISHES
+        state = truth.limit or Outcome.VANISHES
     elif error < AS_LARGE * rtol * unit:
-        resolution, state = accepted, SLIGHT
+        resolution, state = accepted, Outcome.SLIGHT
     elif size <= bar and error < rtol * typical and _is_still(probes, dtype=dtype):
         # The derivative is zero: the error is relative to the size of f.
         absolute, unit = True, typical
-        resolution, state = (error + bar) / (SIGHT * typical), SLIGHT
+        resolution, state = (error + bar) / (SIGHT * typical), Outcome.SLIGHT
     else:
-        state = DIFFERS
+        state = Outcome.DIFFERS
     numbers = error / unit, bar / unit, resolution, truth.step
     return Finding(*numbers, state, absolute, leaf, mode, truth.oracle)
 

@@ -80,8 +80,8 @@ def exhaustive(
     >>> from gradstab.gradcheck.subject.problem import problem
     >>> task = problem(jnp.tanh, (jnp.linspace(-1, 1, 5),))
     >>> full = exhaustive(task, task.leaves)
-    >>> full.findings[0].state, full.figures.ratio < 1e-7
-    ('agrees', True)
+    >>> full.findings[0].agrees, full.figures.ratio < 1e-7
+    (True, True)
     """
     check = Exhaustive(problem, truth=truth, modes=modes, max_bytes=max_bytes)
     return check(point, rtol=rtol, advance=advance, seed=seed)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 
 from gradstab.errors import UserValueError
-from gradstab.gradcheck.differences.verdict import DIFFERS, KINK, UNPLACED
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
 from gradstab.gradcheck.places.entry import Numbers, is_pair, numbers, place_of
@@ -14,6 +13,7 @@ from gradstab.gradcheck.places.hints import cause, part
 from gradstab.gradcheck.places.hints.factors import NO_GRADIENT
 from gradstab.gradcheck.places.leaf_programs import GROUP, LANES, LeafPrograms
 from gradstab.gradcheck.places.search import wrong_entries
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
@@ -99,7 +99,7 @@ def is_there(
     rng: np.random.Generator,
     /,
     **way,
-) -> str:
+) -> Outcome:
     """Whether the error of a finding without a place is seen along whole directions.
 
     Args:
@@ -129,10 +129,11 @@ def is_there(
         sizes.append(root_mean_square(best.value))
     error, bar, kink, size = map(root_mean_square, (errors, bars, kinks, sizes))
     if not np.isfinite(error + bar + kink + size):
-        return DIFFERS
-    if error > bar:
-        return KINK if error <= bar + kink else DIFFERS
-    return UNPLACED if error + bar < finding.error * size / 4 else DIFFERS
+        return Outcome.DIFFERS
+    if bar < error <= bar + kink:
+        return Outcome.KINK
+    small = error + bar < finding.error * size / 4
+    return Outcome.UNPLACED if error <= bar and small else Outcome.DIFFERS
 
 
 def _hint(seen, found, rng, count, total) -> str:

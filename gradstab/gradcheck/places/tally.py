@@ -4,16 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from gradstab.gradcheck.differences.verdict import (
-    AGREES,
-    DIFFERS,
-    HIDDEN,
-    UNDEFINED,
-    VANISHES,
-)
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
 from gradstab.gradcheck.places.entry import numbers, place_of
+from gradstab.gradcheck.states import Outcome
 
 # After so many wrong columns no further one is looked at again.
 _ENOUGH = 32
@@ -143,13 +137,13 @@ class Tally:
         accepted = bar if self.wrong else error
         resolution = self._visible(accepted, others) / least + self._least
         resolution = resolution if least > 0 else np.inf
-        state = AGREES
+        state = Outcome.AGREES
         if self.wrong:
-            state = DIFFERS
+            state = Outcome.DIFFERS
         elif self.undefined:
-            state, resolution = UNDEFINED, np.inf
+            state, resolution = Outcome.UNDEFINED, np.inf
         elif rtol is not None and not resolution <= rtol:
-            state = VANISHES if absolute else HIDDEN
+            state = Outcome.VANISHES if absolute else Outcome.HIDDEN
         name = self.seen.problem.names[self.seen.leaf]
         oracle = f"central differences of every entry in {self.seen.problem.dtype}"
         numbers = error / unit, bar / unit, resolution, self.plan.step
