@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradstab.gradcheck.differences import verdict
 from gradstab.gradcheck.differences.probes import Probes
 from gradstab.gradcheck.differences.verdict import Truth, autodiff, bend, compare, kink
 from gradstab.gradcheck.states import Outcome
@@ -46,11 +47,8 @@ def state(rule, oracle, *, rtol=1e-2, probes=PROBES):
         (1.01, 2e-2, Outcome.HIDDEN),
         (0.0, 1e-6, Outcome.DIFFERS),
         (0.0, 2.0, Outcome.VANISHES),
-        (
-            5.0,
-            2.0,
-            Outcome.VANISHES,
-        ),  # a bar as large as all that is seen accuses no one
+        # A bar as large as all that is seen accuses no one.
+        (5.0, 2.0, Outcome.VANISHES),
         (np.nan, 1e-6, Outcome.DIFFERS),
         (np.nan, 1.0, Outcome.UNBOUNDED),
     ],
@@ -66,6 +64,36 @@ def test_a_rule_between_the_slopes_of_a_kink_is_said_to_be():
 
 def test_what_limits_the_oracle_is_the_reason():
     assert state(1.01 * ENTRIES, truth(2e-2, limit=Outcome.STAIRS)) == Outcome.STAIRS
+
+
+STILL = dataclasses.replace(PROBES, moved=np.zeros(5))
+SMALL = dataclasses.replace(PROBES, sizes=np.array([1.0, 1e-4]))
+
+# One for each row of the table, in its order: factor of the rule, truth, probes.
+ROWS = [
+    (1.0, truth(1e-6), PROBES, Outcome.AGREES),
+    (1.0, truth(1e-5), SMALL, Outcome.OVERSHADOWED),
+    (1.01, truth(2e-2, limit=Outcome.STAIRS), PROBES, Outcome.STAIRS),
+    (1.01, truth(2e-2), PROBES, Outcome.HIDDEN),
+    (0.0, truth(2.0), PROBES, Outcome.VANISHES),
+    (1.5, truth(1e-6, kink=0.5), PROBES, Outcome.KINK),
+    (np.nan, truth(1.0), PROBES, Outcome.UNBOUNDED),
+    (5.0, truth(2.0, limit=Outcome.STAIRS), PROBES, Outcome.STAIRS),
+    (5.0, truth(2.0), PROBES, Outcome.VANISHES),
+    (1.001, truth(1e-6), PROBES, Outcome.SLIGHT),
+    (5e-3, truth(1e-9, entries=np.zeros(72)), STILL, Outcome.SLIGHT),
+    (1.01, truth(1e-6), PROBES, Outcome.DIFFERS),
+]
+
+
+@pytest.mark.parametrize("number", range(len(verdict._TABLE)))
+def test_every_row_of_the_table_decides_something(number, monkeypatch):
+    factor, oracle, probes, expected = ROWS[number]
+    above, row = verdict._TABLE[:number], verdict._TABLE[number]
+    monkeypatch.setattr(verdict, "_TABLE", (*above, row))
+    assert state(factor * ENTRIES, oracle, probes=probes) == expected
+    monkeypatch.setattr(verdict, "_TABLE", (*above, row._replace(state=Outcome.HELD)))
+    assert state(factor * ENTRIES, oracle, probes=probes) == Outcome.HELD
 
 
 def test_the_error_and_the_resolution_are_relative_to_the_truth():

@@ -1,6 +1,8 @@
 """Whether a rule agrees with an oracle, and how far the oracle can be trusted."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,48 +133,157 @@ def compare(
         rtol: the resolution asked for.
     """
     if truth.entries is None or not probes.movable:
-        limit = truth.limit if probes.movable else Outcome.HELD
+        limit = truth.limit or Outcome.NO_TRUTH if probes.movable else Outcome.HELD
         nothing = np.nan, np.inf, np.inf, 0.0, limit, False
         return Finding(*nothing, leaf, mode, truth.oracle)
-    size, bar = root_mean_square(truth.entries), truth.bar
+    size = root_mean_square(truth.entries)
     finite = bool(np.all(np.isfinite(rule)))
-    error = root_mean_square(rule - truth.entries) if finite else np.inf
-    typical = (probes.value or 1.0) / probes.scale
-    absolute = is_flat(rule, probes, dtype=dtype) and size <= bar
-    if absolute:
-        unit = least = typical
-    else:  # the true norm may be smaller than it looks, by the bar
-        unit, least = max(size, bar) or typical, size - bar
+    gap = _Gap(
+        error=root_mean_square(rule - truth.entries) if finite else np.inf,
+        size=size,
+        bar=truth.bar,
+        kink=truth.kink,
+        limit=truth.limit,
+        finite=finite,
+        absolute=is_flat(rule, probes, dtype=dtype) and size <= truth.bar,
+        typical=(probes.value or 1.0) / probes.scale,
+        rtol=rtol,
+        probes=probes,
+        dtype=dtype,
+    )
+    row = next(row for row in _TABLE if row.holds(gap))
+    if row.of_zero:
+        gap = dataclasses.replace(gap, absolute=True)
+    state = row.state or gap.limit
+    assert state is not None  # rows without one ask for a limit
+    error, bar = gap.error / gap.unit, gap.bar / gap.unit
+    numbers = error, bar, gap.resolution(state), truth.step
+    return Finding(*numbers, state, gap.absolute, leaf, mode, truth.oracle)
 
-    def visible(seen):  # the relative error that would show as this much
-        return seen / (SIGHT * least) if least > 0 else np.inf
 
-    # What is as large as twice the bar is out of the noise. An error that was seen, and
-    # is small enough to be accepted, is not claimed to be absent.
-    resolution, accepted = visible(2 * bar), visible(max(error, bar) + bar)
-    if accepted <= rtol:
-        resolution = max(accepted, _of_small_outputs(probes, accepted * least))
-        state = Outcome.AGREES if resolution <= rtol else Outcome.OVERSHADOWED
-    elif error <= bar:
-        state = truth.limit or (Outcome.HIDDEN if size > bar else Outcome.VANISHES)
-    elif finite and error <= _LUCK * truth.kink + bar:
-        state = Outcome.KINK
-    elif not finite and bar > rtol * max(size, typical):
-        state = Outcome.UNBOUNDED
-    elif size <= bar and (
-        bar > _BLIND * typical or error <= rounding_of_zero(probes, dtype)
-    ):
-        state = truth.limit or Outcome.VANISHES
-    elif error < AS_LARGE * rtol * unit:
-        resolution, state = accepted, Outcome.SLIGHT
-    elif size <= bar and error < rtol * typical and _is_still(probes, dtype=dtype):
-        # The derivative is zero: the error is relative to the size of f.
-        absolute, unit = True, typical
-        resolution, state = (error + bar) / (SIGHT * typical), Outcome.SLIGHT
-    else:
-        state = Outcome.DIFFERS
-    numbers = error / unit, bar / unit, resolution, truth.step
-    return Finding(*numbers, state, absolute, leaf, mode, truth.oracle)
+@dataclasses.dataclass(frozen=True)
+class _Gap:
+    """How far a rule is from an oracle, and what may explain that.
+
+    Attributes:
+        error: of the rule, root mean square; infinite if the rule is not finite.
+        size: of the oracle's entries.
+        bar: how far they may be off.
+        kink: how far a slope that the rule has chosen may be from the oracle's.
+        limit: why the oracle sees no more.
+        finite: whether the rule is.
+        absolute: whether the derivative is zero: errors are relative to f then.
+        typical: f's value over the size of the argument.
+        rtol: the resolution asked for.
+        probes: of the leaf.
+        dtype: the coarsest that f computes in.
+    """
+
+    error: float
+    size: float
+    bar: float
+    kink: float
+    limit: Outcome | None
+    finite: bool
+    absolute: bool
+    typical: float
+    rtol: float
+    probes: Probes
+    dtype: np.dtype
+
+    @property
+    def unit(self) -> float:
+        """What an error is relative to."""
+        size = 0.0 if self.absolute else max(self.size, self.bar)
+        return size or self.typical
+
+    @property
+    def least(self) -> float:
+        """The same, as small as it may be: the true norm may be less by the bar."""
+        return self.typical if self.absolute else self.size - self.bar
+
+    def visible(self, error: float, /) -> float:
+        """The relative error that would show as this much."""
+        return error / (SIGHT * self.least) if self.least > 0 else np.inf
+
+    @property
+    def accepted(self) -> float:
+        """The resolution of a rule whose error is small enough.
+
+        An error that was seen is not claimed to be absent.
+        """
+        return self.visible(max(self.error, self.bar) + self.bar)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether that is what was asked for."""
+        return self.accepted <= self.rtol
+
+    @property
+    def of_every_output(self) -> float:
+        """The same, or that of the smallest output."""
+        floor = self.accepted * self.least
+        return max(self.accepted, _of_small_outputs(self.probes, floor))
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the error is none that the oracle sees."""
+        return self.error <= self.bar
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the oracle sees no derivative, and scatters or sees rounding."""
+        return self.size <= self.bar and (
+            self.bar > _BLIND * self.typical
+            or self.error <= rounding_of_zero(self.probes, self.dtype)
+        )
+
+    @property
+    def is_small_beside_f(self) -> bool:
+        """Whether f does not move, and the rule says nearly nothing."""
+        small = self.size <= self.bar and self.error < self.rtol * self.typical
+        return small and _is_still(self.probes, dtype=self.dtype)
+
+    def resolution(self, state: Outcome, /) -> float:
+        """The smallest relative error that would have been noticed."""
+        if state in (Outcome.AGREES, Outcome.OVERSHADOWED):
+            return self.of_every_output
+        # What is as large as twice the bar is out of the noise.
+        return self.accepted if state == Outcome.SLIGHT else self.visible(2 * self.bar)
+
+
+class _Row(NamedTuple):
+    """What is said of a gap.
+
+    Attributes:
+        holds: the condition.
+        state: what is said then; None for what limits the oracle.
+        of_zero: whether the derivative is taken to be zero.
+    """
+
+    holds: Callable[[_Gap], bool]
+    state: Outcome | None
+    of_zero: bool = False
+
+
+# The first condition that holds decides.
+_TABLE = (
+    _Row(lambda g: g.is_accepted and g.of_every_output <= g.rtol, Outcome.AGREES),
+    _Row(lambda g: g.is_accepted, Outcome.OVERSHADOWED),
+    _Row(lambda g: g.is_noise and g.limit is not None, None),
+    _Row(lambda g: g.is_noise and g.size > g.bar, Outcome.HIDDEN),
+    _Row(lambda g: g.is_noise, Outcome.VANISHES),
+    _Row(lambda g: g.finite and g.error <= _LUCK * g.kink + g.bar, Outcome.KINK),
+    _Row(
+        lambda g: not g.finite and g.bar > g.rtol * max(g.size, g.typical),
+        Outcome.UNBOUNDED,
+    ),
+    _Row(lambda g: g.is_blind and g.limit is not None, None),
+    _Row(lambda g: g.is_blind, Outcome.VANISHES),
+    _Row(lambda g: g.error < AS_LARGE * g.rtol * g.unit, Outcome.SLIGHT),
+    _Row(lambda g: g.is_small_beside_f, Outcome.SLIGHT, of_zero=True),
+    _Row(lambda g: True, Outcome.DIFFERS),
+)
 
 
 def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
