@@ -36,9 +36,11 @@ def _available():
         return 1024.0 * int(kib["MemAvailable"])
     except (OSError, KeyError, ValueError, IndexError):
         pass
+    if not hasattr(os, "sysconf"):
+        return float("inf")
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
+    except (ValueError, OSError):
         return float("inf")
 
 

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, primitives
 
+from gradstab._attempt import Refusal, attempt
+
 # Equations that only wrap a program: evaluating the program inside is the same thing.
 # Rematerialisation changes memory, not values; rules of differentiation are not here.
 _WRAPPERS = {
@@ -202,16 +204,15 @@ def rule_parts(eqn: JaxprEqn, /) -> RuleParts | None:
 def rule_body(eqn: JaxprEqn, /):
     """The program that a rule stands for; None if it cannot be traced."""
     body = _body(eqn)
-    return None if isinstance(body, Exception) else body
+    return None if isinstance(body, Refusal) else body
 
 
 def why_no_body(eqn: JaxprEqn, /) -> str:
     """What tracing the program of a rule raised; empty if there is one."""
     body = _body(eqn) if is_rule(eqn) else None
-    if not isinstance(body, Exception):
+    if not isinstance(body, Refusal):
         return ""
-    line = (str(body).splitlines() or [""])[0][:160]
-    return f"{rule_name(eqn)} cannot be expanded: {type(body).__name__}: {line}"
+    return f"{rule_name(eqn)} cannot be expanded: {body}"
 
 
 def rule_name(eqn: JaxprEqn, /) -> str:
@@ -334,14 +335,11 @@ def _traced(primitive):
         results = primitive.expand(*primitive.in_tree.unflatten(leaves))
         return primitive.out_tree.flatten_up_to(results)
 
-    try:
-        shapes = [
-            jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type)
-            for a in primitive.in_avals_flat
-        ]
-        return jax.make_jaxpr(flat)(*shapes)
-    except Exception as error:  # `expand` is its author's code
-        return error
+    shapes = [
+        jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type)
+        for a in primitive.in_avals_flat
+    ]
+    return attempt(jax.make_jaxpr(flat), *shapes)
 
 
 def _origin(eqn):

@@ -13,6 +13,7 @@ from gradstab.gradcheck.states import Answer, Outcome
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
+    ("_attempt",),
     ("_rules", "_text", "errors"),
     ("_compat", "_console", "_json"),
     (
@@ -228,6 +229,75 @@ def test_a_comparison_by_sentence_is_seen(source):
     assert not list(_compared_by_sentence("g.state == Outcome.AGREES"))
 
 
+# What catches such errors catches those of our own code too.
+WIDE = (AttributeError, NameError, RuntimeError, LookupError)
+# Where whatever was raised is passed on: to another thread, or to the user.
+PASSED_ON = {
+    ("_attempt.py", "attempt"),
+    ("cli/__init__.py", "main"),
+    ("data/download.py", "_read"),
+    ("training/checkpoint_files.py", "_write"),
+}
+
+
+def _caught(handler, names):
+    """The classes that a handler catches."""
+    if handler.type is None:
+        return (BaseException,)
+    expression = compile(ast.Expression(handler.type), "handler", "eval")
+    caught = eval(expression, names)
+    return caught if isinstance(caught, tuple) else (caught,)
+
+
+def _raises_again(handler):
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
+def _wide_handlers(source, names):
+    """The functions that catch more than they can expect, and do not raise it again."""
+    tree, homes = ast.parse(source), {}
+    for node in ast.walk(tree):  # functions inside of others come later
+        if isinstance(node, ast.Module | ast.FunctionDef):
+            home = getattr(node, "name", "")
+            homes |= {n: home for n in ast.walk(node) if isinstance(n, ast.Try)}
+    for node, home in homes.items():
+        for handler in node.handlers:
+            wide = {Exception, BaseException, *WIDE} & {*_caught(handler, names)}
+            if wide and not _raises_again(handler):
+                yield home
+
+
+def test_whatever_may_be_raised_is_caught_around_the_users_code_only():
+    wrong = [
+        (str(path.relative_to(ROOT)), name)
+        for path, source in _sources()
+        if "except" in source
+        for name in _wide_handlers(source, vars(importlib.import_module(_dotted(path))))
+    ]
+    assert set(wrong) <= PASSED_ON
+    assert {name for name in PASSED_ON if name not in wrong} == set()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "except:",
+        "except Exception:",
+        "except BaseException as error:",
+        "except (TypeError, AttributeError):",
+        "except UNTRIED:",
+    ],
+)
+def test_a_handler_of_whatever_may_be_raised_is_seen(handler):
+    names = {"UNTRIED": (TypeError, KeyError, RuntimeError)}
+    source = "def f():\n    try:\n        g()\n    {}\n        {}"
+    assert list(_wide_handlers(source.format(handler, "pass"), names)) == ["f"]
+    assert not list(_wide_handlers(source.format(handler, "raise"), names))
+    narrow = source.format("except (TypeError, ValueError):", "pass")
+    assert not list(_wide_handlers(narrow, names))
+
+
 def test_nothing_is_hidden_in_records():
     assert not _uses(r"__dict__(\[|\.setdefault)")
 
@@ -237,12 +307,15 @@ def test_no_file_is_longer_than_four_hundred_lines():
     assert not long
 
 
+def _dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("gradstab", *parts)).removesuffix(".__init__")
+
+
 def _modules():
     """Each file's dotted name and what it imports at the top, rooms apart."""
     for path, source in _sources():
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(("gradstab", *parts)).removesuffix(".__init__")
-        yield name, set(_imports(source))
+        yield _dotted(path), set(_imports(source))
 
 
 def test_files_inside_a_room_import_each_other_without_cycles():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat, _tree
+from gradstab._attempt import works
 from gradstab.errors import UserTypeError, UserValueError, kind
 from gradstab.network import Network, find_layers
 from gradstab.network.adapters import Target, over_examples
@@ -157,11 +158,8 @@ def _traced(target, loss, wide, options):
 
 def _runs(target):
     arrays = _tree.fresh_keys((target.params, target.state))
-    try:
-        jax.eval_shape(target.apply, *arrays, *_tree.fresh_keys(target.inputs))
-    except Exception:  # a user's model, tried after it failed: it may raise anything
-        return False
-    return True
+    inputs = _tree.fresh_keys(target.inputs)
+    return works(jax.eval_shape, target.apply, *arrays, *inputs)
 
 
 def _look_at_loss(loss, shapes):

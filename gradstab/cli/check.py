@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 
 from gradstab import _json
+from gradstab._attempt import Refusal, attempt
 from gradstab._checked import number, seed
 from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
 from gradstab.cli.targets import TargetError, call
@@ -15,9 +16,6 @@ from gradstab.gradcheck.subject.time_limit import share_of_time, time_limit
 
 # What the command returns, see `gradstab.cli.options.Check`; the first that applies.
 _FAILED, _RAISED, _UNSEEN, _INTERRUPTED = 1, 3, 2, 130
-
-# What code of the user's may raise, `sys.exit` in a script included.
-_TROUBLE = (Exception, SystemExit)
 
 _FORM = (
     "must return {name: (f, args)} or {name: (f, args, options)}, with a tuple of "
@@ -35,14 +33,15 @@ def run(options, /) -> int:
     prepared(options.json, overwrite=options.overwrite)
     to_stdout = options.json == STANDARD_OUTPUT
     screen, results = console(quiet=options.quiet, stderr=to_stdout), {}
-    try:
-        cases = _cases(options)
-    except TargetError:
-        raise
-    except _TROUBLE as error:
+    made = _of_users_code(call, options.target)
+    if isinstance(made, Refusal) and isinstance(made.error, TargetError):
+        raise made.error
+    if isinstance(made, Refusal):
+        error = made.error
         print(f"gradstab: {options.target} {views.raised(error)}", file=sys.stderr)
         _finish(results, options, screen, trouble=error)
         return _RAISED
+    cases = _wanted(made, options)
     try:
         with time_limit(options.max_seconds):
             for name, case in cases.items():
@@ -63,20 +62,27 @@ def _result(case, options):
     given = {"rtol": options.rtol, "seed": options.seed}
     if options.exhaustive:
         given["exhaustive"] = True
+    result = _of_users_code(_checked, case, given)
+    return result.error if isinstance(result, Refusal) else result
+
+
+def _checked(case, given):
+    if not _is_case(case):
+        raise UserTypeError(f"a case is (f, args) or (f, args, options), got {case!r}")
+    f, args, *own = case
+    return check(f, *args, **(given | dict(*own)))
+
+
+def _of_users_code(function, *args, **kwargs):
+    """The same as `attempt`; `sys.exit` in a script is a refusal too."""
     try:
-        if not _is_case(case):
-            raise UserTypeError(
-                f"a case is (f, args) or (f, args, options), got {case!r}"
-            )
-        f, args, *own = case
-        return check(f, *args, **(given | dict(*own)))
-    except _TROUBLE as error:
-        return error
+        return attempt(function, *args, **kwargs)
+    except SystemExit as error:
+        return Refusal(error)
 
 
-def _cases(options) -> dict:
+def _wanted(cases, options) -> dict:
     """The cases that are wanted, by name."""
-    cases = call(options.target)
     if not isinstance(cases, Mapping) or (
         cases and not any(map(_is_case, cases.values()))
     ):

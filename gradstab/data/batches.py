@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.data.permutation import permutation
 from gradstab.errors import UserTypeError, UserValueError
 
@@ -154,10 +155,10 @@ def _arrays(pair, index: int, /) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _array(value, what: str, /) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    array = attempt(np.asarray, value)
+    if isinstance(array, Refusal):
         # Ragged lists, and tensors that require a gradient or live on a device.
+        error = array.error
         raise UserTypeError(f"{what} is no array of numbers: {error}") from error
     if array.dtype.kind in "OSUMm":
         raise UserTypeError(f"{what} must be numbers, got dtype {array.dtype}")

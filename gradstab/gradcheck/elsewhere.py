@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.accusations import accusing
 from gradstab.gradcheck.conclusion import RIGHT_AT_KINKS, unsettled
 from gradstab.gradcheck.convergence import against_limit
@@ -112,21 +113,23 @@ def at_other_integers(seen: Examination, f, args, /, *, others, locate) -> Story
 def _at_other_arguments(seen, f, args, where, /, *, others, locate) -> Story:
     """The same function as another problem, looked at once."""
     precision = "float64" if seen.problem.wide else "own"
-    try:
-        task = problem(
-            f, args, modes=seen.problem.modes, precision=precision, own=False
-        )
-        inner = Examination(
+    modes = seen.problem.modes
+
+    def traced() -> Examination:
+        task = problem(f, args, modes=modes, precision=precision, own=False)
+        return Examination(
             task,
             rtol=seen.rtol,
             max_bytes=seen.max_bytes,
             seed=int(seen.stream().integers(2**31)),
             others={name: task.like_f(g) for name, g in others.items()},
         )
-    # Here the functions of the user are traced, with arguments that they were not made
-    # for: they may raise anything. What comes after is the checker's own.
-    except Exception:
+
+    # The functions of the user are traced with arguments that they were not made for.
+    inner = attempt(traced)
+    if isinstance(inner, Refusal):
         return Story(moved=((where, Answer.NOT_DEFINED),))
+    task = inner.problem
     look = inner.look_twice(task.leaves, where=where, coarse=True)
     look = against_limit(inner, look, task.leaves, where=where)
     seen.evaluations += inner.evaluations

@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from gradstab import _tree
+from gradstab._attempt import works
 from gradstab.errors import UserTypeError, call_of_user
 from gradstab.network.raw_keys import with_typed_keys
 from gradstab.network.refusals import not_numeric, without_parameters
@@ -139,12 +140,8 @@ def _are_params(module, variables, inputs, kwargs):
         return False
 
     def runs(variables):
-        try:
-            apply = functools.partial(module.apply, **kwargs)
-            jax.eval_shape(apply, variables, *_tree.fresh_keys(inputs))
-        except Exception:
-            return False
-        return True
+        apply = functools.partial(module.apply, **kwargs)
+        return works(jax.eval_shape, apply, variables, *_tree.fresh_keys(inputs))
 
     return not runs(variables) and runs({"params": variables})
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from gradstab import _compat
+from gradstab._attempt import works
 from gradstab.program.primitives import Kind, names
 
 _FOREIGN = names(Kind.FOREIGN)
@@ -21,11 +22,7 @@ def limited(eqn, /) -> bool:
 
 def can_be_traced(function, /, *arguments) -> bool:
     """Whether a function, of rules that a user wrote, can be traced."""
-    try:
-        jax.eval_shape(function, *arguments)
-    except Exception:  # a rule is its author's code: it may raise anything
-        return False
-    return True
+    return works(jax.eval_shape, function, *arguments)
 
 
 def over_leading(eqns, function, /, in_axes: Any = 0):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gradstab import _compat
+from gradstab._attempt import Refusal, attempt
 from gradstab._rules import scope_of
 
 
@@ -87,10 +88,9 @@ class Forms:
         )
 
     def _derivative(self, eqn):
-        try:
-            traced = _derivative(eqn)
-        except Exception as error:  # a rule is its author's code: it may raise anything
-            raise _UncertainError from error
+        traced = attempt(_derivative, eqn)
+        if isinstance(traced, Refusal):
+            raise _UncertainError from traced.error
         # Rules inside this program would only be used by second derivatives.
         return self._program(traced, rules=False)
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gradstab import _tree
+from gradstab._attempt import Refusal, attempt
 from gradstab.errors import UserValueError
 from gradstab.gradcheck import GradCheck, Verdict, check
 from gradstab.gradcheck.subject.abilities import LOOP
@@ -217,12 +218,11 @@ def _is_empty(f, args) -> bool:
     if given and not any(given):
         f(*args)  # what it raises is to be seen
         return True
-    try:
-        results = _floating_sizes(jax.eval_shape(f, *args))
-    # It looks at values, or raises what the check of it will raise.
-    except Exception:
-        return False
-    return bool(results) and not any(results)
+    results = attempt(jax.eval_shape, f, *args)
+    if isinstance(results, Refusal):
+        return False  # it looks at values, or raises what the check of it will raise
+    sizes = _floating_sizes(results)
+    return bool(sizes) and not any(sizes)
 
 
 def _floating_sizes(tree) -> list[int]:

@@ -24,6 +24,7 @@ import jax
 import orbax.checkpoint
 
 from gradstab import _files, _json
+from gradstab._attempt import Refusal, attempt
 from gradstab._text import one_line
 from gradstab.errors import UserValueError
 from gradstab.training.damage import warn
@@ -248,18 +249,20 @@ def _read(path, step, items):
 
 
 def _loaded(path, items):
-    try:
-        return _ocp.load_checkpointables(path, dict.fromkeys(items))
-    except MemoryError:
-        raise
-    except Exception:  # of any kind: they come from several libraries
-        return None
+    found = attempt(_ocp.load_checkpointables, path, dict.fromkeys(items))
+    if not isinstance(found, Refusal):
+        return found
+    if isinstance(found.error, MemoryError):
+        raise found.error
+    return None
 
 
 def _verify(path):
     """Raise if a file is not as it was written; old checkpoints do not say."""
     try:
         digests = _json.loads((path / DIGESTS).read_bytes())
+        if not isinstance(digests, dict):
+            raise DamagedCheckpointError(f"{DIGESTS} cannot be read")
         for name, digest in digests.items():
             if _digest(path / name) != digest:
                 raise DamagedCheckpointError(f"{one_line(name)} has changed")
@@ -269,7 +272,7 @@ def _verify(path):
             raise DamagedCheckpointError(f"{one_line(name)} is missing") from error
     except DamagedCheckpointError:
         raise
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{DIGESTS} cannot be read") from error
 
 

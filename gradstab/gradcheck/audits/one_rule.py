@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab._attempt import Refusal
 from gradstab.errors import UserTypeError
 from gradstab.gradcheck.audits.audited import Rule
 from gradstab.gradcheck.audits.calls import Call, bind_on_shards
@@ -105,8 +106,7 @@ def _check(call, refusal, options) -> GradCheck:
         # Many a rule is written because its body has no good derivative.
         without = check(f, *given, **options)
     except REFUSALS as error:
-        line = (str(error).splitlines() or [""])[0][:160]
-        return _unjudged(f"{type(error).__name__}: {line}", options)
+        return _unjudged(str(Refusal(error)), options)
     error = max(g.error for g in result.findings if g.differs)
     note = (
         f"plain differentiation of the body differs by {error:.1e} somewhere, and "

@@ -6,11 +6,14 @@ computes the value and the derivatives; it is run for a few cotangents and tange
 add up exactly, so that any difference is the rule's own, or rounding.
 """
 
+import functools
+
 import jax
 import numpy as np
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
-from gradstab.gradcheck.laws.law import LUCK, UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.law import LUCK, judge, law, not_tried
 from gradstab.gradcheck.laws.retracing import program_of, retraced
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.problem import Problem
@@ -96,11 +99,12 @@ def _plan(problem, point, rng):
     plan["pair"] = _pair(point)
     for name, function in _EXTRAS.items():
         shapes = (point, problem.outputs)
-        try:
-            if wanted := plan[name]:
-                jax.eval_shape(lambda p, w: function(problem.f, wanted, p, w), *shapes)  # noqa: B023
-        except UNTRIED as error:
-            plan["untried"].append(not_tried(_NAMES[name], error))
+        if not (wanted := plan[name]):
+            continue
+        of_f = functools.partial(function, problem.f, wanted)
+        refusal = attempt(jax.eval_shape, of_f, *shapes)
+        if isinstance(refusal, Refusal):
+            plan["untried"].append(not_tried(_NAMES[name], refusal))
             plan[name] = None
     return plan
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
 from gradstab.gradcheck.subject.problem import Problem
@@ -29,19 +30,6 @@ _MARGIN = 8.0
 # The product of an error with two random vectors is by chance as much larger than the
 # error itself, or more, once in 400.
 LUCK = 3.0
-
-# What goes wrong when code is traced, or run, in another way than its own.
-UNTRIED = (
-    TypeError,
-    ValueError,
-    NotImplementedError,
-    AssertionError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    RuntimeError,
-    jax.errors.JAXTypeError,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,22 +154,22 @@ def judge(
         return tuple(map(_identity, found, floors))
     if rounding.iterates(closed):
         return tuple(map(_converged, found, floors))
+    drawn = []
     draws = _draws(closed, tree, inputs, [n for n, _ in others], rng, options)
-    try:
-        spreads = _spreads(found, [laws(draw) for draw in draws])
-    except UNTRIED as error:
-        return tuple(
-            _unmeasured(*pair, error) for pair in zip(found, floors, strict=True)
-        )
+    for _ in range(_DRAWS):
+        runs = attempt(next, draws)
+        if isinstance(runs, Refusal):
+            return tuple(
+                _unmeasured(*pair, runs) for pair in zip(found, floors, strict=True)
+            )
+        drawn.append(laws(runs))
+    spreads = _spreads(found, drawn)
     bars = [np.maximum(*pair) for pair in zip(floors, spreads, strict=True)]
     return tuple(map(_identity, found, bars))
 
 
-def not_tried(name: str, reason, /) -> Identity:
+def not_tried(name: str, reason: str | Refusal, /) -> Identity:
     """The record of a law for which the code has no use, or no room."""
-    if isinstance(reason, Exception):
-        line = (str(reason).splitlines() or [""])[0][:160]
-        reason = f"{type(reason).__name__}: {line}"
     return Identity(0.0, np.inf, name, "", True, f"not tried: {reason}")
 
 
@@ -272,10 +260,9 @@ def _converged(one, floors) -> Identity:
     return not_tried(one.name, "f iterates until it converges, to unknown precision")
 
 
-def _unmeasured(one, floors, error) -> Identity:
-    return (
-        _identity(one, floors) if _within(one, floors) else not_tried(one.name, error)
-    )
+def _unmeasured(one, floors, refusal) -> Identity:
+    held = _within(one, floors)
+    return _identity(one, floors) if held else not_tried(one.name, refusal)
 
 
 def _host(tree, flat):

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 
 from gradstab import _compat
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws.dependence import read_by
-from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.law import judge, law, not_tried
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.sameness import same
 
@@ -102,10 +103,9 @@ def _overlapping(problem, given):
         jax.vjp(problem.f, other)
         return pullback(w)
 
-    try:
-        closed = jax.make_jaxpr(overlapping)(point, point, w)
-    except UNTRIED as error:
-        return (not_tried(_BETWEEN, error),)
+    closed = attempt(jax.make_jaxpr(overlapping), point, point, w)
+    if isinstance(closed, Refusal):
+        return (not_tried(_BETWEEN, closed),)
     if closed.effects:  # those are kept, whatever needs them
         return ()
     concerned = read_by(closed)[len(point) : 2 * len(point)]

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
-from gradstab.gradcheck.laws.law import LUCK, UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.law import LUCK, judge, law, not_tried
 from gradstab.gradcheck.subject.abilities import LOOP
 from gradstab.gradcheck.subject.modes import traced_jvp
 from gradstab.gradcheck.subject.problem import Problem
@@ -59,9 +60,8 @@ def missing_second_order(problem: Problem, /) -> tuple[str, ...]:
     """Notes on the second derivatives that do not exist, each with its reason."""
     notes = []
     for name, g, args in _candidates(problem, 0):
-        if error := _obstacle(problem, name, g, args):
-            line = (str(error).splitlines() or [""])[0][:160]
-            notes.append(f"{name} does not exist: {type(error).__name__}: {line}")
+        if refusal := _obstacle(problem, name, g, args):
+            notes.append(f"{name} does not exist: {refusal}")
     if "forward" not in problem.modes:
         notes.append("reverse over forward was not checked: the JVP was not either")
     return tuple(notes)
@@ -105,7 +105,7 @@ def hessian_symmetry(
         tangents = [exact_combinations(rng, point)[0] for _ in range(2)]
         inputs = [(point, w, v) for v in tangents]
         product = _hessian_product(problem, inputs[0])
-        if isinstance(product, Exception):
+        if isinstance(product, Refusal):
             return (not_tried(_SYMMETRY, product),)
         found = _judged(problem, product, inputs, rng, rtol)
         alike = [i for i, x in enumerate(point) if _is_symmetric(x)]
@@ -170,17 +170,14 @@ def _candidates(problem, seed):
         yield "reverse over forward", jvp, (leaves, v)
 
 
-def _obstacle(problem, name, g, args) -> Exception | None:
+def _obstacle(problem, name, g, args) -> Refusal | None:
     """What tracing the derivative of g raises."""
-    try:
-        with problem.context():
-            if name.startswith("reverse"):
-                jax.eval_shape(lambda a: _pulled(g, a), args)
-                return None
-            traced_jvp(lambda a, t: jax.jvp(g, a, t)[1], args, args)
-    except UNTRIED as error:
-        return error
-    return None
+    with problem.context():
+        if name.startswith("reverse"):
+            traced = attempt(jax.eval_shape, lambda a: _pulled(g, a), args)
+        else:
+            traced = attempt(traced_jvp, lambda a, t: jax.jvp(g, a, t)[1], args, args)
+    return traced if isinstance(traced, Refusal) else None
 
 
 def _pulled(g, args):
@@ -188,7 +185,7 @@ def _pulled(g, args):
     return pullback(value)
 
 
-def _hessian_product(problem, given) -> Callable | Exception:
+def _hessian_product(problem, given) -> Callable | Refusal:
     """From a point, a cotangent and a tangent to the product, in a mode that exists."""
     f = problem.f
 
@@ -201,15 +198,11 @@ def _hessian_product(problem, given) -> Callable | Exception:
     def reverse(point, w, v):
         return jax.vjp(lambda p: gradient(p, w), point)[1](v)[0]
 
-    error: Exception = TypeError("no mode")
-    for product, trace in ((forward, traced_jvp), (reverse, jax.eval_shape)):
-        try:
-            trace(product, *given)
-        except UNTRIED as raised:
-            error = raised
-        else:
-            return product
-    return error
+    traced = attempt(traced_jvp, forward, *given)
+    if not isinstance(traced, Refusal):
+        return forward
+    traced = attempt(jax.eval_shape, reverse, *given)
+    return traced if isinstance(traced, Refusal) else reverse
 
 
 @np.errstate(invalid="ignore", over="ignore")

@@ -15,8 +15,9 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from gradstab import _compat
+from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
-from gradstab.gradcheck.laws.law import UNTRIED, judge, law, not_tried
+from gradstab.gradcheck.laws.law import judge, law, not_tried
 from gradstab.gradcheck.laws.retracing import program_of
 from gradstab.gradcheck.laws.rounding import equations
 from gradstab.gradcheck.subject import traits
@@ -162,15 +163,13 @@ def _traced(problem, plain, given):
             continue
         for build in alternatives:
             derivative = functools.partial(build, problem.f, plain)
-            try:
-                closed, shape = jax.make_jaxpr(derivative, return_shape=True)(*given)
-            except UNTRIED as error:
-                failure = not_tried(name, error)
-            else:
+            traced = attempt(jax.make_jaxpr(derivative, return_shape=True), *given)
+            if not isinstance(traced, Refusal):
+                closed, shape = traced
                 forms[name] = _Form(closed, jax.tree.structure(shape))
                 break
         else:
-            untried.append(failure)
+            untried.append(not_tried(name, traced))
     return forms, untried
 
 
@@ -267,10 +266,9 @@ def _eager(problem, form, plain, inputs):
     calls = []
     for number in (0, 1, 0):
         a, _, w = jax.tree.map(jnp.asarray, inputs[number])
-        try:
-            result = plain(problem.f, a, w)
-        except UNTRIED as error:
-            return not_tried("eager", error)
+        result = attempt(plain, problem.f, a, w)
+        if isinstance(result, Refusal):
+            return not_tried("eager", result)
         calls.append((number, {"plain": jax.tree.map(np.asarray, result)}))
     return calls
 

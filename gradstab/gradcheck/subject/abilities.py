@@ -2,6 +2,7 @@
 
 import jax
 
+from gradstab._attempt import Refusal, attempt
 from gradstab.errors import UserTypeError
 from gradstab.gradcheck.subject.modes import REFUSALS as REFUSALS
 from gradstab.gradcheck.subject.modes import Missing, missing_jvp, missing_vjp
@@ -70,14 +71,11 @@ def _trouble_under_vmap(f, point, outputs, modes) -> str:
     def rows(like):
         return tuple(jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for x in like)
 
-    try:
-        jax.eval_shape(jax.vmap(f), rows(point))
-        if "reverse" in modes:
-            jax.eval_shape(jax.vmap(vjp), rows(outputs))
-        if "forward" in modes:
-            jax.eval_shape(jax.vmap(jvp), rows(point))
-    # Whatever it is: the functions are the user's, and they trace when not mapped.
-    except Exception as error:
-        line = (str(error).splitlines() or [""])[0][:100]
-        return f"{type(error).__name__}: {line}"
+    # They trace when not mapped.
+    rules = {"reverse": (vjp, outputs), "forward": (jvp, point)}
+    wanted = [rule for mode, rule in rules.items() if mode in modes]
+    for function, like in [(f, point), *wanted]:
+        refusal = attempt(jax.eval_shape, jax.vmap(function), rows(like))
+        if isinstance(refusal, Refusal):
+            return refusal.words(100)
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 
 from gradstab import _compat, _tree
+from gradstab._attempt import Refusal
 from gradstab.gradcheck.subject.modes import REFUSALS, traced_jvp
 
 
@@ -85,8 +86,7 @@ def refusal(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> str:
             else:
                 jax.eval_shape(attempt, args)
         except REFUSALS as error:
-            line = (str(error).splitlines() or [""])[0][:160]
-            return f"{type(error).__name__}: {line}"
+            return str(Refusal(error))
     return ""
 
 

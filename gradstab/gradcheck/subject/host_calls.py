@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab._attempt import Refusal, attempt
 
 # The last is JAX's sparse solver, for which SciPy is called on a CPU.
 _CALLS = frozenset({"pure_callback", "io_callback", "ffi_call", "spsolve"})
@@ -50,11 +51,9 @@ def hosted(f, point, outputs, modes, closed, /, *, has_rules: bool) -> list:
 def trouble(calls: list, /) -> str:
     """The error that one of these functions raises when it runs; empty if none does."""
     for function, args in calls:
-        try:
-            jax.block_until_ready(jax.jit(function)(*args))
-        # The host runs the user's own code: it may raise anything.
-        except Exception as error:
-            return f"{type(error).__name__}: {_last_line(error)}"
+        refusal = attempt(lambda: jax.block_until_ready(jax.jit(function)(*args)))  # noqa: B023
+        if isinstance(refusal, Refusal):
+            return f"{refusal.kind}: {_last_line(refusal.error)}"
     return ""
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradstab import _compat
+from gradstab._attempt import Refusal, attempt
 from gradstab.errors import UserTypeError
 
 # What JAX raises at a program that it cannot trace, map or differentiate: one that
@@ -76,11 +77,11 @@ def missing_jvp(f, point, closed, /) -> Missing | None:
     def jvp(v):
         return jax.jvp(f, (point,), (v,))[1]
 
-    def attempt():
+    def trace():
         zeros = jax.tree.map(jnp.zeros_like, point)
         return jvp(zeros) if closed is None else traced_jvp(jvp, zeros)
 
-    return _missing(attempt, closed)
+    return _missing(trace, closed)
 
 
 def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
@@ -100,7 +101,7 @@ def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
     def vjp(w):
         return jax.vjp(f, point)[1](w)
 
-    def attempt():
+    def trace():
         if closed is None:
             return vjp(tuple(jnp.zeros(y.shape, y.dtype) for y in outputs))
         traced = jax.make_jaxpr(vjp)(outputs)
@@ -109,7 +110,7 @@ def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
             raise jax.errors.UnexpectedTracerError("in the backward pass of a rule")
         return traced
 
-    return _missing(attempt, closed)
+    return _missing(trace, closed)
 
 
 def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
@@ -125,16 +126,16 @@ def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
     return missing_vjp(f, point, outputs, closed) is None
 
 
-def _missing(attempt, closed) -> Missing | None:
-    try:
-        attempt()
-    except Exception as error:  # what is no refusal is raised again
-        if _compat.is_leak(error) and (named := _closing_over(closed)):
-            raise named from error
-        if not isinstance(error, REFUSALS):
-            raise
-        return _read(error, closed)
-    return None
+def _missing(trace, closed) -> Missing | None:
+    refusal = attempt(trace)
+    if not isinstance(refusal, Refusal):
+        return None
+    error = refusal.error
+    if _compat.is_leak(error) and (named := _closing_over(closed)):
+        raise named from error
+    if not isinstance(error, REFUSALS):
+        raise error
+    return _read(error, closed)
 
 
 def _read(error, closed) -> Missing:
@@ -142,8 +143,7 @@ def _read(error, closed) -> Missing:
     for text, reason in _USUAL.items():
         if text in str(error):
             return Missing(reason, error, usual=True)
-    line = (str(error).splitlines() or [""])[0][:100]
-    reason = f"{type(error).__name__}: {line}"
+    reason = Refusal(error).words(100)
     of_jax = isinstance(error, NotImplementedError) or _UNSPLIT in str(error)
     if not of_jax and (closed is None or any(_rules(closed))):
         raise error  # which may come of the user's own code

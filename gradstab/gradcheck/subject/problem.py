@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab._attempt import Refusal
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.gradcheck.subject import iterations, traits
 from gradstab.gradcheck.subject.abilities import (
@@ -273,8 +274,7 @@ def _lifted(f, args, modes, *, own):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
         except REFUSALS as error:
-            line = (str(error).splitlines() or [""])[0][:160]
-            return None, f"it does not trace in float64: {type(error).__name__}: {line}"
+            return None, f"it does not trace in float64: {Refusal(error)}"
         except _NotInFloat64 as error:
             return None, str(error)
     if lifted.dtype != jnp.float64:

@@ -20,8 +20,11 @@ _ENDLESS = _Budget()
 _BUDGET = contextvars.ContextVar("budget", default=_ENDLESS)
 
 
-class OutOfTimeError(Exception):
-    """The time is over; the message says which limit there was."""
+class OutOfTimeError(BaseException):
+    """The time is over; the message says which limit there was.
+
+    It is no error of anyone's code: a call of the user's does not refuse by it.
+    """
 
 
 @contextlib.contextmanager
