@@ -1,24 +1,19 @@
 """The record of a data set, and its views as vectors, images and sequences."""
 
-import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import jax
 import numpy as np
 
 from gradstab.data.permutation import permutation
 from gradstab.errors import UserValueError
+from gradstab.records import record, static
 
-ARRAYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
-NAMES = ("name", "task", "num_outputs", "image_shape", "baseline", "baseline_answer")
+_INPUTS = ("x_train", "x_val", "x_test")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=ARRAYS, meta_fields=NAMES
-)
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Dataset:
     r"""Training, validation and test examples, and what a model of them must give.
 
@@ -52,16 +47,16 @@ class Dataset:
     y_val: np.ndarray
     x_test: np.ndarray  # (test, *input_shape)
     y_test: np.ndarray
-    name: str
-    task: str
-    num_outputs: int  # classes, or the width of a regression's target
-    image_shape: tuple[int, int] | None  # rows, columns; None if not of images
-    baseline: float
-    baseline_answer: str
+    name: str = static()
+    task: str = static()
+    num_outputs: int = static()  # classes, or the width of a regression's target
+    image_shape: tuple[int, int] | None = static()  # rows, columns; None: no images
+    baseline: float = static()
+    baseline_answer: str = static()
 
     def __repr__(self) -> str:
         # In a tree that was mapped the arrays may be anything.
-        shapes = [getattr(getattr(self, name), "shape", None) for name in ARRAYS[::2]]
+        shapes = [getattr(getattr(self, name), "shape", None) for name in _INPUTS]
         sizes = ", ".join(
             f"{shape[0] if shape else '?'} {part}"
             for shape, part in zip(

@@ -1,20 +1,12 @@
 """By how much differences and a rule disagree, step by step: what a plot shows."""
 
-import dataclasses
-import functools
-
-import jax
 import numpy as np
 
 from gradstab.gradcheck.subject.vectors import root_mean_square
+from gradstab.records import record, static
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["steps", "residuals", "bars"],
-    meta_fields=["leaf", "mode"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Curve:
     """The differences of one argument leaf against its rule, before any extrapolation.
 
@@ -30,8 +22,8 @@ class Curve:
     steps: tuple[float, ...]
     residuals: tuple[float, ...]
     bars: tuple[float, ...]
-    leaf: str
-    mode: str
+    leaf: str = static()
+    mode: str = static()
 
 
 @np.errstate(invalid="ignore", over="ignore")

@@ -1,10 +1,8 @@
 """The two figures of the textbooks for a gradient and its central differences."""
 
-import dataclasses
-import functools
-
-import jax
 import numpy as np
+
+from gradstab.records import record, static
 
 # Ng, Deep Learning Specialization (course 2, week 1, gradient checking).
 _RATIO_BANDS = (
@@ -28,12 +26,7 @@ COARSE = (
 )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["ratio", "worst_error"],
-    meta_fields=["ratio_band", "error_band", "left_out", "evaluations", "notes"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Figures:
     r"""What a textbook says about the whole Jacobian; the verdict does not rest on it.
 
@@ -58,11 +51,11 @@ class Figures:
 
     ratio: float
     worst_error: float
-    ratio_band: str
-    error_band: str
-    left_out: int
-    evaluations: int
-    notes: tuple[str, ...] = ()
+    ratio_band: str = static()
+    error_band: str = static()
+    left_out: int = static()
+    evaluations: int = static()
+    notes: tuple[str, ...] = static(default=())
 
 
 def figures(sums, worst_error, left_out, /, *, dtype, evaluations, notes=()) -> Figures:

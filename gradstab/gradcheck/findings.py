@@ -1,17 +1,14 @@
 """The records of a check: what was found, where, and the verdict that it supports."""
 
-import dataclasses
 import enum
-import functools
 import importlib
 import math
-
-import jax
 
 from gradstab._text import printable_lines
 from gradstab.gradcheck.curves import Curve
 from gradstab.gradcheck.figures import Figures
 from gradstab.gradcheck.states import Answer, Outcome
+from gradstab.records import record, static
 
 # The oracles that are not differences of f.
 REFERENCE = "autodiff of the reference"
@@ -31,12 +28,7 @@ class Verdict(enum.Enum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["error", "bar", "resolution", "step"],
-    meta_fields=["state", "absolute", "leaf", "mode", "oracle", "point", "output"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Finding:
     """One derivative rule, with respect to one argument leaf.
 
@@ -64,13 +56,13 @@ class Finding:
     bar: float
     resolution: float
     step: float
-    state: Outcome
-    absolute: bool
-    leaf: str
-    mode: str
-    oracle: str
-    point: str = "as given"
-    output: tuple[str, ...] = ()
+    state: Outcome = static()
+    absolute: bool = static()
+    leaf: str = static()
+    mode: str = static()
+    oracle: str = static()
+    point: str = static(default="as given")
+    output: tuple[str, ...] = static(default=())
 
     @property
     def agrees(self) -> bool:
@@ -99,12 +91,7 @@ class Finding:
         )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["error", "bar"],
-    meta_fields=["name", "leaf", "holds", "detail"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Identity:
     """A law that every derivative obeys, tried without differences.
 
@@ -121,30 +108,13 @@ class Identity:
 
     error: float
     bar: float
-    name: str
-    leaf: str
-    holds: bool
-    detail: str = ""
+    name: str = static()
+    leaf: str = static()
+    holds: bool = static()
+    detail: str = static(default="")
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["value", "expected", "bar"],
-    meta_fields=[
-        "leaf",
-        "mode",
-        "index",
-        "count",
-        "total",
-        "hint",
-        "output",
-        "estimated",
-        "evaluations",
-        "along",
-        "instead",
-    ],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Location:
     """The worst wrong entry of an argument leaf's Jacobian, and what may be its cause.
 
@@ -171,17 +141,17 @@ class Location:
     value: complex
     expected: complex
     bar: float
-    leaf: str
-    mode: str
-    index: tuple[int, ...]
-    count: int
-    total: int
-    hint: str = ""
-    output: str = ""
-    estimated: bool = False
-    evaluations: int = 0
-    along: str = ""
-    instead: str = ""
+    leaf: str = static()
+    mode: str = static()
+    index: tuple[int, ...] = static()
+    count: int = static()
+    total: int = static()
+    hint: str = static(default="")
+    output: str = static(default="")
+    estimated: bool = static(default=False)
+    evaluations: int = static(default=0)
+    along: str = static(default="")
+    instead: str = static(default="")
 
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -208,29 +178,7 @@ class Location:
         return f", of {'output' if path else ''}{self.output}"
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "findings",
-        "resolution",
-        "identities",
-        "locations",
-        "figures",
-        "curves",
-    ],
-    meta_fields=[
-        "verdict",
-        "reason",
-        "rtol",
-        "precision",
-        "evaluations",
-        "seed",
-        "notes",
-        "moved",
-        "outside",
-    ],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class GradCheck:
     """The result of a check: data, printed in at most 15 lines.
 
@@ -259,19 +207,19 @@ class GradCheck:
 
     findings: tuple[Finding, ...]
     resolution: float
-    verdict: Verdict
-    reason: str
-    rtol: float
-    precision: str
-    evaluations: int
-    seed: int
-    notes: tuple[str, ...]
+    verdict: Verdict = static()
+    reason: str = static()
+    rtol: float = static()
+    precision: str = static()
+    evaluations: int = static()
+    seed: int = static()
+    notes: tuple[str, ...] = static()
     identities: tuple[Identity, ...] = ()
     locations: tuple[Location, ...] = ()
-    moved: tuple[tuple[str, Answer], ...] = ()
+    moved: tuple[tuple[str, Answer], ...] = static(default=())
     figures: Figures | None = None
     curves: tuple[Curve, ...] = ()
-    outside: tuple[tuple[str, str], ...] = ()
+    outside: tuple[tuple[str, str], ...] = static(default=())
 
     def __str__(self) -> str:
         head = [

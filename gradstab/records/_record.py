@@ -1,7 +1,9 @@
 """How a record is made: frozen, and a pytree."""
 
 import dataclasses
+import functools
 import typing
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,12 +18,18 @@ def static(**options):
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
-def record(cls):
+def record(cls=None, /, *, eq: bool = True) -> Any:
     """A frozen dataclass that is a pytree; fields made by `static` are not leaves.
 
     Its ``repr`` is of a few lines, however large the arrays are.
+
+    Args:
+        cls: the class.
+        eq: whether records are equal if their fields are; else each is equal to itself.
     """
-    cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    if cls is None:
+        return functools.partial(record, eq=eq)
+    cls = dataclasses.dataclass(frozen=True, repr=False, eq=eq)(cls)
     if "__repr__" not in cls.__dict__:
         cls.__repr__ = _in_short
     fields = dataclasses.fields(cls)

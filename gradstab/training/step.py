@@ -1,6 +1,5 @@
 """The state of a run and the compiled function that advances it by several steps."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +12,11 @@ from jax import lax
 
 from gradstab import _tree
 from gradstab.clipping import RecordedState
+from gradstab.records import record
 from gradstab.training.losses import metrics_for
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class State:
     """Everything that the rest of a run depends on, apart from its data.
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import jax
 import pytest
 
 from gradstab.gradcheck import Finding, views
@@ -42,6 +43,14 @@ def test_what_was_pickled_with_words_is_judged_alike(state):
     assert unsettled([old]) is unsettled([new])
     assert str(result(state.value)) == str(result(state))
     assert views.html(result(state.value)) == views.html(result(state))
+
+
+def test_a_result_is_a_pytree_of_its_numbers():
+    whole = result(Outcome.SLIGHT)
+    leaves, tree = jax.tree.flatten(whole)
+    assert leaves == [*NUMBERS, whole.resolution]
+    assert str(jax.tree.unflatten(tree, leaves)) == str(whole)
+    assert "SLIGHT" in repr(finding(Outcome.SLIGHT))
 
 
 def test_each_state_has_a_sentence_of_its_own():

@@ -1,14 +1,11 @@
 """The records of an audit: rules of differentiation, their places, their checks."""
 
-import dataclasses
-import functools
 import importlib
 import math
 
-import jax
-
 from gradstab._text import printable_lines
 from gradstab.gradcheck.findings import GradCheck, Verdict
+from gradstab.records import record, static
 
 # From the best to the worst.
 _ORDER = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
@@ -19,12 +16,7 @@ def severity(check: GradCheck, /) -> tuple:
     return _ORDER.index(check.verdict), check.resolution
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["checks"],
-    meta_fields=["name", "kind", "source", "paths", "shapes", "count", "body"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Rule:
     """One custom rule of differentiation, for operands of one set of shapes.
 
@@ -40,13 +32,13 @@ class Rule:
     """
 
     checks: tuple[GradCheck, ...]
-    name: str
-    kind: str
-    source: str
-    paths: tuple[str, ...]
-    shapes: tuple[str, ...]
-    count: int
-    body: str = ""
+    name: str = static()
+    kind: str = static()
+    source: str = static()
+    paths: tuple[str, ...] = static()
+    shapes: tuple[str, ...] = static()
+    count: int = static()
+    body: str = static(default="")
 
     @property
     def check(self) -> GradCheck:
@@ -70,12 +62,7 @@ class Rule:
         return lines
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["rules"],
-    meta_fields=["unreached", "constant", "skipped", "hidden"],
-)
-@dataclasses.dataclass(frozen=True)
+@record
 class Audit:
     """The custom rules inside of a function: data, printed as a line for each.
 
@@ -88,10 +75,10 @@ class Audit:
     """
 
     rules: tuple[Rule, ...]
-    unreached: tuple[str, ...] = ()
-    constant: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = static(default=())
+    constant: tuple[str, ...] = static(default=())
+    skipped: tuple[str, ...] = static(default=())
+    hidden: tuple[str, ...] = static(default=())
 
     @property
     def verdict(self) -> Verdict:
