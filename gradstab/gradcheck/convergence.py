@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.gradcheck.differences.points import AS_GIVEN
-from gradstab.gradcheck.differences.verdict import DIFFERENCES, differences
+from gradstab.gradcheck.differences.verdict import differences
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
 from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
@@ -147,7 +147,7 @@ def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Loo
     Cost: nothing unless a rule is accused and f iterates; else that of two looks, with
     four times as many iterations.
     """
-    accused = [g for g in look.findings if _by_differences(g) and g.differs]
+    accused = [g for g in look.findings if g.by_differences and g.differs]
     if not accused:
         return look
     limit = limit_of(seen)
@@ -188,7 +188,7 @@ def _in_mode(seen, look, point, mode, accused, *, where) -> dict:
     again = inner.look_twice(point, where=where, coarse=where != AS_GIVEN)
     along = inner.prober.along(tuple(point), look.seen.draw, inner.stream())
     seen.evaluations += inner.evaluations - before + along.evaluations
-    known = {g.leaf: g for g in again.findings if _by_differences(g)}
+    known = {g.leaf: g for g in again.findings if g.by_differences}
     return {g: _settled(seen, g, known.get(g.leaf), look.seen, along) for g in accused}
 
 
@@ -231,7 +231,3 @@ def _far(finding):
     if not finding.differs:
         return finding
     return dataclasses.replace(finding, state=Outcome.NOT_CONVERGED)
-
-
-def _by_differences(finding) -> bool:
-    return finding.oracle.startswith(DIFFERENCES)

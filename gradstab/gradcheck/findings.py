@@ -10,7 +10,8 @@ from gradstab.gradcheck.figures import Figures
 from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.records import record, static
 
-# The oracles that are not differences of f.
+# The names of differences of f begin so; those of the other oracles.
+DIFFERENCES = "central differences"
 REFERENCE = "autodiff of the reference"
 EXPECTED = "autodiff of what is expected"
 BODY = "autodiff of the rule's own body"
@@ -75,12 +76,17 @@ class Finding:
         return self.state == Outcome.DIFFERS
 
     @property
+    def by_differences(self) -> bool:
+        """Whether the oracle is differences of f."""
+        return self.oracle.startswith(DIFFERENCES)
+
+    @property
     def proves(self) -> bool:
         """Whether the oracle knows the derivative, and not only the rule's rounding."""
         return self.oracle not in (ROUNDING, RANGE)
 
     def __str__(self) -> str:
-        oracle = "" if "differences" in self.oracle else f" against {self.oracle}"
+        oracle = "" if self.by_differences else f" against {self.oracle}"
         point = "" if self.point == "as given" else f", {self.point}"
         more = f" and {len(self.output) - 2} more" * (len(self.output) > 2)
         output = f" of {', '.join(self.output[:2])}{more}" * bool(self.output)

@@ -285,7 +285,7 @@ def places(seen: Examination, story: Story, /) -> Story:
         if place is not None:
             seen.evaluations += place.evaluations
             story += Story(locations=(place,))
-        elif "differences" in g.oracle:
+        elif g.by_differences:
             state = localize.is_there(task, point, g, seen.stream(), **way)
             if state != Outcome.DIFFERS:
                 story = _taken_back(story, g, state)

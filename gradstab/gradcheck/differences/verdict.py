@@ -10,13 +10,9 @@ import numpy as np
 from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, SIGHT
 from gradstab.gradcheck.differences.probes import Probes, rounding_of_zero
 from gradstab.gradcheck.differences.steps import estimate, num_resolved
-from gradstab.gradcheck.findings import Finding
+from gradstab.gradcheck.findings import DIFFERENCES, Finding
 from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.vectors import root_mean_square
-
-# The name of an oracle begins so if it is the differences of f.
-DIFFERENCES = "central differences"
-
 
 # Of twelve Gaussian numbers the root mean square exceeds 1.8 once in 2e4.
 _LUCK = 1.8

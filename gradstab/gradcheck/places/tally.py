@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from gradstab.gradcheck.findings import Finding, Location
+from gradstab.gradcheck.findings import DIFFERENCES, Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
 from gradstab.gradcheck.places.entry import numbers, place_of
 from gradstab.gradcheck.states import Outcome
@@ -145,7 +145,7 @@ class Tally:
         elif rtol is not None and not resolution <= rtol:
             state = Outcome.VANISHES if absolute else Outcome.HIDDEN
         name = self.seen.problem.names[self.seen.leaf]
-        oracle = f"central differences of every entry in {self.seen.problem.dtype}"
+        oracle = f"{DIFFERENCES} of every entry in {self.seen.problem.dtype}"
         numbers = error / unit, bar / unit, resolution, self.plan.step
         return Finding(*numbers, state, absolute, name, self.mode, oracle)
 
