@@ -249,7 +249,7 @@ def looks_at_zeros(eqn: JaxprEqn, /) -> bool:
     return bool(params.get("symbolic_zeros"))
 
 
-def is_leak(error: Exception, /) -> bool:
+def is_leak(error: BaseException, /) -> bool:
     """Whether JAX raises this where a rule closes over what is differentiated."""
     leaked = isinstance(error, jax.errors.UnexpectedTracerError)
     return leaked or type(error).__name__ == "CustomVJPException"

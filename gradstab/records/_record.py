@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import typing
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -11,14 +12,24 @@ import numpy as np
 # Of a longer tuple the ends are shown.
 _MOST_ITEMS = 6
 
+T = TypeVar("T")
+
 
 def static(**options):
     """A field of a record that is not an array."""
     return dataclasses.field(metadata={"static": True}, **options)
 
 
+@typing.overload
+def record(cls: type[T], /) -> type[T]: ...
+
+
+@typing.overload
+def record(*, eq: bool) -> Callable[[type[T]], type[T]]: ...
+
+
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
-def record(cls=None, /, *, eq: bool = True) -> Any:
+def record(cls=None, /, *, eq=True):
     """A frozen dataclass that is a pytree; fields made by `static` are not leaves.
 
     Its ``repr`` is of a few lines, however large the arrays are.
