@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradstab._attempt import Refusal
 from gradstab.gradcheck.checker import check
 from gradstab.gradcheck.findings import Verdict
 from gradstab.gradcheck.laws import second_order as module
@@ -205,7 +206,8 @@ def test_nothing_is_tried_without_a_reverse_mode():
 
 
 def test_code_that_cannot_be_traced_has_no_hessian_to_try(monkeypatch):
-    monkeypatch.setattr(module, "_hessian_product", lambda *_: TypeError("no rule"))
+    refusal = Refusal(TypeError("no rule"))
+    monkeypatch.setattr(module, "_hessian_product", lambda *_: refusal)
     given = task(jnp.sin, X)
     (only,) = hessian_symmetry(given, given.leaves, np.random.default_rng(0))
     assert only.holds
