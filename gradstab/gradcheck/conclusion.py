@@ -45,7 +45,8 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
     A rule is wrong if any oracle but its own body says so: many a rule is written
     because its body has no good derivative. But one that is not finite where that of
     its body is was not written for that. It is right if one that knows the
-    derivative agrees, at the resolution asked for, with nothing against it.
+    derivative agrees, at the resolution asked for, with nothing against it. A law that
+    holds to this resolution only limits what the verdict claims.
 
     Args:
         story: what was found.
@@ -54,6 +55,8 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
     """
     found = tuple(sorted(settled(story.findings), key=_severity, reverse=True))
     best = _best(found)
+    resolutions = [g.resolution for g in best]
+    accepted = _accepted(story.identities, fields["rtol"])
     vague = [g for g in best if not g.agrees]
     wrong = [g for g in found if g.differs]
     if wrong or story.broken:
@@ -66,7 +69,7 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
         verdict, reason = Verdict.PASS, ""
     return GradCheck(
         findings=found,
-        resolution=max((g.resolution for g in best), default=np.inf),
+        resolution=max(*resolutions, *accepted) if resolutions else np.inf,
         verdict=verdict,
         reason=reason,
         identities=story.identities,
@@ -77,6 +80,14 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
         notes=(*_elsewhere(wrong, story), *notes, *_on_purpose(best, found)),
         **fields,
     )
+
+
+def _accepted(laws, rtol) -> Iterator[float]:
+    """By how much laws do not hold: what is accepted of them was not told apart."""
+    yield 0.0
+    for law in laws:
+        if law.holds and law.error <= rtol:
+            yield law.error
 
 
 def _on_purpose(best, found) -> tuple[str, ...]:

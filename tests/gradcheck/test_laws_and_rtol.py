@@ -133,6 +133,14 @@ def test_an_adjoint_with_fewer_digits_than_rounding_leaves_passes(size, rtol):
     assert gs.check(_wrong_adjoint(size), X, rtol=rtol, **QUICK).verdict.name == "PASS"
 
 
+@pytest.mark.parametrize("name", ["value of the VJP", "adjoint of the JVP", "scan"])
+def test_what_is_accepted_of_a_law_limits_what_a_pass_claims(name):
+    result = gs.check(LAWS[name][0](1e-3), X, rtol=1e-2, **QUICK)
+    assert result.verdict is gs.Verdict.PASS
+    assert 0.4e-3 < result.resolution < 1e-2
+    assert gs.check(LAWS[name][0](0.0), X, rtol=1e-2, **QUICK).resolution < 1e-6
+
+
 def test_an_adjoint_off_by_more_than_asked_for_fails():
     result = gs.check(_wrong_adjoint(1e-3), X, **QUICK)
     assert result.verdict is gs.Verdict.FAIL
