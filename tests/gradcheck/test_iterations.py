@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.ode import odeint
 
 import gradstab as gs
 from gradstab import Verdict
@@ -313,3 +314,20 @@ def test_a_loop_that_walks_through_blocks_is_no_iteration():
     with settings(wide=True):
         assert further(in_blocks, (x,), most=ENDLESS) is None
         assert further(halved, (x,), most=ENDLESS) is not None
+
+
+@pytest.mark.slow
+def test_a_solver_that_stops_by_its_tolerance_is_accused_at_no_moved_point():
+    # The exact derivative at the point with a hundredth of each argument is that of the
+    # adjoint to five digits; the solver's own differences are off by 6e-4 of it.
+    def f(y0, a):
+        times = jnp.linspace(0.0, 1.0, 5)
+        return odeint(lambda y, t, a: jnp.sin(t) - a * y, y0, times, a)
+
+    def backward(kept, w):
+        g0, g1 = jax.vjp(f, *kept[0])[1](w)
+        return g0, jnp.where(jnp.abs(kept[0][1]) < 0.1, 1.1, 1.0) * g1
+
+    args = jnp.array([1.0, 0.5, -0.3]), jnp.float32(0.7)
+    assert quick(f, *args).verdict is Verdict.PASS
+    assert quick(with_vjp(f, backward), *args).verdict is Verdict.FAIL
