@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradstab import testing as testing
     from gradstab import theory as theory
     from gradstab import training as training
+    from gradstab import watch as watch
     from gradstab._compilation_cache import (
         use_compilation_cache as use_compilation_cache,
     )
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from gradstab.report import load as load
     from gradstab.theory import MeanField as MeanField
     from gradstab.theory import mean_field as mean_field
+    from gradstab.watch import Statistics as Statistics
+    from gradstab.watch import value_and_grad as value_and_grad
 
 # Loaded when first used: `gradstab --help` need not wait for JAX.
 _ROOMS = (
@@ -50,6 +53,7 @@ _ROOMS = (
     "testing",
     "theory",
     "training",
+    "watch",
 )
 _HOMES = {
     "analyze": "gradstab.analysis",
@@ -64,6 +68,8 @@ _HOMES = {
     "load": "gradstab.report",
     "MeanField": "gradstab.theory",
     "mean_field": "gradstab.theory",
+    "Statistics": "gradstab.watch",
+    "value_and_grad": "gradstab.watch",
     "use_compilation_cache": "gradstab._compilation_cache",
 }
 

@@ -79,6 +79,18 @@ def table(*heads: str, right: Collection[str] = (), **options) -> Table:
     return made
 
 
+def plain(show: Callable[[Console], object], /, *, width: int = 88) -> str:
+    """What a function prints to a console as text without colours.
+
+    Args:
+        show: prints to the `rich.console.Console` that it is given.
+        width: of its lines.
+    """
+    file = io.StringIO()
+    show(Console(file=file, width=width, force_jupyter=False, color_system=None))
+    return "\n".join(line.rstrip() for line in file.getvalue().rstrip().split("\n"))
+
+
 def text(words: str, style: str = "") -> Text:
     """The words as they are, in one line: markup and escapes are only characters."""
     return Text(printable(words), style=style)

@@ -68,6 +68,33 @@ def inlined_body(eqn: JaxprEqn, /):
     return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
 
 
+def wrapped(eqn: JaxprEqn, function, /, *, saved=()):
+    """A function of one more argument, rematerialised or laid out like what it wraps.
+
+    Args:
+        eqn: an equation with an `inlined_body`.
+        function: ``function(extra, *operands)``, which evaluates that body.
+        saved: names that `checkpoint_name` gave to what is not to be made again.
+    """
+    held = _hijax(eqn)
+    params = eqn.params if held is None else getattr(held, "params", {})
+    if "policy" in params and "prevent_cse" in params:
+        apart = params["prevent_cse"]
+        apart = apart if isinstance(apart, bool) else any(apart)
+        kept = jax.checkpoint_policies.save_only_these_names(*saved)
+        if (policy := params["policy"]) is not None:
+            kept = jax.checkpoint_policies.save_from_both_policies(policy, kept)
+        return jax.checkpoint(function, policy=kept, prevent_cse=apart)
+    laid = [params.get(key, ()) for key in ("in_shardings", "out_shardings")]
+    if all(type(s).__name__ == "UnspecifiedValue" for side in laid for s in side):
+        return function
+    given, made = (
+        [None if type(s).__name__ == "UnspecifiedValue" else s for s in side]
+        for side in laid
+    )
+    return jax.jit(function, in_shardings=(None, *given), out_shardings=made)
+
+
 def called_name(eqn: JaxprEqn, /) -> str:
     """The name of the function that a jit equation calls; empty for any other."""
     return str(eqn.params.get("name", "")) if inlined_body(eqn) is not None else ""

@@ -29,7 +29,7 @@ FLOORS = (
     ("records",),
     ("initializers", "clipping", "data", "program"),
     ("models", "network"),
-    ("spectra", "theory", "gradcheck", "taps", "diagnosis", "report"),
+    ("spectra", "theory", "gradcheck", "watch", "diagnosis", "report"),
     ("analysis", "calibration", "training", "plots"),
     ("remedies",),
     ("testing", "cli"),
@@ -384,6 +384,7 @@ PUBLIC = (
     "testing",
     "theory",
     "training",
+    "watch",
 )
 
 

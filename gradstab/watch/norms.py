@@ -1,0 +1,129 @@
+"""Norms of parameters, of their gradients and updates, for every layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradstab import _tree
+from gradstab.watch import measures as m
+
+
+def norms_by_row(owners, rows, leaves, /, *, sizes=None) -> jax.Array:
+    """The norm of what belongs to each row.
+
+    Args:
+        owners: for each leaf its row, or those of its slices.
+        rows: how many there are.
+        leaves: the arrays.
+        sizes: for each row a guess of the norm, within a factor of 2^60: squares of
+            what is divided by it are in range, and one of three sums is enough.
+    """
+    if not owners:
+        return jnp.zeros(rows)
+    wide = _tree.widest(*(m.accumulator(jnp.result_type(x)) for x in leaves))
+    parts = [_real(x, wide) for x in leaves]
+    if sizes is None:
+        norms = [_norm(x, own) for x, own in zip(parts, owners, strict=True)]
+        return _of_rows(owners, rows, jnp.concatenate(norms))
+    scales = _tree.power_of_two_near(sizes.astype(wide))
+    sums = []
+    for x, own in zip(parts, owners, strict=True):
+        scale = scales[np.array(_parts(own))]
+        sums.append(_sum(jnp.square(x * _beside(x, 1 / scale)), own))
+    squares = jnp.concatenate(sums)
+    number = _rows(owners)
+    return scales * jnp.sqrt(jnp.zeros(rows, wide).at[number].add(squares))
+
+
+def cosines_by_row(owners, rows, params, grads, /) -> jax.Array:
+    """The cosine of the angle between parameters and gradient of each row.
+
+    NaN where one of them is zero, or not finite.
+    """
+    if not owners:
+        return jnp.full(rows, jnp.nan)
+    wide = _tree.widest(*(m.accumulator(jnp.result_type(x)) for x in (*params, *grads)))
+    number, parts = _rows(owners), []
+    for pair in zip(params, grads, owners, strict=True):
+        own = pair[-1]
+        # JAX's gradient is the conjugate of that in real and imaginary part.
+        arrays = [_real(pair[0], wide), _real(jnp.conj(pair[1]), wide)]
+        norms = [_norm(x, own) for x in arrays]
+        scales = [_tree.power_of_two_near(norm) for norm in norms]
+        w, g = (x / _beside(x, s) for x, s in zip(arrays, scales, strict=True))
+        product = _sum(w * g, own)
+        for norm, scale in zip(norms, scales, strict=True):
+            product = product / jnp.where(norm > 0, norm / scale, 1)
+        parts.append([*norms, product])
+    weights, slopes, cosines = map(jnp.concatenate, zip(*parts, strict=True))
+    whole = [_of_rows(owners, rows, norms) for norms in (weights, slopes)]
+    known = (whole[0] > 0) & (whole[1] > 0)
+    safe = [jnp.where(known, norms, 1)[number] for norms in whole]
+    part = cosines * (weights / safe[0]) * (slopes / safe[1])
+    return jnp.where(known, jnp.zeros(rows, wide).at[number].add(part), jnp.nan)
+
+
+def finite_by_row(owners, rows, shared, norms, leaves, /) -> jax.Array:
+    """Whether the gradient of what is only a row's own is finite.
+
+    Args:
+        owners: for each leaf its row, or those of its slices.
+        rows: how many there are.
+        shared: positions of leaves that several rows use.
+        norms: of all that belongs to each row.
+        leaves: of the gradient.
+    """
+    finite = jnp.isfinite(norms)
+    if not shared:
+        return finite
+    own = [own for i, own in enumerate(owners) if i not in shared]
+    leaves = [leaf for i, leaf in enumerate(leaves) if i not in shared]
+    return jnp.isfinite(norms_by_row(tuple(own), rows, leaves))
+
+
+def norm_of_norms(norms, /) -> jax.Array:
+    """The norm of arrays with these norms, ``(..., parts)``, without overflow."""
+    largest = jnp.max(norms, axis=-1, keepdims=True)
+    scale = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+    total = jnp.sqrt(jnp.sum(jnp.square(norms / scale), axis=-1))
+    return scale[..., 0] * total
+
+
+def _of_rows(owners, rows, norms):
+    """Norms of rows, of norms of their parts; each scaled by its own largest part."""
+    number = _rows(owners)
+    largest = jnp.zeros(rows, norms.dtype).at[number].max(norms)
+    scale = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+    squares = jnp.square(norms / scale[number])
+    return scale * jnp.sqrt(jnp.zeros_like(scale).at[number].add(squares))
+
+
+def _norm(x, owner):
+    return m.norm(jnp.stack(m.squares(x, _axes(x, owner)), axis=-1)).reshape(-1)
+
+
+def _sum(x, owner):
+    return jnp.sum(x, axis=_axes(x, owner)).reshape(-1)
+
+
+def _beside(x, parts):
+    """One number for each part of an array, to be combined with it."""
+    return parts.reshape(-1, *[1] * (x.ndim - 1)) if len(parts) > 1 else parts[0]
+
+
+def _real(x, wide):
+    return _tree.real_view(jnp.asarray(x)).astype(wide)
+
+
+def _axes(x, owner):
+    """The axes that the parts of an array have; reductions over them gather nothing."""
+    return tuple(range(1 if isinstance(owner, tuple) else 0, x.ndim))
+
+
+def _parts(owner):
+    return owner if isinstance(owner, tuple) else (owner,)
+
+
+def _rows(owners):
+    """The rows of all parts, one after the other."""
+    return np.array([row for owner in owners for row in _parts(owner)], int)

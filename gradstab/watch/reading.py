@@ -1,0 +1,180 @@
+"""A loss read as a network: its inputs, its products, and where the model ends.
+
+A loss is a function of parameters and of anything else: examples, labels, masks, keys,
+running state. What counts as an input is read off the program: something comes from it
+with which a parameter is multiplied. Where the model ends and the loss begins too: the
+last array on the way, of the shape of the last product, into which a parameter enters.
+"""
+
+import dataclasses
+
+import jax
+
+from gradstab import _compat, _tree
+from gradstab.network import find_layers
+from gradstab.network import flow as flows
+from gradstab.program.rewrite import marked
+from gradstab.program.trace import Program, trace_program
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """A loss as a flat program, each equation of which bears its number.
+
+    Attributes:
+        program: the flat program, of parameters and everything else.
+        flow: the part that each of its variables plays.
+        products: equations on the way to the loss that multiply with parameters.
+        users: for each variable the equations on the way that read it.
+        inputs: positions of the inputs, among everything else.
+        end: where the model ends; None if no parameter is multiplied with data.
+    """
+
+    program: Program
+    flow: flows.Flow
+    products: tuple
+    users: dict
+    inputs: tuple[int, ...]
+    end: _compat.Var | None
+
+
+def read(closed, params, rest, /) -> Reading:
+    """Read a loss.
+
+    Args:
+        closed: its program; the first result is the loss, the inputs are the leaves of
+            ``params`` and all of ``rest``.
+        params: what it is differentiated with respect to.
+        rest: all other arrays that it reads.
+
+    Returns:
+        The reading. Cost: two traces.
+    """
+
+    def loss(params, rest):
+        return marked(closed, [*jax.tree.leaves(params), *rest])[0]
+
+    program = trace_program(loss, params, list(rest), ())
+    num_params = len(program.param_names)
+    others = program.closed.jaxpr.invars[num_params:]
+    inputs = _inputs(program, others)
+    found = [others[i] for i in inputs]
+    flow = flows.trace_flow(
+        program.eqns,
+        data=[v for v in found if _compat.is_floating(v)],
+        dependent=[v for v in found if not _compat.is_floating(v)],
+        owners={v: frozenset({i}) for i, v in enumerate(program.param_vars)},
+    )
+    needed = flows.needed_equations(program.eqns, program.out_var, flow)
+    products = tuple(e for e in needed if flows.contracts_parameter(e, flow))
+    users: dict = {}
+    for eqn in needed:
+        for v in dict.fromkeys(filter(flow.is_data, eqn.invars)):
+            users.setdefault(v, []).append(eqn)
+    reading = Reading(program, flow, products, users, inputs, None)
+    if not products:
+        return reading
+    return dataclasses.replace(reading, end=_end(reading, found))
+
+
+def network_of(reading: Reading, params, rest, /):
+    """The layers of the model inside of a loss; None if it cannot be read as one."""
+    program, end = reading.program, reading.end
+    given = [rest[i] for i in reading.inputs]
+    floating = [x for x in given if not _tree.is_key(x)]
+    lengths = {x.shape[0] if x.shape else 0 for x in floating}
+    if end is None or len(lengths) != 1 or 0 in lengths:
+        return None
+    state = [x for i, x in enumerate(rest) if i not in reading.inputs]
+    run = _compat.program_function(program.closed.jaxpr.invars, [end], program.eqns)
+
+    def model(params, state, *inputs):
+        ours, others = iter(inputs), iter(state)
+        numbers = range(len(rest))
+        every = [next(ours if i in reading.inputs else others) for i in numbers]
+        return run(*jax.tree.leaves(params), *every)[0]
+
+    return find_layers(model, params, tuple(given), state=state)
+
+
+def followed(reading: Reading, variable, /):
+    """A result of a product with what is added to it of parameters: a bias."""
+    flow, users = reading.flow, reading.users
+    while len(found := users.get(variable, ())) == 1:
+        (eqn,) = found
+        plain = len(eqn.outvars) == 1 and not flows.contracts_parameter(eqn, flow)
+        alike = plain and _shape(eqn.outvars[0]) == _shape(variable)
+        if not (alike and any(map(flow.params_of, eqn.invars))):
+            break
+        (variable,) = eqn.outvars
+    return variable
+
+
+def made_by(reading: Reading, eqn, /) -> list:
+    """The results of an equation that are data on the way to the loss."""
+    users, out = reading.users, reading.program.out_var
+    return [v for v in eqn.outvars if v in users or v is out]
+
+
+def _inputs(program, others):
+    """Positions of what the data start from, in the order in which it is used."""
+    leaves = [*program.param_vars, *others]
+    num_params = len(program.param_vars)
+    origin = flows.trace_flow(
+        program.eqns, owners={v: frozenset({i}) for i, v in enumerate(leaves)}
+    )
+    weighs = frozenset(range(num_params))
+    found: list[int] = []
+    for eqn in program.eqns:
+        if not _compat.contains(eqn, flows.CONTRACTIONS | {"gather"}):
+            continue
+        # To a flow of no data, all that comes from an array is owned by it.
+        sources = list(map(origin.params_of, eqn.invars))
+        data = _data(sources, weighs)
+        found += sorted(data) if not data.intersection(found) else []
+    shapes = [_shape(leaves[i]) for i in found]
+    axes = [shape[0] for shape in shapes if shape]
+    kept = [
+        i - num_params
+        for i, shape in zip(found, shapes, strict=True)
+        if shape and shape[0] == axes[0]
+    ]
+    return tuple(kept)
+
+
+def _data(sources, weighs):
+    """What a product with parameters multiplies them with; nothing if it has none.
+
+    Args:
+        sources: for each operand all that it comes from.
+        weighs: the parameters.
+    """
+    if any(s and s <= weighs for s in sources):
+        return frozenset().union(*sources) - weighs
+    # A sum of what is trained and what is not: the other operand comes from no such.
+    others = [s for s in sources if not s & weighs]
+    mixed = len(others) < len(sources) - sources.count(frozenset())
+    return frozenset().union(*others) if mixed else frozenset()
+
+
+def _end(reading, inputs):
+    """The last array into which a parameter enters, of the last product's shape."""
+    program, flow = reading.program, reading.flow
+    last = reading.products[-1]
+    floating = [v for v in inputs if _compat.is_floating(v)]
+    atoms = flows.atoms(program.eqns, flow, floating, program.out_var)
+    place = next(i for i, atom in enumerate(atoms) if last in atom.eqns)
+    end = atoms[place].out_var
+    for atom in atoms[place + 1 :]:
+        uses = any(flow.params_of(v) for eqn in atom.eqns for v in eqn.invars)
+        if uses and _shape(atom.out_var) == _shape(atoms[place].out_var):
+            end = atom.out_var
+    if end is program.out_var or not _shape(end):
+        # Beside the way to the loss there is another: no array is the only one.
+        made = made_by(reading, last)
+        return followed(reading, max(made, key=lambda v: len(_shape(v))))
+    return end
+
+
+def _shape(variable):
+    return _compat.shape_of(variable)

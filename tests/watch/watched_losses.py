@@ -1,0 +1,266 @@
+"""Losses of every structure that a program may have, with their arguments."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WIDTH, EXAMPLES, DEPTH, TIMES = 6, 8, 4, 5
+
+
+def normal(seed, *shape):
+    """Standard normal numbers."""
+    return jnp.asarray(
+        np.random.default_rng(seed).normal(size=shape), jnp.result_type(float)
+    )
+
+
+def weights(seed, *shape):
+    """Normal weights that keep the size of what they multiply."""
+    return normal(seed, *shape) / np.sqrt(shape[-2])
+
+
+def _data():
+    return normal(100, EXAMPLES, WIDTH), normal(101, EXAMPLES, 3)
+
+
+def _layers():
+    return {
+        "hidden": [
+            {"w": weights(i, WIDTH, WIDTH), "b": normal(10 + i, WIDTH) / 10}
+            for i in range(DEPTH)
+        ],
+        "head": {"w": weights(9, WIDTH, 3), "b": jnp.zeros(3)},
+    }
+
+
+def _stacked():
+    return {"blocks": weights(0, DEPTH, WIDTH, WIDTH), "head": weights(9, WIDTH, 3)}
+
+
+def linear(q, x):
+    """A product and a bias."""
+    made = x @ q["w"]
+    return made + jnp.broadcast_to(q["b"], made.shape)
+
+
+def _mlp(p, x):
+    for q in p["hidden"]:
+        x = jnp.tanh(linear(q, x))
+    return linear(p["head"], x)
+
+
+def mlp():
+    """A chain of layers in a Python loop."""
+    return (lambda p, x, y: jnp.mean((_mlp(p, x) - y) ** 2)), (_layers(), *_data())
+
+
+def classified():
+    """Integer labels, and a penalty on all parameters."""
+
+    def loss(p, x, y):
+        logs = jax.nn.log_softmax(_mlp(p, x))
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(p))
+        return -jnp.mean(jnp.take_along_axis(logs, y[:, None], 1)) + 1e-3 * penalty
+
+    return loss, (_layers(), _data()[0], jnp.arange(EXAMPLES) % 3)
+
+
+def jitted():
+    """Compiled parts inside."""
+    inner = jax.jit(_mlp)
+    return (lambda p, x, y: jnp.mean((inner(p, x) - y) ** 2)), (_layers(), *_data())
+
+
+def _scanned(p, x, step):
+    return jax.lax.scan(lambda h, w: (step(h, w), None), x, p["blocks"])[0] @ p["head"]
+
+
+def scanned(step=lambda h, w: jnp.tanh(h @ w)):
+    """A scan over layers."""
+    return (lambda p, x, y: jnp.mean((_scanned(p, x, step) - y) ** 2)), (
+        _stacked(),
+        *_data(),
+    )
+
+
+def rematerialised():
+    """The same, whose body is computed again on the way back."""
+    return scanned(jax.checkpoint(lambda h, w: jnp.tanh(h @ w)))
+
+
+def with_a_policy():
+    """The same, but for its products."""
+    policy = jax.checkpoint_policies.dots_saveable
+    return scanned(jax.checkpoint(lambda h, w: jnp.tanh(h @ w), policy=policy))
+
+
+def reversed_scan():
+    """A scan from the last slice to the first."""
+
+    def loss(p, x, y):
+        def step(h, w):
+            return jnp.tanh(h @ w), None
+
+        h, _ = jax.lax.scan(step, x, p["blocks"], reverse=True)
+        return jnp.mean((h @ p["head"] - y) ** 2)
+
+    return loss, (_stacked(), *_data())
+
+
+def residual():
+    """Skip connections around two products."""
+
+    def loss(p, x, y):
+        for q in p:
+            x = x + jnp.tanh(x @ q["up"]) @ q["down"]
+        return jnp.mean((x - y) ** 2)
+
+    params = [
+        {"up": weights(i, WIDTH, 9), "down": weights(20 + i, 9, WIDTH)}
+        for i in range(3)
+    ]
+    return loss, (params, _data()[0], normal(7, EXAMPLES, WIDTH))
+
+
+def auxiliary():
+    """A second loss that grows beside the way."""
+
+    def loss(p, x, y):
+        more = 0.0
+        for q in p["hidden"]:
+            x = jax.nn.relu(linear(q, x))
+            more = more + jnp.mean(x**2)
+        return jnp.mean((linear(p["head"], x) - y) ** 2) + more / 10
+
+    return loss, (_layers(), *_data())
+
+
+def two_heads():
+    """Two heads on one trunk."""
+
+    def loss(p, x, y):
+        h = jnp.tanh(x @ p["trunk"])
+        return jnp.mean((h @ p["policy"] - y) ** 2) + jnp.mean((h @ p["value"]) ** 2)
+
+    params = {
+        "trunk": weights(0, WIDTH, WIDTH),
+        "policy": weights(1, WIDTH, 3),
+        "value": weights(2, WIDTH, 1),
+    }
+    return loss, (params, *_data())
+
+
+def recurrent():
+    """A scan over time."""
+
+    def loss(p, x, y):
+        def cell(h, x):
+            return jnp.tanh(x @ p["cell"]["wx"] + h @ p["cell"]["wh"]), None
+
+        start = jnp.zeros((EXAMPLES, WIDTH), x.dtype)
+        h, _ = jax.lax.scan(cell, start, jnp.swapaxes(x, 0, 1))
+        return jnp.mean((h @ p["head"] - y) ** 2)
+
+    cell = {"wx": weights(0, WIDTH, WIDTH), "wh": weights(1, WIDTH, WIDTH)}
+    params = {"cell": cell, "head": weights(2, WIDTH, 3)}
+    return loss, (params, normal(3, EXAMPLES, TIMES, WIDTH), _data()[1])
+
+
+def deep_recurrent():
+    """Two recurrent layers in one scan over time."""
+
+    def loss(p, x, y):
+        def cell(carry, x):
+            found = []
+            for q, h in zip(p["cells"], carry, strict=True):
+                x = jnp.tanh(x @ q["wx"] + h @ q["wh"])
+                found.append(x)
+            return found, x
+
+        start = [jnp.zeros((EXAMPLES, WIDTH), x.dtype)] * 2
+        _, hs = jax.lax.scan(cell, start, jnp.swapaxes(x, 0, 1))
+        return jnp.mean((hs[-1] @ p["head"] - y) ** 2)
+
+    cells = [
+        {"wx": weights(2 * i, WIDTH, WIDTH), "wh": weights(2 * i + 1, WIDTH, WIDTH)}
+        for i in range(2)
+    ]
+    params = {"cells": cells, "head": weights(9, WIDTH, 3)}
+    return loss, (params, normal(3, EXAMPLES, TIMES, WIDTH), _data()[1])
+
+
+def mapped():
+    """A loss of one example, mapped."""
+
+    def one(p, x, y):
+        return jnp.sum((_mlp(p, x) - y) ** 2)
+
+    def loss(p, x, y):
+        return jnp.mean(jax.vmap(one, in_axes=(None, 0, 0))(p, x, y))
+
+    return loss, (_layers(), *_data())
+
+
+def with_a_rule():
+    """An activation with a derivative of its own."""
+
+    @jax.custom_vjp
+    def clipped(x):
+        return jnp.clip(x, -1, 1)
+
+    clipped.defvjp(lambda x: (clipped(x), None), lambda _, w: (w,))
+
+    def loss(p, x, y):
+        for q in p["hidden"]:
+            x = clipped(linear(q, x))
+        return jnp.mean((linear(p["head"], x) - y) ** 2)
+
+    return loss, (_layers(), *_data())
+
+
+def embedded():
+    """Tokens, a table, and a head that is the table again."""
+
+    def loss(p, tokens, y):
+        h = p["table"][tokens]
+        for w in p["hidden"]:
+            h = jnp.tanh(h @ w)
+        logs = jax.nn.log_softmax(h @ p["table"].T)
+        return -jnp.mean(jnp.take_along_axis(logs, y[..., None], -1))
+
+    params = {
+        "table": weights(0, 11, WIDTH),
+        "hidden": [weights(i, WIDTH, WIDTH) for i in (1, 2)],
+    }
+    tokens = jnp.arange(EXAMPLES * TIMES).reshape(EXAMPLES, TIMES) % 11
+    return loss, (params, tokens, (tokens + 1) % 11)
+
+
+HIDDEN = tuple(f"hidden.{i}" for i in range(DEPTH))
+BLOCKS = tuple(f"blocks.{i}" for i in range(DEPTH))
+LOSSES = {
+    mlp: (*HIDDEN, "head"),
+    classified: (*HIDDEN, "head"),
+    jitted: (*HIDDEN, "head"),
+    scanned: (*BLOCKS, "head"),
+    rematerialised: (*BLOCKS, "head"),
+    with_a_policy: (*BLOCKS, "head"),
+    reversed_scan: (*BLOCKS[::-1], "head"),
+    residual: ("0", "1", "2"),
+    auxiliary: (*HIDDEN, "head"),
+    two_heads: ("trunk", "policy", "value"),
+    recurrent: ("cell", "head"),
+    deep_recurrent: ("cells.0", "cells.1", "head"),
+    mapped: (*HIDDEN, "head"),
+    with_a_rule: (*HIDDEN, "head"),
+    embedded: ("table", "hidden.0", "hidden.1", "table@2"),
+}
+
+
+@functools.cache
+def plain(make):
+    """Value and gradients without watching, compiled as they would be."""
+    loss, args = make()
+    return jax.jit(jax.value_and_grad(loss))(*args)
