@@ -5,6 +5,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 
 def num_entries(tree, /) -> int:
@@ -60,6 +62,17 @@ def from_real(numbers, like, /) -> jax.Array:
 def is_key(leaf, /) -> bool:
     """Whether the leaf is a typed PRNG key."""
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def is_on_host(leaf, /) -> bool:
+    """Whether NumPy can look at the leaf without copying it from a device."""
+    if not isinstance(leaf, jax.Array):
+        return True
+    # Keys have a dtype that NumPy does not know.
+    if isinstance(leaf, Tracer) or not isinstance(leaf.dtype, np.dtype):
+        return False
+    devices = list(leaf.devices())
+    return len(devices) == 1 and devices[0].platform == "cpu"
 
 
 def fresh_keys(tree, /):

@@ -67,6 +67,26 @@ def test_a_second_analysis_compiles_nothing_and_has_its_own_numbers(made):
     np.testing.assert_array_equal(frame(reports[1]), frame(reports[2]))
 
 
+def test_the_first_analysis_compiles_few_programs():
+    """Eight layers of three shapes: some programs for each shape, none for a layer."""
+    generator = np.random.default_rng(0)
+    shapes = [(5, 7), *[(7, 7)] * 6, (7, 3), (6, 5), (6, 3)]
+    *params, x, labels = (generator.normal(size=shape) / 3 for shape in shapes)
+
+    def apply(params, x):
+        for w in params[:-1]:
+            x = jax.nn.relu(x @ w + 0.125)
+        return x @ params[-1]
+
+    def loss(out):
+        return jnp.mean((out - labels) ** 2)
+
+    _, count = compiled_by(
+        lambda: gs.analyze(apply, params, x, loss=loss, progress=False)
+    )
+    assert count <= 20
+
+
 def test_a_loss_is_asked_again_each_time():
     """A function whose labels are bound anew is the same object, and another loss."""
     (apply, params, x), _ = dense(0)

@@ -265,6 +265,7 @@ def _analyze(model, args, call, asked, bar, seed, ensemble, **options) -> Report
                 top_k=limits.top_k,
                 max_bytes=limits.max_bytes,
                 spectra_on=limits.spectra_on,
+                jacobians=measured.jacobians,
             )
             exponents, note = product.exponents, product.note
         prediction = None

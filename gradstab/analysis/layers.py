@@ -27,10 +27,18 @@ _LEFT_OUT = LayerSpectrum(None, "")
 
 
 class Measured(NamedTuple):
-    """What was measured of the layers, in depth order."""
+    """What was measured of the layers, in depth order.
+
+    Attributes:
+        layers: their records.
+        recurrences: of their recurrent scans.
+        jacobians: for every layer those that were written out, or None; of all layers
+            together no more than a quarter of ``max_bytes``.
+    """
 
     layers: tuple[Layer, ...]
     recurrences: tuple[Recurrence, ...]
+    jacobians: tuple[np.ndarray | None, ...]
 
 
 def measure_layers(
@@ -58,11 +66,17 @@ def measure_layers(
     sizes = _sizes(subject)
     keys = split_key(key, len(run.layers))
     layers, recurrences, before = [], [], None
+    jacobians, left = [], limits.max_bytes // 4
     for i, (layer, row) in enumerate(zip(run.layers, _rows(signals), strict=True)):
         result = _LEFT_OUT
         if wanted[i]:
             options = limits._asdict()
             result = layer_spectrum(layer, vectors=True, key=keys[i], **options)
+        matrices = result.jacobians
+        if matrices is not None and matrices.nbytes > left:
+            matrices = None
+        jacobians.append(matrices)
+        left -= 0 if matrices is None else matrices.nbytes
         recurrences += layer_recurrences(
             layer,
             examples=limits.examples,
@@ -78,7 +92,7 @@ def measure_layers(
             record = dataclasses.replace(record, note=note)
         layers.append(dataclasses.replace(record, alignment=aligned))
         advance(layer.name)
-    return Measured(tuple(layers), tuple(recurrences))
+    return Measured(tuple(layers), tuple(recurrences), tuple(jacobians))
 
 
 def with_cosines(measured: Measured, run: NetworkRun, limits: Limits, /) -> Measured:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from gradstab import _compat, _tree
@@ -52,9 +53,19 @@ class Subject(NamedTuple):
         return sorted(found | set(self.network.dtypes))
 
     def single(self) -> Network | None:
-        """The network for the first example alone; None if it cannot be traced so."""
+        """The network for the first example alone; None if it cannot be traced so.
+
+        Traced once for a network: whether it does what the network does is seen from
+        the numbers of each analysis, see `gradstab.network.agree`.
+        """
+        return self.network.programs.get("single", self._single)
+
+    def _single(self):
         cut = functools.partial(_first_example, self.network.num_examples)
-        first = jax.tree.map(cut, self.target.inputs)
+        # The model is only traced: shapes are enough.
+        first = jax.eval_shape(
+            lambda inputs: jax.tree.map(cut, inputs), self.target.inputs
+        )
         target = self.target._replace(inputs=first)
         try:
             return _find(target, self.output, self.boundaries)
@@ -188,12 +199,24 @@ def _find(target, output, boundaries):
 def _cast(tree, wide):
     # To look at a model is no use of its keys.
     leaves, structure = jax.tree.flatten(_tree.fresh_keys(tree))
-    leaves = list(map(jnp.asarray, leaves))
+    leaves = list(map(_as_array, leaves))
     where = [i for i, leaf in enumerate(leaves) if wide and _tree.is_floating(leaf)]
-    wider = _to_float64([leaves[i] for i in where])
+    narrow = [leaves[i] for i in where]
+    on_host = all(map(_tree.is_on_host, narrow))
+    wider = map(_to_float64_by_numpy, narrow) if on_host else _to_float64(narrow)
     for i, leaf in zip(where, wider, strict=True):
         leaves[i] = leaf
     return structure.unflatten(leaves)
+
+
+def _as_array(leaf):
+    # To hand an array over compiles nothing, to convert it does.
+    return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
+
+
+def _to_float64_by_numpy(leaf):
+    dtype = _tree.widest(leaf.dtype, jnp.float64)
+    return leaf if leaf.dtype == dtype else jax.device_put(np.asarray(leaf, dtype))
 
 
 @quick_jit

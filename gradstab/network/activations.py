@@ -6,6 +6,7 @@ user's own function. Adding a bias or multiplying with a mask starts a new chain
 chain is a scalar function phi, and phi' at the data says which units are saturated.
 """
 
+import contextlib
 import dataclasses
 import math
 from typing import NamedTuple
@@ -17,8 +18,9 @@ import numpy as np
 from gradstab import _compat, _tree
 from gradstab.network.foreign import limited, over_leading
 from gradstab.program import primitives
-from gradstab.program.compiling import quick_jit
+from gradstab.program.compiling import quick_jit, quick_options
 from gradstab.program.primitives import Kind
+from gradstab.program.shared import SharedProgram
 from gradstab.program.trace import is_complex
 from gradstab.program.walk import walk
 
@@ -97,13 +99,14 @@ class Activation:
         else:
             calls = -(-_GRID // math.prod(shape))
             grid = spread(calls * math.prod(shape)).reshape(calls, *shape)
-        every = jnp.asarray(np.concatenate([reach * grid for reach in reaches]), dtype)
+        every = np.concatenate([reach * grid for reach in reaches]).astype(dtype)
         if large:
             slopes = _slopes_of_first(self, every)
         else:
             slopes = over_leading(self.eqns, self.slopes)
             if not any(map(limited, self.eqns)):
-                slopes = quick_jit(slopes)  # one program, not one for each operation
+                # One program, not one for each operation, nor for each such activation.
+                slopes = SharedProgram(slopes, quick_options())
             slopes = slopes(every)
         sizes = np.abs(np.asarray(slopes, np.float64))
         return [float(np.max(part)) for part in np.split(sizes, len(reaches))]
@@ -164,6 +167,10 @@ def find_activations(block, /) -> tuple[Activation, ...]:
     the exponential of a softmax; but the former acts on statistics, not on units, and
     the slope of the latter has no bound to be compared with: both are left out.
     """
+    return block.programs.get("activations", lambda: _find_activations(block))
+
+
+def _find_activations(block):
     roots, statistics = _roots(block), _statistics(block)
     found = []
     for result in _ends(block, roots):
@@ -173,12 +180,22 @@ def find_activations(block, /) -> tuple[Activation, ...]:
             continue
         if any(not _is_linear(eqn, roots) for eqn in eqns):
             chain = Activation(tuple(eqns), roots[result], result)
-            with jax.ensure_compile_time_eval():
+            with _at_once():
                 near, far = chain.slope_bounds(_REACH, 2 * _REACH)
                 analytic = chain.is_analytic
             if far <= 1.5 * near and not analytic:  # False for NaN, outside of a domain
                 found.append(dataclasses.replace(chain, greatest_slope=near))
     return tuple(found)
+
+
+def _at_once():
+    """A context in which numbers are computed at once, while a program is traced too.
+
+    Elsewhere it would take the programs that are traced in it apart.
+    """
+    if _compat.computes_now():
+        return contextlib.nullcontext()
+    return jax.ensure_compile_time_eval()
 
 
 def saturation(block, activations, context, data, /) -> Saturation:

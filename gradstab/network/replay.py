@@ -175,9 +175,15 @@ def layer_slice(per_block, place, /) -> Any:
     return _taken(entry, place.index)
 
 
-@quick_jit
 def _taken(tree, index):
-    """The same element of all arrays."""
+    """The same element of all arrays: of those that the host holds, without a copy."""
+    if all(map(_tree.is_on_host, jax.tree.leaves(tree))):
+        return jax.tree.map(lambda array: np.asarray(array)[index, ...], tree)
+    return _taken_on_device(tree, index)
+
+
+@quick_jit
+def _taken_on_device(tree, index):
     return jax.tree.map(lambda array: array[index], tree)
 
 

@@ -51,6 +51,8 @@ def propagate(
         program, seed = None, _random_cotangent(network, key)
     else:
         program, seed = as_loss(loss, network.program.output_shapes)
+    for block in network.blocks:
+        find_activations(block)  # they are measured: not while a program is traced
     passes = compiled(network, _propagate, program, whole)
     signals, replay, *rest = passes(params, state, inputs, seed)
     arrays = held_arrays(network.program, params, state, inputs)

@@ -127,16 +127,18 @@ class Forms:
 
 
 class _Keys(Forms):
-    """Forms that can be compared with those of other times; names count in them."""
+    """Forms that can be compared with those of other times; names may count in them."""
 
-    def __init__(self):
+    def __init__(self, names):
         super().__init__()
-        self._held = 0
+        self._names, self._held = names, 0
 
     def _number(self, form):
         return form
 
     def _label(self, eqn):
+        if not self._names:
+            return None
         named = (
             _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.params.get("name")
         )
@@ -155,22 +157,23 @@ class _Keys(Forms):
         return variable.aval  # with its sharding, and whether its dtype is weak
 
 
-def key_of(closed, /, *, constants: bool = True) -> Hashable | None:
+def key_of(closed, /, *, constants: bool = True, names: bool = True) -> Hashable | None:
     """What is equal for programs that compute the same and call it the same.
 
     Args:
         closed: a closed program.
         constants: whether the values of its constants count; those of the programs
             inside of it do always.
+        names: whether those of scopes, rules and values count.
 
     Returns:
         The key; None if the program cannot be compared for certain (see `Forms`), has
         effects, holds values of another program that is being traced, or so many that
         whoever remembers it would hold much memory (16 MiB). Two keys are
         equal only if everything is: operations, shapes, dtypes, constants, derivative
-        rules, and the names of scopes, rules and values.
+        rules, and names, if they count.
     """
-    keys, jaxpr = _Keys(), closed.jaxpr
+    keys, jaxpr = _Keys(names), closed.jaxpr
     try:
         if constants:
             return keys._program(closed, rules=True)

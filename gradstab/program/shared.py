@@ -97,7 +97,7 @@ def _compiled(closed, options):
         run = _compat.program_function(inputs, jaxpr.outvars, jaxpr.eqns)
         return jax.jit(run, compiler_options=options)
 
-    key = key_of(closed, constants=False)
+    key = key_of(closed, constants=False, names=False)
     if key is None:
         return make(), tuple(closed.consts)
     named = tuple(sorted((options or {}).items()))

@@ -76,8 +76,7 @@ def _agrees(layer: LayerRun, pair: ExampleBlock, number: int):
 
 
 def _agree(pair, block, context, data, number):
-    key = jax.random.fold_in(jax.random.key(0), number)
-    return agree(block, pair, context, data, key)
+    return agree(block, pair, context, data, number)
 
 
 def _couples(block, context, data):

@@ -33,6 +33,9 @@ from gradstab.spectra.linear_map import LinearMap
 from gradstab.spectra.placement import on_device
 from gradstab.spectra.workers import one_blas_thread, over_matrices
 
+# A matrix of so many entries is decomposed in less time than a thread is told to.
+_SMALL = 2**13
+
 # Errors of rounding in units of that of one operation for every layer.
 _UNITS = 8
 
@@ -238,10 +241,17 @@ def _carried(layers, basis, backward, max_bytes):
         image = _product(layer, basis, backward, max_bytes)
         finite = np.all(np.isfinite(image), axis=(1, 2))
         image[np.logical_not(finite)] = 0
-        basis, r = map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
+        basis, r = _orthonormal(image)
         r = _without_noise(r, layer_roundoff(layer))
         r[np.logical_not(finite)] = np.nan
         yield basis, r, layer_roundoff(layer)
+
+
+def _orthonormal(image):
+    """QR of every matrix: of small ones in one call, of large ones side by side."""
+    if image[0].size <= _SMALL:
+        return np.linalg.qr(image)
+    return map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
 
 
 def _noise(r, unit):

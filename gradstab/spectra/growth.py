@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from gradstab.records import NORMAL_95, Growth
-from gradstab.spectra.growth_evidence import fit, interval
+from gradstab.spectra.growth_evidence import fits, interval
 from gradstab.spectra.growth_laws import laws_for
 from gradstab.spectra.growth_noise import noises_for
 
@@ -68,12 +68,10 @@ def fit_growth(norms, names=(), /, *, from_end=False) -> Growth:
         nothing = {"law": "unknown", "layers": names, "depth": len(layer)}
         return Growth(math.nan, math.nan, change, **nothing)
     noises = noises_for(layer)
-    found = [
-        fit(law, noise, layer, levels)
-        for law in laws_for(layer, from_end)
-        for noise in noises
-    ]
-    shares = _shares([each for each in found if each is not None])
+    laws = laws_for(layer, from_end)
+    shares = _shares(
+        [each for law in laws for each in fits(law, noises, layer, levels)]
+    )
     law, best, rate, error = _decide(shares, layer, levels)
     bent = law in ("power", "exp-sqrt")
     shape = best.shape if best and best.law.shaped else 0.0

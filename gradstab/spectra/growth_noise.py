@@ -8,10 +8,10 @@ walk without drift looks like a trend with a tiny error; fitted to the steps, a 
 through scattered levels gets an error that is far too large. So both are tried.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg
 
 # The steps' standard deviation falls like a power of depth: 0 for a chain, whose layers
 # are alike, 1 for a residual network, where a layer adds one part in l.
@@ -34,7 +34,8 @@ class Noise(NamedTuple):
     """A covariance of the steps, up to a factor.
 
     Attributes:
-        whiten: (steps, k) -> (steps, k), which makes the steps independent and alike.
+        whiten: (..., steps, k) -> the same shape; it makes the steps independent and
+            alike.
         log_scale: minus half the logarithm of the covariance's determinant.
         log_prior: natural logarithm of its weight.
         wider: factor on standard errors.
@@ -72,11 +73,15 @@ def _walk(deviation, log_prior, wider):
 
 
 def _levels(num, odds):
-    """Independent levels: variance 2 of every step, covariance -1 of neighbours."""
-    banded = np.stack([np.full(num, 2.0), np.append(np.full(num - 1, -1.0), 0)])
-    factor = linalg.cholesky_banded(banded, lower=True)
+    """Independent levels: variance 2 of every step, covariance -1 of neighbours.
+
+    Step i less what the steps before it tell of it is a mean of all up to it with the
+    weights 1, 2, ..., i.
+    """
+    number = np.arange(1.0, num + 1)[:, None]
+    scale = np.sqrt(number * (number + 1))
 
     def whiten(steps):
-        return linalg.solve_banded((1, 0), factor, steps, check_finite=False)
+        return np.cumsum(number * steps, axis=-2) / scale
 
-    return Noise(whiten, -float(np.sum(np.log(factor[0]))), -odds, 1.0)
+    return Noise(whiten, -math.log(num + 1) / 2, -odds, 1.0)

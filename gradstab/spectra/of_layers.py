@@ -52,11 +52,13 @@ class LayerSpectrum(NamedTuple):
         spectrum: its singular values; None if they were not computed.
         note: why not.
         leading: its leading singular vectors, if they were asked for.
+        jacobians: (num, n_out, n_in) the Jacobians, if the host has them at once.
     """
 
     spectrum: Spectrum | None
     note: str
     leading: Leading | None = None
+    jacobians: np.ndarray | None = None
 
 
 def layer_spectrum(
@@ -138,15 +140,15 @@ def _written_out(linear: LayerMap, top_k, max_bytes, vectors, spectra_on):
     options = {"vectors": vectors, "spectra_on": "device" if device else "host"}
     xp = jnp if device else np
     size = math.prod(linear.shape) * np.dtype(linear.dtype).itemsize
-    whole = _joined(
-        [
-            decompose(part.dense(max_bytes, xp)[skip:], **options)
-            for part, skip in linear.parts(size, max_bytes)
-        ]
-    )
+    found, jacobians = [], None
+    for part, skip in linear.parts(size, max_bytes):
+        matrices = part.dense(max_bytes, xp)
+        found.append(decompose(matrices[skip:], **options))
+        jacobians = matrices if part is linear and not device else None
+    whole = _joined(found)
     spectrum = spectrum_of(whole, linear.shape, coupled=linear.coupled)
     leading = Leading(whole.left, whole.right) if vectors else None
-    return LayerSpectrum(_cut(spectrum, top_k), "", leading)
+    return LayerSpectrum(_cut(spectrum, top_k), "", leading, jacobians)
 
 
 def _joined(parts):

@@ -1,13 +1,14 @@
 """The growth exponents of the input-output Jacobian of a network."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gradstab.network import NetworkRun
 from gradstab.spectra.exponents import Exponents, exponents
-from gradstab.spectra.layer_map import layer_map
+from gradstab.spectra.layer_map import LayerMap, layer_map
 
 # All exponents up to this width, and so many of the largest above.
 _ALL = 256
@@ -15,6 +16,10 @@ _LARGEST = 32
 
 # Arrays of the size of a basis that a step of a sweep holds at a time.
 _COPIES = 6
+
+
+# Operations of a sweep through Jacobians that are written out: a tenth of a second.
+_FEW_FLOPS = 2**31
 
 
 class ProductExponents(NamedTuple):
@@ -41,11 +46,13 @@ def product_exponents(
     top_k: int | None = None,
     max_bytes: int = 2**28,
     spectra_on: str = "auto",
+    jacobians: Sequence[np.ndarray | None] = (),
 ) -> ProductExponents:
     r"""Growth exponents of the Jacobian of a network's output by its input.
 
-    Jacobians are multiplied with vectors and never written out; the programs of these
-    products are compiled once for every block. If a layer mixes examples, the Jacobian
+    Jacobians are multiplied with vectors and not written out for it, by programs that
+    are compiled once for every block; those that were written out before are used where
+    that takes less time than to compile. If a layer mixes examples, the Jacobian
     is that of the whole batch. Layers of integers at the beginning (an embedding) are
     left out.
 
@@ -56,6 +63,7 @@ def product_exponents(
             has at most 256 entries, else 32.
         max_bytes: of vectors and intermediate results at a time, about.
         spectra_on: where vectors are made orthonormal, see `exponents`.
+        jacobians: of every layer, as `layer_spectrum` wrote them out, or None.
 
     Returns:
         The exponents, see `exponents` for accuracy and cost, or why there are none.
@@ -83,12 +91,27 @@ def product_exponents(
         note = _both(note, f"no exponents of the product: {needed} above max_bytes")
         return ProductExponents(None, note, 0)
     options = {"top_k": top_k, "max_bytes": max_bytes, "spectra_on": spectra_on}
+    if not any(run.coupled):
+        maps = _written(maps, jacobians, columns)
     parts = [
         _select(exponents(group, **options), skip)
         for group, skip in _groups(maps, size, max_bytes)
     ]
     values, change = (np.concatenate(column) for column in zip(*parts, strict=True))
     return ProductExponents(Exponents(values, change), note, len(maps))
+
+
+def _written(maps, jacobians, columns):
+    """The Jacobians in place of the maps, where all are known and quick to multiply."""
+    matrices = list(jacobians)[-len(maps) :]
+    if len(matrices) < len(maps) or any(one is None for one in matrices):
+        return maps
+    fits = [
+        one.shape == (linear.num, *linear.shape) and one.dtype == linear.dtype
+        for one, linear in zip(matrices, maps, strict=True)
+    ]
+    work = 2 * columns * sum(one.size for one in matrices)
+    return matrices if all(fits) and work <= _FEW_FLOPS else maps
 
 
 def _maps(run: NetworkRun, examples: int):
@@ -124,7 +147,7 @@ def _after(network, start):
 
 def _groups(maps, num_bytes, max_bytes):
     """The same maps for some examples at a time."""
-    if not all(linear.by_example for linear in maps):
+    if not all(isinstance(one, LayerMap) and one.by_example for one in maps):
         yield maps, 0
         return
     columns = (list(linear.parts(num_bytes, max_bytes)) for linear in maps)

@@ -1,7 +1,6 @@
 r"""Where the length map and the correlation map of a wide network come to rest."""
 
 import numpy as np
-from scipy import optimize
 
 # In the ordered and the chaotic phase alike, a length map with V(0) = 0 that has no
 # fixed point above the first number falls to zero, and one that stays above the
@@ -32,6 +31,8 @@ def root(f, low, high, /) -> float:
     at_ends = {x: f(x) for x in (low, high)}
     if at_ends[low] * at_ends[high] > 0:
         return float(min(at_ends, key=lambda x: abs(at_ends[x])))
+    from scipy import optimize  # an analysis needs none of it, and it loads for long
+
     found = optimize.root_scalar(
         f, bracket=sorted((low, high)), method="brentq", xtol=1e-14, rtol=1e-14
     )
@@ -40,6 +41,8 @@ def root(f, low, high, /) -> float:
 
 def least(f, *ends) -> tuple[float, float]:
     """Where ``f`` is least between two points, and its value there."""
+    from scipy import optimize
+
     x, value, *_ = optimize.fminbound(f, *sorted(ends), xtol=1e-9, full_output=True)
     return float(x), float(value)
 

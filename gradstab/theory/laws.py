@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat
+from gradstab.theory.averages import averaged
 from gradstab.theory.quadrature import expectations, value_and_slope
 
 
@@ -196,6 +197,8 @@ def through_activation(law, f, /) -> tuple[Law, Transport]:
         return given(value), scaling(squares)
     if law.variance is None:
         raise NoTheoryError("an activation of data that are not Gaussian")
+    if not np.all(np.isfinite(law.variance)):
+        raise NoTheoryError("lengths that are not finite")
     try:
         mean, square, slopes = averaged(expectations(f), law.variance, law.mean)
     except ValueError as error:
@@ -234,55 +237,3 @@ def through_sum(first, second, /) -> Law:
     if first.variance is None or second.variance is None:
         return Law(mean, square)
     return Law(mean, square, first.variance + second.variance)
-
-
-def averaged(averages, variances, mean, /):
-    r"""Means of :math:`\phi, \phi^2, \phi'^2` for an array of variances.
-
-    Each is smooth in ln q, so it is interpolated from Chebyshev points there: for
-    examples whose lengths are within a factor of ten, to ten digits.
-
-    Args:
-        averages: `Expectations` of the activation.
-        variances: of the Gaussian inputs, any shape.
-        mean: of them all.
-
-    Returns:
-        Three arrays like ``variances``.
-    """
-    positive = variances[variances > 0]
-    if not np.all(np.isfinite(variances)):
-        raise NoTheoryError("lengths that are not finite")
-    low, high = (positive.min(), positive.max()) if positive.size else (1.0, 1.0)
-    low = max(low, 1e-12 * high)
-    if high <= low * (1 + 1e-12):
-        columns = _columns(averages.many([high], mean))
-        found = [np.full(variances.shape, column[0]) for column in columns]
-    else:
-        found = _interpolated(averages, np.clip(variances, low, high), low, high, mean)
-    if positive.size < variances.size:
-        at_zero = _columns(averages.many([0.0], mean))
-        pairs = zip(at_zero, found, strict=True)
-        found = [np.where(variances > 0, y, zero[0]) for zero, y in pairs]
-    return found
-
-
-def _columns(moments):
-    return moments.mean, moments.square, moments.slope_square
-
-
-def _interpolated(averages, variances, low, high, mean):
-    span = math.log(high / low)
-    degree = 12 + 6 * math.ceil(span)
-    points = np.polynomial.chebyshev.chebpts1(degree + 1)
-    moments = averages.many(low * np.exp((points + 1) / 2 * span), mean)
-    x = 2 * np.log(variances / low) / span - 1
-    return [_fitted(points, column, degree, x) for column in _columns(moments)]
-
-
-def _fitted(points, values, degree, x):
-    """A polynomial through the logarithms where there are any: they vary less."""
-    positive = bool(np.all(values > 0))
-    values = np.log(values) if positive else values
-    series = np.polynomial.chebyshev.Chebyshev.fit(points, values, degree, [-1, 1])
-    return np.exp(series(x)) if positive else series(x)

@@ -10,13 +10,14 @@ every q.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradstab.errors import UserValueError
+from gradstab.program.cache import Cache
 from gradstab.program.compiling import quick_jit
 from gradstab.theory.panels import NUM_POINTS, POINTS, WEIGHTS, find_panels
 
@@ -28,6 +29,9 @@ _GRID = np.linspace(-_REACH, _REACH, 11)
 # Around a kink of the second factor the conditional mean changes within a standard
 # deviation of the noise between the two; these panels resolve that layer.
 _LAYER = np.array([-8.5, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.5])
+
+# Points at which the activation is computed at a time.
+_AT_ONCE = 2048
 
 # Below the least q only one-sided limits at zero are left.
 _LEAST_Q = 1e-300
@@ -96,6 +100,8 @@ class Expectations:
     def __init__(self, activation, /):
         self.activation = activation
         self._compiled, self._panels = {}, {}
+        # What was interpolated, see `averaged`.
+        self.fits = Cache(most=512)
         self._tolerance = self._check()
 
     def moments(self, q, /) -> Moments:
@@ -114,10 +120,7 @@ class Expectations:
         """
         q = np.asarray(variances, np.float64)
         edges, _ = self.panels(np.sqrt(q.max()) + abs(mean) / _REACH)
-        padded = np.ones(len(q) if len(q) < 2 else -(-len(q) // 16) * 16)
-        padded[: len(q)] = np.maximum(q, _LEAST_Q)
-        values = self.compiled(_moments)(edges, padded, float(mean))
-        moments = Moments(*(value[: len(q)] for value in values))
+        moments = Moments(*_moments(self.at, edges, np.maximum(q, _LEAST_Q), mean))
         wrong = np.isnan(moments.square) | np.isnan(moments.slope_square)
         if wrong.any():
             raise UserValueError(
@@ -162,23 +165,29 @@ class Expectations:
         return in_float64
 
     def at(self, x):
-        """Values and slopes at ``x``, padded so that few sizes are compiled."""
-        size = max(1024, 1 << (x.size - 1).bit_length())
-        flat = np.zeros(size)
+        """Values and slopes at ``x``, some points at a time: by one program for all."""
+        run = self.compiled(_with_fewer)
+        flat = np.zeros(-(-x.size // _AT_ONCE) * _AT_ONCE)
         flat[: x.size] = x.ravel()
-        values, slopes = self.compiled(value_and_slope)(flat)
-        return (np.asarray(y)[: x.size].reshape(x.shape) for y in (values, slopes))
+        parts = [run(part)[:2] for part in flat.reshape(-1, _AT_ONCE)]
+        pair = np.concatenate(parts, axis=1)[:, : x.size]
+        return pair.reshape(2, *x.shape)
 
     def _check(self):
         """Refuses what is not elementwise; returns the tolerance of its precision."""
+        x = np.resize(np.linspace(-2.0, 2.0, 8), _AT_ONCE)
         with jax.enable_x64(True):
-            x, run = np.linspace(-2.0, 2.0, 8), quick_jit(self.activation)
-            full, part = run(x), run(x[:3])
-        if full.shape != x.shape or not np.allclose(full[:3], part, rtol=1e-3):
+            full = jax.eval_shape(self.activation, x)
+        same = full.shape == x.shape
+        if same:
+            values, _, part = self.compiled(_with_fewer)(x)
+            same = np.allclose(values[: len(part)], part, rtol=1e-3)
+        if not same:
             raise UserValueError(
-                "the activation has to act on each entry by itself: of eight entries "
-                f"it makes shape {full.shape}, and three of them alone give other "
-                "values. Softmax, gated units and normalisations have no length map."
+                f"the activation has to act on each entry by itself: of {len(x)} "
+                f"entries it makes shape {full.shape}, and three of them alone give "
+                "other values. Softmax, gated units and normalisations have no length "
+                "map."
             )
         return max(1e-12, 64 * float(jnp.finfo(full.dtype).eps))
 
@@ -210,6 +219,11 @@ def value_and_slope(activation, x, /):
     return value.astype(x.dtype), slope.astype(x.dtype)
 
 
+def _with_fewer(activation, x):
+    """Values and slopes at every entry, and the values of the first three alone."""
+    return *value_and_slope(activation, x), activation(x[:3])
+
+
 def nodes(edges, /):
     """Points and weights of the Gauss-Legendre rule on panels along the last axis."""
     half = (edges[..., 1:] - edges[..., :-1])[..., None] / 2
@@ -221,22 +235,27 @@ def nodes(edges, /):
     return points.reshape(flat), weights.reshape(flat)
 
 
-def gaussian_nodes(edges, /):
-    """Points and weights of the standard normal, with the given edges added."""
-    grid = jnp.broadcast_to(_GRID, (*edges.shape[:-1], len(_GRID)))
-    both = jnp.concatenate([jnp.clip(edges, -_REACH, _REACH), grid], axis=-1)
-    z, weights = nodes(jnp.sort(both, axis=-1))
-    return z, weights * jnp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+def gaussian_nodes(edges, /, xp: Any = jnp):
+    """Points and weights of the standard normal, with the given edges added.
+
+    Args:
+        edges: along the last axis.
+        xp: NumPy, or that of JAX.
+    """
+    grid = xp.broadcast_to(_GRID, (*edges.shape[:-1], len(_GRID)))
+    both = xp.concatenate([xp.clip(edges, -_REACH, _REACH), grid], axis=-1)
+    z, weights = nodes(xp.sort(both, axis=-1))
+    return z, weights * xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _moments(activation, edges, q, mean):
+def _moments(at, edges, q, mean):
     """Each average at every variance: arrays (k,)."""
-    root = jnp.sqrt(q)[:, None]
-    z, weights = gaussian_nodes((edges[None, :] - mean) / root)
-    flat = (mean + root * z).reshape(-1)
-    value, slope = (y.reshape(z.shape) for y in value_and_slope(activation, flat))
-    averaged = (value, value**2, slope**2, slope**4, value * slope * z / root)
-    return [jnp.sum(jnp.where(weights > 0, weights * y, 0.0), axis=1) for y in averaged]
+    root = np.sqrt(q)[:, None]
+    with np.errstate(all="ignore"):  # what is not a number is told by the sums
+        z, weights = gaussian_nodes((edges[None, :] - mean) / root, np)
+        value, slope = at(mean + root * z)
+        every = (value, value**2, slope**2, slope**4, value * slope * z / root)
+        return [np.sum(np.where(weights > 0, weights * y, 0), axis=1) for y in every]
 
 
 def _pair(activation, edges, kinks, q, other, gap):

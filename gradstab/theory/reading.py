@@ -1,6 +1,7 @@
 """Weights, biases and activations, read off the values that a block is given."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ from gradstab.network import Activation, Block, Context
 from gradstab.network.activations import is_elementwise
 from gradstab.network.foreign import can_be_traced, limited
 from gradstab.program import primitives
-from gradstab.program.compiled import compiled
+from gradstab.program.compiling import quick_options
+from gradstab.program.shared import SharedProgram
 from gradstab.theory.laws import NoTheoryError, Shift, Weights
 from gradstab.theory.structure import leaves, needed
 
@@ -61,9 +63,16 @@ class Reader:
 
     def image(self, step, x) -> np.ndarray:
         """What the step makes of an array like its root, in float64."""
-        run = compiled(self.block, _image, step)
+        run = self._shared(_image, step)
         x = np.asarray(x, _compat.dtype_of(step.root))
         return np.asarray(run(self._known(step), x), np.float64)
+
+    def _shared(self, function, step):
+        """A function of a step, compiled once for all steps that do the same."""
+        return self.block.programs.get(
+            (function, step),
+            lambda: SharedProgram(functools.partial(function, step), quick_options()),
+        )
 
     def _known(self, step):
         """The values that the step needs beside its root."""
@@ -88,9 +97,10 @@ class Reader:
 
     def shift(self, step) -> Shift:
         """Statistics of s and t where the step makes s x + t of x."""
-        ends = self._at_zero_and_one(step)
-        t = ends[0]
-        s = ends[1] - t
+        run = self._shared(_at_zero_and_one, step)
+        ends = run(self._known(step))
+        t, end = (np.asarray(one, np.float64) for one in ends)
+        s = end - t
         return Shift(
             gain=float(np.mean(s)),
             gain_square=float(np.mean(np.square(s))),
@@ -118,7 +128,7 @@ class Reader:
                 raise NoTheoryError("an activation that differs from unit to unit")
         # Functions of the same equations that agree to five digits at these points are
         # one: their averages are computed once.
-        run = compiled(self.block, _at_points, step)
+        run = self._shared(_at_points, step)
         with np.errstate(all="ignore"):
             digits = [f"{y:.4e}" for y in np.asarray(run(self._known(step)))]
         return PerEntry(self.function(step), tuple(digits))
@@ -151,10 +161,6 @@ class Reader:
             share = np.sum(small**2) / np.sum((gains * unit) ** 2)
             return NormFit(kind, square, even, max(0.0, 2.0**-20 * (1 / share - 1)))
         raise NoTheoryError("a normalisation that is none of layer, RMS and batch")
-
-    def _at_zero_and_one(self, step):
-        shape, dtype = _compat.shape_of(step.root), _compat.dtype_of(step.root)
-        return [self.image(step, np.full(shape, x, dtype)) for x in (0, 1)]
 
 
 class PerEntry:
@@ -200,13 +206,17 @@ def _activation(step, known):
     return Activation(step.eqns, step.root, step.result, context=context)
 
 
-def _image(block, step, known, x):
-    del block
+def _image(step, known, x):
     return _activation(step, known)(x)
 
 
-def _at_points(block, step, known):
-    del block
+def _at_zero_and_one(step, known):
+    shape, dtype = _compat.shape_of(step.root), _compat.dtype_of(step.root)
+    function = _activation(step, known)
+    return [function(jnp.full(shape, x, dtype)) for x in (0, 1)]
+
+
+def _at_points(step, known):
     points = jnp.sinh(jnp.linspace(-8.0, 8.0, 257))
     return _of_entries(_activation(step, known), points)
 

@@ -1,5 +1,7 @@
 """How far a layer strays from theory by chance: its weights, drawn again."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,8 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.network.foreign import over_leading
+from gradstab.program import reads
 from gradstab.program.compiled import compiled
 from gradstab.program.walk import walk
+
+# Of weights that are drawn before the layer is evaluated with all of them, and of
+# intermediate results of that.
+_MOST_BYTES = 2**26
 
 
 class Draw(NamedTuple):
@@ -24,21 +32,26 @@ class Draw(NamedTuple):
     kind: str
     value: np.ndarray
 
-    def again(self, generator, /):
-        """Other values of the same distribution."""
+    def source(self) -> Callable[[np.random.Generator], np.ndarray]:
+        """A function from a generator to other values of the same distribution."""
         if self.kind == "orthogonal":
-            return _turned(self.value, generator)
-        # A bias is constant along the axes of examples and positions.
-        shape = self.value.shape if self.kind == "weights" else _distinct(self.value)
-        noise = generator.standard_normal(shape)
+            return functools.partial(_turned, self.value)
+        value = self.value.astype(np.float64)
+        mean, scale = np.mean(value), np.std(value)
         if self.kind == "weights":
             # Not of mean zero: where all inputs are positive, that would fix the sum of
             # all pre-activations, half of the chance in a convolution with relu.
-            return np.std(self.value.astype(np.float64)) * noise
-        if noise.size > 1:  # theory takes mean and variance of biases as they are
-            noise = (noise - np.mean(noise)) / np.std(noise)
-        value = self.value.astype(np.float64)
-        return np.broadcast_to(np.mean(value) + np.std(value) * noise, value.shape)
+            return lambda generator: scale * generator.standard_normal(value.shape)
+        # A bias is constant along the axes of examples and positions.
+        shape = _distinct(value)
+
+        def bias(generator):
+            noise = generator.standard_normal(shape)
+            if noise.size > 1:  # theory takes mean and variance of biases as they are
+                noise = (noise - np.mean(noise)) / np.std(noise)
+            return np.broadcast_to(mean + scale * noise, value.shape)
+
+        return bias
 
 
 class Gains(NamedTuple):
@@ -78,24 +91,48 @@ def gains(block, draws, joint, context, data, cotangent, generator, num, /):
     """
     variables = tuple(draw.variable for draw in draws)
     run = compiled(block, _gains, variables, joint)
-    rows = []
-    for number in range(num + 1):
-        values = [draw.again(generator) if number else draw.value for draw in draws]
-        cast = [
-            np.asarray(value, draw.value.dtype)
-            for value, draw in zip(values, draws, strict=True)
-        ]
-        rows.append(run(cast, context, data, cotangent))
-    table = np.array(rows, np.float64)
+    # Without anything to draw it is the same each time.
+    count = num + 1 if draws else 1
+    few = count * sum(draw.value.nbytes for draw in draws) <= _MOST_BYTES
+    at_once = count if few else 1
+    numbers = np.arange(at_once)
+    found = [
+        run(numbers, values, context, data, cotangent)
+        for values in _values(draws, generator, count, at_once)
+    ]
+    table = np.concatenate([np.stack(part, axis=1) for part in found])
+    table = np.broadcast_to(table.astype(np.float64), (num + 1, len(Gains._fields)))
     return Gains(*table[0]), Gains(*table[1:].T)
 
 
-def _gains(block, variables, joint, values, context, data, cotangent):
-    drawn = dict(zip(variables, values, strict=True))
-    out, pull = jax.vjp(lambda x: _evaluated(block, context, drawn, x), *data)
-    (back,) = pull(cotangent)
-    log_square = 2 * jnp.log(_tree.safe_norm(out)) - np.log(out.size)
-    return log_square, _log_gain(cotangent, back, joint)
+def _values(draws, generator, count, at_once):
+    """For each parameter its values as they are, then others; some rows at a time."""
+    sources = [draw.source() for draw in draws]
+    for first in range(0, count, at_once):
+        rows = [
+            np.empty((at_once, *draw.value.shape), draw.value.dtype) for draw in draws
+        ]
+        for number in range(at_once):
+            for draw, source, row in zip(draws, sources, rows, strict=True):
+                row[number] = source(generator) if first + number else draw.value
+        yield rows
+
+
+def _gains(block, variables, joint, rows, values, context, data, cotangent):
+    """Logarithms of mean square and gain for every row of the values."""
+
+    def of_row(row):
+        drawn = dict(zip(variables, row[1], strict=True))
+        out, pull = jax.vjp(lambda x: _evaluated(block, context, drawn, x), *data)
+        (back,) = pull(cotangent)
+        log_square = 2 * jnp.log(_tree.safe_norm(out)) - np.log(out.size)
+        return log_square, _log_gain(cotangent, back, joint)
+
+    scratch = sum(reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
+    if len(rows) * scratch <= _MOST_BYTES:
+        # All at once they are few products of large matrices.
+        return over_leading(block.eqns, of_row)((rows, values))
+    return jax.lax.map(of_row, (rows, values))
 
 
 def _evaluated(block, context, drawn, x):

@@ -7,6 +7,7 @@ name until it is whole and on the disk.
 
 import contextlib
 import errno
+import functools
 import gc
 import hashlib
 import logging
@@ -21,7 +22,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import orbax.checkpoint
 
 from gradstab import _files, _json
 from gradstab._attempt import Refusal, attempt
@@ -29,9 +29,6 @@ from gradstab._text import one_line
 from gradstab.errors import UserValueError
 from gradstab.training.damage import warn
 from gradstab.training.results import CHECKPOINTS
-
-# Orbax's second interface is called v1 until, from 1.0 on, the package itself is it.
-_ocp: Any = getattr(orbax.checkpoint, "v1", orbax.checkpoint)
 
 DIGESTS = "sha256.json"
 _WRITING, _DELETING = "writing", "deleting"
@@ -63,6 +60,7 @@ class Checkpoints:
         self._error: BaseException | None = None
         _files.make_folder(self.directory)
         self._remove_leftovers()
+        _ocp()  # loaded here, and not in the thread
 
     def save(self, step: int, items: dict[str, Any], /) -> None:
         """Begin to write a checkpoint; one that is there already is kept.
@@ -104,7 +102,7 @@ class Checkpoints:
         partial = self.directory / f"{step}.{_WRITING}"
         with _quiet():
             try:
-                _ocp.save_checkpointables(partial, items)
+                _ocp().save_checkpointables(partial, items)
                 if jax.process_index() == 0:
                     content = _json.dumps(_digests(partial), indent=1)
                     _files.write(partial / DIGESTS, content + "\n", overwrite=True)
@@ -249,7 +247,7 @@ def _read(path, step, items):
 
 
 def _loaded(path, items):
-    found = attempt(_ocp.load_checkpointables, path, dict.fromkeys(items))
+    found = attempt(_ocp().load_checkpointables, path, dict.fromkeys(items))
     if not isinstance(found, Refusal):
         return found
     if isinstance(found.error, MemoryError):
@@ -294,6 +292,17 @@ def _sync(folder):
             os.fsync(number)
         finally:
             os.close(number)
+
+
+@functools.cache
+def _ocp() -> Any:
+    """Orbax, which takes as long to load as JAX: whoever saves nothing need not wait.
+
+    Its second interface is called v1 until, from 1.0 on, the package itself is it.
+    """
+    import orbax.checkpoint
+
+    return getattr(orbax.checkpoint, "v1", orbax.checkpoint)
 
 
 @contextlib.contextmanager

@@ -231,7 +231,7 @@ def test_parameters_and_models_fall_back_too(run):
 
 def fail_to_write(monkeypatch, path_part):
     """Let the disk be full for files of this kind, and count the attempts."""
-    original = checkpoint_files._ocp.save_checkpointables
+    original = checkpoint_files._ocp().save_checkpointables
 
     def full(path, items):
         original(path, items)
@@ -240,7 +240,7 @@ def fail_to_write(monkeypatch, path_part):
                 "RESOURCE_EXHAUSTED: writing x\n[OS error 28: ENOSPC No space left]"
             )
 
-    monkeypatch.setattr(checkpoint_files._ocp, "save_checkpointables", full)
+    monkeypatch.setattr(checkpoint_files._ocp(), "save_checkpointables", full)
     if path_part != "orbax":
         monkeypatch.setattr(
             checkpoint_files._files, "write", lambda *a, **k: os.write(1000, b"")

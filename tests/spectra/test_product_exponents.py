@@ -47,6 +47,26 @@ def test_all_exponents_are_those_of_the_product(deep):
     assert found.num_layers == DEPTH
 
 
+def test_jacobians_that_are_written_out_serve_as_well(deep, monkeypatch):
+    _, _, traced, expected = deep
+    with jax.enable_x64(True):
+        jacobians = [spectrum.jacobians for spectrum in traced.spectra()]
+        # No program is asked for a product any more.
+        monkeypatch.setattr("gradstab.spectra.layer_map.LayerMap.product", None)
+        found = found_for(traced, jacobians=jacobians)
+    chex.assert_trees_all_close(found.exponents.values, expected, atol=1e-9)
+
+
+def test_jacobians_of_other_examples_are_not_taken(deep):
+    _, _, traced, expected = deep
+    with jax.enable_x64(True):
+        jacobians = [s.jacobians for s in traced.spectra(examples=2)]
+        for others in (jacobians, [None, *jacobians[1:]]):
+            found = found_for(traced, jacobians=others)
+            values = found.exponents.values
+            chex.assert_trees_all_close(values, expected, atol=1e-9)
+
+
 def test_the_largest_are_found_alone_and_for_a_few_examples(deep):
     _, _, traced, expected = deep
     with jax.enable_x64(True):

@@ -493,3 +493,13 @@ def test_a_normalisation_behind_a_narrow_trunk_is_known(centred):
     found = predict(propagate(network, ws, (), (x,)), key=jax.random.key(0))
     assert not any("normalisation" in note for note in found.notes)
     assert np.isfinite(found.gradient_factor[1:]).all()
+
+
+def test_weights_that_are_drawn_one_after_the_other_give_the_same_errors(monkeypatch):
+    params, x = weights(0, 3), normal(1, 4, WIDTH)
+    together, _ = predicted(chain(jnp.tanh), params, x, redraws=4)
+    monkeypatch.setattr("gradstab.theory.redraws._MOST_BYTES", 0)
+    apart, _ = predicted(chain(jnp.tanh), params, x, redraws=4)
+    assert np.all(together.gradient_error > 0)
+    np.testing.assert_allclose(apart.gradient_error, together.gradient_error, 1e-9)
+    np.testing.assert_allclose(apart.forward_error, together.forward_error, 1e-9)
