@@ -78,14 +78,14 @@ def _normalised(x):
     return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
-def _residual(depth, *, last_norm, width=64):
+def _residual(depth, *, last_norm, width=64, num_outputs=10):
     keys = jax.random.split(jax.random.key(0), 2 * depth + 1)
     weights = jax.vmap(lambda k: jax.random.normal(k, (width, width)))(keys)
     weights = weights / width**0.5
     params = {
         "up": weights[:depth],
         "down": weights[depth:-1],
-        "head": weights[-1][:, :10],
+        "head": weights[-1][:, :num_outputs],
     }
 
     def apply(p, x):
@@ -110,6 +110,19 @@ def test_the_last_norm_of_a_pre_norm_network_does_not_hide_its_law(depth):
             assert report.growth.forward.rate == pytest.approx(0.5, abs=0.15)
         assert report.verdict == "critical"
         assert any("taken for the head" in note for note in report.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last_norm", [False, True])
+def test_a_head_as_wide_as_the_network_leaves_its_law_as_it_is(last_norm):
+    square, other = (
+        _report(*_residual(24, last_norm=last_norm, num_outputs=n)) for n in (64, 10)
+    )
+    assert square.verdict == other.verdict == "critical"
+    for side in ("forward", "backward"):
+        found, expected = getattr(square.growth, side), getattr(other.growth, side)
+        assert found.law == expected.law
+        assert found.layers == expected.layers
 
 
 @dataclasses.dataclass

@@ -7,7 +7,7 @@ import numpy as np
 
 from gradstab.report import Expected, GrowthPair
 from gradstab.spectra import fit_growth
-from gradstab.theory import ends_in_norm
+from gradstab.theory import ends_in_norm, is_linear
 
 
 class Trunk(NamedTuple):
@@ -28,18 +28,21 @@ def find_trunk(network, /) -> Trunk:
     Under fan-in scaling the root mean square entry of the data and the norm of the
     gradient are comparable over layers of any shape, so stages of several widths are
     fitted as one network. Two things at an end are no layers of it: a head, which is a
-    last layer of another shape than the one before; and a layer that ends in a
-    normalisation while most others do not, as the last block of a pre-norm transformer
-    does: its data have the size that the normalisation gives them, not the network.
+    last layer of another shape than the one before, or one that is linear while none
+    of the layers between the first and itself is: what they do to a signal besides the
+    weights, it does not; and a layer that ends in a normalisation while most others do
+    not, as the last block of a pre-norm transformer does: its data have the size that
+    the normalisation gives them, not the network.
 
     Args:
         network: from `find_layers`.
     """
     places = network.layers
     shapes = [place.out_shape[1:] for place in places]
-    normed = [ends_in_norm(network.blocks[place.block]) for place in places]
+    blocks = [network.blocks[place.block] for place in places]
+    normed = list(map(ends_in_norm, blocks))
     start, end, notes = 0, len(places), []
-    if end > 1 and shapes[-1] != shapes[-2]:
+    if end > 1 and (shapes[-1] != shapes[-2] or _reads_out(blocks)):
         notes.append(f"{places[-1].name} (taken for the head)")
         end -= 1
     lone = 2 * sum(normed) < end
@@ -51,6 +54,15 @@ def find_trunk(network, /) -> Trunk:
         start += 1
     said = (f"the law of growth is that of all layers but {' and '.join(notes)}",)
     return Trunk(range(start, end), said if notes else ())
+
+
+def _reads_out(blocks):
+    """Whether the last layer lacks what all layers before it, but the first, have.
+
+    A first layer may be linear as well: it embeds the input.
+    """
+    between = blocks[1:-1]
+    return bool(between) and is_linear(blocks[-1]) and not any(map(is_linear, between))
 
 
 def trunk_growth(signals, trunk, /) -> GrowthPair:

@@ -26,7 +26,7 @@ from gradstab.theory.mean_field import MeanField, mean_field
 from gradstab.theory.of_network import predict
 from gradstab.theory.residual import Residual, residual
 from gradstab.theory.spectral_density import SingularValues, singular_values
-from gradstab.theory.structure import ends_in_norm
+from gradstab.theory.structure import ends_in_norm, is_linear
 
 __all__ = [
     "CriticalPoint",
@@ -41,6 +41,7 @@ __all__ = [
     "depth_scale",
     "ends_in_norm",
     "half_stable_point",
+    "is_linear",
     "jacobian_moments",
     "mean_field",
     "predict",

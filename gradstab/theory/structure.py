@@ -99,6 +99,20 @@ def ends_in_norm(block, /) -> bool:
     return False
 
 
+def is_linear(block, /) -> bool:
+    """Whether a block is one product with weights, but for a scale, a shift, an order.
+
+    A normalisation before the product is none of the layer's own making: it closes what
+    comes before.
+    """
+    steps = [s for s in steps_of(block) if not isinstance(s, Affine | Reshape)]
+    return (
+        bool(steps)
+        and isinstance(steps[-1], Product)
+        and all(isinstance(step, Norm) for step in steps[:-1])
+    )
+
+
 def every_step(steps, /):
     """The steps, those of branches among them."""
     for step in steps:
