@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.errors import UserValueError
+from gradstab.theory.gaussian_rule import nodes, value_and_slope
 from gradstab.theory.panels import NUM_POINTS
-from gradstab.theory.quadrature import expectations, nodes, value_and_slope
+from gradstab.theory.quadrature import expectations
 
 # Angles in units of the standard deviation 1 / sqrt(batch); the density beyond is nil.
 _GRID = np.linspace(-10.0, 10.0, 21)

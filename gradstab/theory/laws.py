@@ -17,7 +17,8 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.theory.averages import averaged
-from gradstab.theory.quadrature import expectations, value_and_slope
+from gradstab.theory.gaussian_rule import value_and_slope
+from gradstab.theory.quadrature import expectations
 
 
 class NoTheoryError(Exception):

@@ -191,10 +191,12 @@ def mean_field(activation, /, sigma_w, sigma_b=0.0, *, q0=1.0) -> MeanField:
     Returns:
         The fixed point, depth scales and phase; its methods give the recursions layer
         by layer. Accurate to 1e-9 relative away from criticality. Half a second for a
-        new activation, most of it compilation, then some 20 ms.
+        new activation, most of it compilation, then some 20 ms; seconds for one that
+        oscillates some hundred times within the lengths that come to rest.
 
     Raises:
-        ValueError: for negative scales, or a function that is not elementwise.
+        ValueError: for negative scales, or a function that is not elementwise, or
+            oscillates too often to be averaged.
 
     References:
         Poole et al. (2016), Exponential expressivity in deep neural networks through

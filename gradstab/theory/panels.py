@@ -80,7 +80,7 @@ def _misfit(values, unit):
     finite = np.isfinite(values)
     whole, partly = finite.all(axis=1), finite.any(axis=1)
     values = np.where(whole[:, None], values, 0.0)
-    coefficients = values[:, :NUM_POINTS] @ _legendre()
+    coefficients = values[:, :NUM_POINTS] @ legendre()
     ends = coefficients @ np.array([(-1.0) ** np.arange(NUM_POINTS), _ONES]).T
     misfit = np.maximum(
         np.max(np.abs(coefficients[:, -3:]), axis=1),
@@ -91,7 +91,7 @@ def _misfit(values, unit):
 
 
 @functools.cache
-def _legendre():
+def legendre():
     """Values at the points to Legendre coefficients."""
     orders = np.arange(NUM_POINTS)
     polynomials = np.polynomial.legendre.legvander(POINTS, NUM_POINTS - 1)

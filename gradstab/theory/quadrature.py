@@ -10,7 +10,7 @@ every q.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,15 @@ import numpy as np
 from gradstab.errors import UserValueError
 from gradstab.program.cache import Cache
 from gradstab.program.compiling import quick_jit
-from gradstab.theory.panels import NUM_POINTS, POINTS, WEIGHTS, find_panels
-
-# Beyond ten standard deviations the Gaussian holds 1e-23 of its mass. Panels of two
-# standard deviations resolve it to rounding.
-_REACH = 10.0
-_GRID = np.linspace(-_REACH, _REACH, 11)
-
-# Around a kink of the second factor the conditional mean changes within a standard
-# deviation of the noise between the two; these panels resolve that layer.
-_LAYER = np.array([-8.5, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.5])
+from gradstab.theory.gaussian_rule import (
+    GRID,
+    REACH,
+    gaussian_nodes,
+    nodes,
+    value_and_slope,
+)
+from gradstab.theory.pairs import Pair, pair_of
+from gradstab.theory.panels import find_panels
 
 # Points at which the activation is computed at a time.
 _AT_ONCE = 2048
@@ -54,21 +53,6 @@ class Moments(NamedTuple):
     slope_square: float
     slope_fourth: float
     growth: float
-
-
-class Pair(NamedTuple):
-    r"""Averages over two Gaussian inputs of correlation c = 1 - gap.
-
-    Attributes:
-        product: :math:`E\,\phi(u)\phi(v)`.
-        half_gap: :math:`E (\phi(u) - \phi(v))^2 / 2`, which keeps its digits as c
-            approaches one.
-        slopes: :math:`E\,\phi'(u)\phi'(v)`.
-    """
-
-    product: float
-    half_gap: float
-    slopes: float
 
 
 def expectations(activation, /) -> "Expectations":
@@ -119,12 +103,12 @@ class Expectations:
             Moments, each an array (k,).
         """
         q = np.asarray(variances, np.float64)
-        edges, _ = self.panels(np.sqrt(q.max()) + abs(mean) / _REACH)
+        edges, _ = self.panels(np.sqrt(q.max()) + abs(mean) / REACH)
         moments = Moments(*_moments(self.at, edges, np.maximum(q, _LEAST_Q), mean))
         wrong = np.isnan(moments.square) | np.isnan(moments.slope_square)
         if wrong.any():
             raise UserValueError(
-                f"the activation or its slope is not a number within {_REACH:g} "
+                f"the activation or its slope is not a number within {REACH:g} "
                 f"standard deviations of {mean:g} at variance {q[wrong][0]:g}; it has "
                 "to be finite (with jnp.where, guard the branch that is not taken as "
                 "well)."
@@ -137,9 +121,7 @@ class Expectations:
     def pair(self, q, other, gap, /) -> Pair:
         """Averages at variances ``q`` and ``other`` and correlation 1 - ``gap``."""
         q, other = (max(float(value), _LEAST_Q) for value in (q, other))
-        edges, kinks = self.panels(np.sqrt(max(q, other)))
-        values = self.compiled(_pair)(edges, kinks, q, other, float(gap))
-        return Pair(*(float(value) for value in values))
+        return pair_of(self, q, other, gap)
 
     def panels(self, scale, /):
         """Edges between which the activation is smooth, and which of them are kinks.
@@ -147,7 +129,7 @@ class Expectations:
         Args:
             scale: the standard deviation of its input.
         """
-        exponent = int(np.ceil(np.log2(np.clip(_REACH * scale, 16.0, 2.0**14))))
+        exponent = int(np.ceil(np.log2(np.clip(REACH * scale, 16.0, 2.0**14))))
         if exponent not in self._panels:
             reach = 2.0**exponent
             self._panels[exponent] = find_panels(self.at, reach, self._tolerance)
@@ -202,7 +184,7 @@ def gaussian_averages(averages, q, /):
     """
     edges, _ = averages.panels(np.sqrt(q))
     root = np.sqrt(max(q, _LEAST_Q))
-    edges = np.sort(np.r_[_GRID, np.clip(edges / root, -_REACH, _REACH)])
+    edges = np.sort(np.r_[GRID, np.clip(edges / root, -REACH, REACH)])
     parts = np.linspace(0.0, 1.0, 17)
     edges = np.unique(edges[:-1, None] + np.diff(edges)[:, None] * parts)
     z, weights = nodes(edges)
@@ -211,41 +193,9 @@ def gaussian_averages(averages, q, /):
     return weights / weights.sum(), slopes**2
 
 
-def value_and_slope(activation, x, /):
-    """The activation and its derivative at every entry of ``x``, as float64."""
-    # Backward: a user's own function may have a rule for that direction only.
-    value, pull = jax.vjp(activation, x)
-    (slope,) = pull(jnp.ones_like(value))
-    return value.astype(x.dtype), slope.astype(x.dtype)
-
-
 def _with_fewer(activation, x):
     """Values and slopes at every entry, and the values of the first three alone."""
     return *value_and_slope(activation, x), activation(x[:3])
-
-
-def nodes(edges, /):
-    """Points and weights of the Gauss-Legendre rule on panels along the last axis."""
-    half = (edges[..., 1:] - edges[..., :-1])[..., None] / 2
-    middle = (edges[..., 1:] + edges[..., :-1])[..., None] / 2
-    unit = (1,) * (half.ndim - 1) + (-1,)
-    points = middle + half * POINTS.reshape(unit)
-    weights = half * WEIGHTS.reshape(unit)
-    flat = (*edges.shape[:-1], -1)
-    return points.reshape(flat), weights.reshape(flat)
-
-
-def gaussian_nodes(edges, /, xp: Any = jnp):
-    """Points and weights of the standard normal, with the given edges added.
-
-    Args:
-        edges: along the last axis.
-        xp: NumPy, or that of JAX.
-    """
-    grid = xp.broadcast_to(_GRID, (*edges.shape[:-1], len(_GRID)))
-    both = xp.concatenate([xp.clip(edges, -_REACH, _REACH), grid], axis=-1)
-    z, weights = nodes(xp.sort(both, axis=-1))
-    return z, weights * xp.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
 
 def _moments(at, edges, q, mean):
@@ -256,29 +206,3 @@ def _moments(at, edges, q, mean):
         value, slope = at(mean + root * z)
         every = (value, value**2, slope**2, slope**4, value * slope * z / root)
         return [np.sum(np.where(weights > 0, weights * y, 0), axis=1) for y in every]
-
-
-def _pair(activation, edges, kinks, q, other, gap):
-    """One integral inside another: v given u has mean c u and deviation s."""
-    root, other = jnp.sqrt(q), jnp.sqrt(other)
-    c, s = 1 - gap, jnp.sqrt(gap * (2 - gap))
-    inverse = jnp.where(jnp.abs(c) > 1e-3, 1 / c, jnp.inf)
-    layers = (kinks[:, None] / other + s * _LAYER[None, :]).reshape(-1) * inverse
-    layers = jnp.where(jnp.isnan(layers), _REACH, layers)
-    z, weights = gaussian_nodes(jnp.concatenate([edges / root, layers]))
-
-    def inner(z_and_weights):
-        z, weights = z_and_weights
-        shifted = (edges[None, :] / other - c * z[:, None]) / s
-        noise, inner_weights = gaussian_nodes(shifted)
-        u, v = root * z, other * (c * z[:, None] + s * noise)
-        (a, slope_a), (b, slope_b) = (value_and_slope(activation, x) for x in (u, v))
-        a, slope_a = a[:, None], slope_a[:, None]
-        averaged = (a * b, (a - b) ** 2 / 2, slope_a * slope_b)
-        joint = weights[:, None] * inner_weights
-        return jnp.stack(
-            [jnp.sum(jnp.where(joint > 0, joint * y, 0)) for y in averaged]
-        )
-
-    panels = (z.reshape(-1, NUM_POINTS), weights.reshape(-1, NUM_POINTS))
-    return jnp.sum(jax.lax.map(inner, panels), axis=0)
