@@ -7,7 +7,7 @@ tuples in depth order.
 from gradstab.records._record import record, static
 from gradstab.records.growth import NORMAL_95, Growth, Range, Recurrence
 from gradstab.records.layers import Layer, Prediction, Signals
-from gradstab.records.spectrum import Estimate, Spectrum
+from gradstab.records.spectrum import Estimate, Spectrum, root_mean_square
 
 __all__ = [
     "NORMAL_95",
@@ -20,6 +20,7 @@ __all__ = [
     "Signals",
     "Spectrum",
     "record",
+    "root_mean_square",
     "static",
 ]
 

@@ -5,6 +5,19 @@ import numpy as np
 from gradstab.records._record import record, short, static
 
 
+def root_mean_square(values, axis=None, /):
+    """The root mean square, in float64, also where squares leave its range.
+
+    >>> root_mean_square([3e-200, 3e-200]), root_mean_square([0.0])
+    (3e-200, 0.0)
+    """
+    values = np.abs(np.asarray(values, np.float64))
+    largest = np.max(values, axis=axis, keepdims=True, initial=0.0)
+    unit = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
+    mean = np.mean(np.square(values / unit), axis=axis)
+    return np.sqrt(mean) * np.squeeze(unit, axis=axis)
+
+
 @record
 class Estimate:
     """A number per example, and how far it may be off.
@@ -35,9 +48,24 @@ class Estimate:
         return Estimate(*(np.asarray(end * factor) for end in ends))
 
     @property
+    def root(self) -> "Estimate":
+        """The estimate of the square root of a number that is not negative."""
+        value = np.sqrt(self.value)
+        low, high = (np.sqrt(np.maximum(end, 0)) for end in (self.low, self.high))
+        # |sqrt a - sqrt b| = |a - b| / (sqrt a + sqrt b), at most sqrt |a - b|.
+        ends = np.maximum(value + low, np.sqrt(self.error))
+        error = np.divide(self.error, ends, out=np.zeros_like(ends), where=ends > 0)
+        return Estimate(value, error, low, high)
+
+    @property
     def mean(self) -> float:
         """The mean over the examples."""
         return float(np.mean(self.value))
+
+    @property
+    def root_mean_square(self) -> float:
+        """The root mean square over the examples, whose squares may be out of range."""
+        return float(root_mean_square(self.value))
 
 
 @record
@@ -49,7 +77,8 @@ class Spectrum:
             All of them, or the largest.
         errors: (examples, k) a singular value lies within this distance of the value:
             rounding, and the residual where values were found by products.
-        frobenius_square: the sum of the squares of all singular values.
+        frobenius_square: the sum of the squares of all singular values; 0 or infinity
+            where that is out of the range of float64, unlike `frobenius_norm`.
         shape: (outputs, inputs) of the Jacobian, in real numbers: a complex entry is
             two of them, and a singular value of a complex matrix is there twice.
         coupled: whether the layer mixes examples, so that the Jacobian is of the whole
@@ -84,6 +113,22 @@ class Spectrum:
     def mean_square(self) -> Estimate:
         r"""The squared gain of a random direction, :math:`\|J\|_F^2 / n_{in}`."""
         return self.frobenius_square.times(1 / self.shape[1])
+
+    @property
+    def frobenius_norm(self) -> Estimate:
+        r"""The root of the sum of the squares of all singular values, :math:`\|J\|_F`.
+
+        In range wherever the largest singular value is.
+        """
+        if self.relative_square is None:
+            return self.frobenius_square.root
+        largest = self.values[:, 0]
+        return self.relative_square.root.times(np.where(largest == 0, 1, largest))
+
+    @property
+    def root_mean_square(self) -> Estimate:
+        r"""The gain of a random direction, :math:`\|J\|_F / \sqrt{n_{in}}`."""
+        return self.frobenius_norm.times(self.shape[1] ** -0.5)
 
     @property
     def stable_rank(self) -> Estimate:

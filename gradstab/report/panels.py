@@ -58,8 +58,9 @@ def jacobians(ax, report, /):
     for place, (what, reduce) in enumerate(_REDUCED.items()):
         y = [_mean([reduce(v) for v in row if len(v)]) for row in rows]
         _curve(ax, x, y, what, color=drawing.colour(place), marker=".")
-    squares = [report.layers[i].jacobian.mean_square.mean for i in places]
-    rms, color = np.sqrt(squares), drawing.colour(len(_REDUCED))
+    gains = [report.layers[i].jacobian.root_mean_square for i in places]
+    rms = np.array([gain.root_mean_square for gain in gains])
+    color = drawing.colour(len(_REDUCED))
     _curve(ax, x, rms, "rms over all directions", color=color, marker=".")
     ax.axhline(1.0, color="grey", linewidth=0.8)  # neither gained nor lost
     names = [layer.name for layer in report.layers]

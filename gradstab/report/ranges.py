@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab.network.underflow import last_before_zero, num_clear_steps
-from gradstab.records import Range
+from gradstab.records import Range, root_mean_square
 from gradstab.report.forecast import course, crossing
 
 DTYPES = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32")
@@ -88,8 +88,8 @@ def ranges_along_time(recurrence, /, *, dtypes=DTYPES):
         For each direction one `Range` per dtype.
     """
     names = [str(step) for step in range(len(recurrence.state_rms))]
-    norms = np.asarray(recurrence.gradient_norms, np.float64)
-    rms = np.sqrt(np.mean(np.square(norms), axis=1) / recurrence.state_size)
+    norms = recurrence.gradient_norms
+    rms = root_mean_square(norms, 1) / math.sqrt(recurrence.state_size)
     forward = _sizes(
         recurrence.state_rms, recurrence.state_max, recurrence.state_median
     )

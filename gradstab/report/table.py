@@ -117,7 +117,7 @@ def _layer_row(layer, prefix, with_loss):
         _number(gradient if by_example else None),
         _number(layer.param_gradient_norm if of_loss else None),
         _number(jacobian and jacobian.largest.mean),
-        _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
+        _number(jacobian and jacobian.root_mean_square.root_mean_square),
     )
 
 
@@ -137,7 +137,7 @@ def _recurrence(recurrence, width):
                 _number(recurrence.state_rms[step]),
                 _number(np.median(recurrence.gradient_norms[step])),
                 _number(jacobian and jacobian.largest.mean),
-                _number(jacobian and np.sqrt(jacobian.mean_square.mean)),
+                _number(jacobian and jacobian.root_mean_square.root_mean_square),
             )
         )
     return beside_names(

@@ -11,7 +11,7 @@ from gradstab import _tree
 from gradstab.network import LayerRun, follow_state
 from gradstab.network.extremes import largest, typical
 from gradstab.program.compiled import compiled
-from gradstab.records import Recurrence
+from gradstab.records import Recurrence, root_mean_square
 from gradstab.spectra.dense import dense_spectrum
 from gradstab.spectra.growth import fit_growth
 from gradstab.spectra.lyapunov import FEWEST
@@ -73,7 +73,6 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     num = 1 if scan.joint else path.after[0].shape[1]
     size = sum(map(_tree.real_size, path.after)) // scan.parts.length // num
     norms = np.asarray(_over_time(path.gradients, num))
-    # In float32 the squares below are zero long before the state is.
     rms = np.asarray(_over_time(path.after, num), np.float64) / math.sqrt(size)
     # The state whose Jacobian is square: of an example, or of the whole batch.
     which = {"keep": 1 if joint else min(examples, num)}
@@ -87,7 +86,7 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     tops, middles = map(np.asarray, _extremes_over_time(path.after))
     steepest, usual = map(np.asarray, _extremes_over_time(path.gradients))
     return Recurrence(
-        state_rms=np.sqrt(np.mean(np.square(rms), axis=1)),
+        state_rms=root_mean_square(rms, 1),
         gradient_norms=norms,
         jacobians=jacobians,
         forward=forward,

@@ -13,7 +13,7 @@ from gradstab.network import LayerRun, NetworkRun
 from gradstab.program.trace import is_complex, real_size
 from gradstab.records import Prediction
 from gradstab.theory.laws import Law, NoTheoryError, given
-from gradstab.theory.reading import Reader
+from gradstab.theory.reading import Reader, within_range
 from gradstab.theory.redraws import Gains, gains
 from gradstab.theory.structure import steps_of
 from gradstab.theory.walk import Walk
@@ -145,15 +145,23 @@ def _layer(layer: LayerRun, state: _State, chance, columns: _Columns, number: in
     context, data, cotangent = layer.context, layer.data, layer.gradient
     walk = Walk(Reader(block, context), steps_of(block))
     before = state.variance
-    law = state.law or given(data[0] if data else cotangent)
+    entering = data[0] if data else cotangent
+    within_range(entering, "data")
+    law = state.law or given(entering)
     joint = not all(x.shape[:1] == (layer.num_examples,) for x in (*data, cotangent))
-    with jax.enable_x64(True):
+    # What overflows is refused below.
+    with jax.enable_x64(True), np.errstate(over="ignore"):
         shifts = (0.0, _STEP, -_STEP) if before else (0.0,)
         ends = [walk.end(law.scaled(1 + s), cotangent, joint) for s in shifts]
     joint = joint or walk.couples
     draws = walk.draws()
     measured, redrawn = gains(block, draws, joint, context, data, cotangent, *chance)
     rounding = _ROUNDING + 100 * float(jnp.finfo(cotangent.dtype).eps)
+    for theirs, ours in zip(
+        measured, (ends[0].log_square, ends[0].log_gain), strict=True
+    ):
+        if math.isinf(ours) and math.isfinite(theirs):
+            raise NoTheoryError("sizes whose squares are out of range")
     errors = _Errors(ends, redrawn, before, rounding)
     columns.put(number, **_read(walk), **_compared(ends[0], measured, errors))
     columns.activations[number] = walk.activation

@@ -21,6 +21,9 @@ from gradstab.theory.structure import leaves, needed
 
 # Squared gains of random directions agree this well in float32 if singular values are
 # equal. Those of a Gaussian n x n matrix differ by sqrt(2 / n): by 1 % at n = 20000.
+# Of numbers whose variances are multiplied with others in float64.
+_SMALLEST = 1e-120
+
 _EQUAL = 1e-4
 _PROBES = 6
 
@@ -88,8 +91,13 @@ class Reader:
         return Activation(eqns, variable, variable, context=values)(None)
 
     def weights(self, step) -> Weights:
-        """The weights of a product."""
+        """The weights of a product.
+
+        Raises:
+            NoTheoryError: if their squares are out of range.
+        """
         array = np.asarray(self.value(step.weight)).astype(np.float64)
+        within_range(array, "weights")
         _, fan_in = _compat.unit_axes(step.eqn, step.position)
         orthogonal = array.ndim == 2 and _is_orthogonal(array)
         variance = np.mean(np.square(array)) if orthogonal else np.var(array)
@@ -224,6 +232,19 @@ def _at_points(step, known):
 def _takes_any_shape(eqn):
     arrays = any(not isinstance(v, _compat.Literal) for v in eqn.invars)
     return arrays and is_elementwise(eqn) and not _compat.inner_programs(eqn)
+
+
+def within_range(array, what, /) -> None:
+    """Refuses numbers whose variances, and products of these, leave float64.
+
+    Raises:
+        NoTheoryError: if the largest of them is too large or too small.
+    """
+    largest = np.max(np.abs(array), initial=0.0)
+    if 0 < largest < _SMALLEST or 1 / _SMALLEST < largest < np.inf:
+        raise NoTheoryError(
+            f"{what} of size {largest:.1e}, whose variance is out of range"
+        )
 
 
 def _is_orthogonal(matrix):

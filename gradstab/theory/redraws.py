@@ -146,7 +146,10 @@ def _log_gain(cotangent, back, joint):
     ratio = norm(back).astype(wide) / norm(cotangent).astype(wide)
     # Examples without a gradient say nothing. Squares, as theory is of squares: the
     # mean logarithm would be lower by a quarter of their relative variance.
-    return jnp.log(jnp.nanmean(jnp.square(ratio))) / 2
+    largest = jnp.nanmax(ratio)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    # The squares of very small and of very large ratios are out of range.
+    return jnp.log(jnp.nanmean(jnp.square(ratio / unit))) / 2 + jnp.log(unit)
 
 
 def _turned(matrix, generator):
