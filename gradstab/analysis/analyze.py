@@ -19,6 +19,7 @@ from gradstab.analysis.budget import Asked, make_plan, say, too_large_for_float6
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.layers import measure_layers, with_cosines
+from gradstab.analysis.missing import with_reasons
 from gradstab.analysis.progress import progress_bar
 from gradstab.analysis.selection import checked_limits, select_layers
 from gradstab.analysis.subject import (
@@ -255,6 +256,8 @@ def _analyze(model, args, call, asked, bar, seed, ensemble, **options) -> Report
         )
         if loss is not None and any(wanted):
             measured = with_cosines(measured, run, limits)
+        layers = with_reasons(measured.layers, network, loss=loss is not None)
+        measured = measured._replace(layers=layers)
         exponents, note = None, "only some layers were asked for"
         if asked.layers is None:
             note = "not without the Jacobians of all layers"

@@ -127,6 +127,8 @@ class Layer:
             does not look.
         disconnected: whether no path leads from it to the loss, see `Signals`.
         note: why a number is missing, or why the layer is no smaller.
+        missing: sentences that begin with the names of the fields in which a number is
+            NaN, and say why; empty in reports of an older gradstab.
         alignment: (examples,) of the leading output direction of the layer before with
             the leading input direction of this one, from 0 to 1; None if one of them is
             not known.
@@ -152,6 +154,7 @@ class Layer:
     coupled: bool | None = static(default=None)
     disconnected: bool = static(default=False)
     note: str = static(default="")
+    missing: tuple[str, ...] = static(default=())
     alignment: np.ndarray | None = None
     gradient_cosines: np.ndarray | None = None
     forward_max: float = math.nan
