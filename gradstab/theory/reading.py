@@ -240,7 +240,7 @@ def within_range(array, what, /) -> None:
     Raises:
         NoTheoryError: if the largest of them is too large or too small.
     """
-    largest = np.max(np.abs(array), initial=0.0)
+    largest = float(np.max(np.abs(array), initial=0.0))
     if 0 < largest < _SMALLEST or 1 / _SMALLEST < largest < np.inf:
         raise NoTheoryError(
             f"{what} of size {largest:.1e}, whose variance is out of range"
