@@ -7,11 +7,12 @@ Each function returns the value, or raises a `ValueError` (of a wrong kind of th
 import math
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 from gradstab.errors import UserTypeError, UserValueError
 
 
-def whole_number(value, name: str, /, *, least: int = 0, most: int | None = None):
+def whole_number(value: Any, name: str, /, *, least: int = 0, most: int | None = None):
     """A whole number in a range, NumPy's among them.
 
     >>> whole_number(3, "depth", least=1)
@@ -31,7 +32,7 @@ def whole_number(value, name: str, /, *, least: int = 0, most: int | None = None
 
 
 def number(
-    value,
+    value: Any,
     name: str,
     /,
     *,
@@ -58,7 +59,7 @@ def number(
     raise UserValueError(f"{name} must be a {kind}, got {value!r}")
 
 
-def truth(value, name: str, /) -> bool:
+def truth(value: Any, name: str, /) -> bool:
     """True or False, and nothing that only counts as one of them.
 
     >>> truth("no", "batched")
@@ -70,7 +71,7 @@ def truth(value, name: str, /) -> bool:
     return bool(value)
 
 
-def one_of(value, name: str, known: Iterable, /):
+def one_of(value: Any, name: str, known: Iterable, /):
     """One of the values that are known.
 
     >>> one_of("test", "mode", ["train", "eval"])
@@ -85,7 +86,7 @@ def one_of(value, name: str, known: Iterable, /):
     return value
 
 
-def seed(value, /, name: str = "seed"):
+def seed(value: Any, /, name: str = "seed"):
     """A seed that JAX and NumPy take: of more than 32 bits JAX sees only the last 32.
 
     >>> seed(2**64)
@@ -95,7 +96,7 @@ def seed(value, /, name: str = "seed"):
     return whole_number(value, name, most=2**32 - 1)
 
 
-def transformation(value, name: str, /):
+def transformation(value: Any, name: str, /):
     """What Optax calls a gradient transformation.
 
     >>> transformation(0.1, "optimizer")

@@ -36,12 +36,12 @@ _LONGEST = 18
 _KEPT_WIDTH, _KEPT_HEIGHT, _KEPT_BESIDE = 0.95, 0.7, 0.9
 
 
-def canvas(ax, /, *, size=(6.4, 4.2)):
+def canvas(ax: Any, /, *, size=(6.4, 4.2)):
     """The axes to draw on: those, or the only ones of a new figure."""
     return new_axes(size=size)[0] if ax is None else ax
 
 
-def new_axes(num=1, /, *, size=(6.4, 4.2), columns=1) -> list[Any]:
+def new_axes(num: int = 1, /, *, size=(6.4, 4.2), columns: int = 1) -> list[Any]:
     """As many axes in one new figure, in rows; the last one may be wider."""
     rows = math.ceil(num / columns)
     width, height = size
@@ -115,7 +115,7 @@ def label(name, /):
     return name.replace("$", r"\$")
 
 
-def name_axis(ax, places, names, /, *, axis="x"):
+def name_axis(ax: Any, places, names, /, *, axis: str = "x"):
     """Write names beside their places: as many as can be read, evenly.
 
     Args:
@@ -139,7 +139,7 @@ def name_axis(ax, places, names, /, *, axis="x"):
     (ax.set_xlim if axis == "x" else ax.set_ylim)(limits)
 
 
-def how_many(ax, words, /, *, beside=()):
+def how_many(ax: Any, words, /, *, beside=()):
     """How many of the words can be read in a row below the axes.
 
     Args:
@@ -162,7 +162,7 @@ def _every(num, most):
     return chosen if most > 1 else chosen[:1]
 
 
-def add_legend(ax, /, *, top=None):
+def add_legend(ax: Any, /, *, top=None):
     """A legend of what is drawn, once per name, that covers no curve.
 
     The axes get as much room above as it needs, on the side where that is less.
@@ -197,7 +197,7 @@ def add_legend(ax, /, *, top=None):
     ax.set_ylim(low, high)
 
 
-def _explained(ax, handle, words):
+def _explained(ax: Any, handle, words):
     """The entry of a legend; of a curve without points it says that there are none."""
     from matplotlib.lines import Line2D
 
@@ -210,7 +210,7 @@ def _explained(ax, handle, words):
     return words, handle
 
 
-def _legend_size(labels, ax):
+def _legend_size(labels, ax: Any):
     """Columns of the legend, and which shares of the axes it may take."""
     width, height = np.multiply(_size(ax), (_KEPT_WIDTH, _KEPT_HEIGHT))
     size = _points()
@@ -225,7 +225,7 @@ def _legend_size(labels, ax):
     return columns, min(need / width, 1.0), min(share, 0.6)
 
 
-def _highest(ax, scale, side, width):
+def _highest(ax: Any, scale, side, width):
     """The highest of what is drawn below a legend on that side, on the axis' scale."""
     along = np.log10 if ax.get_xscale() == "log" else np.asarray
     start, end = along(ax.get_xlim())
@@ -249,7 +249,7 @@ def _highest(ax, scale, side, width):
     return max(tops, default=scale(ax.get_ylim()[0]))
 
 
-def _drawn(ax):
+def _drawn(ax: Any):
     """The points of all curves and areas, in data."""
     start, end = ax.get_xlim()
     for line in ax.lines:
@@ -268,7 +268,7 @@ def _drawn(ax):
             yield path.vertices
 
 
-def _size(ax):
+def _size(ax: Any):
     """Width and height of axes in points."""
     scale = 72 / ax.figure.dpi
     return ax.bbox.width * scale, ax.bbox.height * scale

@@ -69,7 +69,9 @@ def make_folder(folder, /) -> None:
         raise own from error
 
 
-def new_results_folder(root="results", name="run", /) -> pathlib.Path:
+def new_results_folder(
+    root: str | pathlib.Path = "results", name: str = "run", /
+) -> pathlib.Path:
     """Make the next free folder ``root/name-1``, ``root/name-2``, ...
 
     Two programs that ask at the same time get different folders.

@@ -2,34 +2,36 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 
-def num_entries(tree, /) -> int:
+def num_entries(tree: Any, /) -> int:
     """The number of array entries in the tree."""
     return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def is_floating(leaf, /) -> bool:
+def is_floating(leaf: Any, /) -> bool:
     """Whether the leaf is a real or complex floating array."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def is_complex(leaf, /) -> bool:
+def is_complex(leaf: Any, /) -> bool:
     """Whether the leaf, an array or what has its dtype, is complex."""
     return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
 
 
-def real_dtype(dtype, /):
+def real_dtype(dtype: DTypeLike, /):
     """The dtype of the real and the imaginary part; a real one is its own."""
     return jnp.finfo(dtype).dtype
 
 
-def real_size(leaf, /) -> int:
+def real_size(leaf: Any, /) -> int:
     """How many real numbers an array, or what has its shape and dtype, holds."""
     return math.prod(leaf.shape) * (2 if is_complex(leaf) else 1)
 
@@ -59,12 +61,12 @@ def from_real(numbers, like, /) -> jax.Array:
     return jax.lax.complex(pairs[..., 0], pairs[..., 1])
 
 
-def is_key(leaf, /) -> bool:
+def is_key(leaf: Any, /) -> bool:
     """Whether the leaf is a typed PRNG key."""
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
-def is_on_host(leaf, /) -> bool:
+def is_on_host(leaf: Any, /) -> bool:
     """Whether NumPy can look at the leaf without copying it from a device."""
     if not isinstance(leaf, jax.Array):
         return True
@@ -75,7 +77,7 @@ def is_on_host(leaf, /) -> bool:
     return len(devices) == 1 and devices[0].platform == "cpu"
 
 
-def fresh_keys(tree, /):
+def fresh_keys(tree: Any, /):
     """The tree with its PRNG keys cloned, to repeat what was drawn with them."""
     return jax.tree.map(lambda x: jax.random.clone(x) if is_key(x) else x, tree)
 
@@ -86,18 +88,18 @@ def widest(*dtypes):
         return functools.reduce(jnp.promote_types, dtypes)
 
 
-def floating_leaves(tree, /) -> list:
+def floating_leaves(tree: Any, /) -> list:
     """The leaves of the tree that have a gradient."""
     return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
-def all_finite(tree, /) -> jax.Array:
+def all_finite(tree: Any, /) -> jax.Array:
     """Whether every entry of every floating leaf is finite: a boolean scalar."""
     checks = [jnp.all(jnp.isfinite(leaf)) for leaf in floating_leaves(tree)]
     return jnp.all(jnp.stack(checks)) if checks else jnp.array(True)
 
 
-def safe_norm(tree, /, *, axes=None) -> jax.Array:
+def safe_norm(tree: Any, /, *, axes=None) -> jax.Array:
     r"""The Euclidean norm of all floating leaves together, without overflow.
 
     Computes :math:`m \sqrt{\sum_i (x_i / m)^2}` with :math:`m` a power of two near
@@ -138,7 +140,7 @@ def power_of_two_near(x, /) -> jax.Array:
     return jnp.where(ok, jnp.ldexp(jnp.ones_like(x), exponent), 1)
 
 
-def paths(tree, /, *, is_leaf=None) -> list[str]:
+def paths(tree: Any, /, *, is_leaf=None) -> list[str]:
     """Dotted names of the leaves, in the order of `jax.tree.leaves`.
 
     >>> paths({"head": {"bias": 0, "kernel": 1}, "blocks": [2, 3]})

@@ -4,9 +4,9 @@ import dataclasses
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +21,22 @@ from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.layers import measure_layers, with_cosines
 from gradstab.analysis.missing import with_reasons
 from gradstab.analysis.progress import progress_bar
-from gradstab.analysis.selection import checked_limits, select_layers
+from gradstab.analysis.selection import Limits, checked_limits, select_layers
 from gradstab.analysis.subject import (
+    Subject,
     arithmetic,
     find_subject,
     takes_one_example,
     time_for_examples,
 )
-from gradstab.analysis.trunk import expected_growth, find_trunk, trunk_growth
+from gradstab.analysis.trunk import Trunk, expected_growth, find_trunk, trunk_growth
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.network import propagate
 from gradstab.network.adapters import as_target
+from gradstab.network.runs import NetworkRun
 from gradstab.network.trained import trained_only
 from gradstab.program.keys import keys_of
-from gradstab.records import Signals
+from gradstab.records import Prediction, Signals
 from gradstab.report import (
     Ensemble,
     GrowthPair,
@@ -50,26 +52,26 @@ _OURS = int.from_bytes(b"grad", "big")
 
 
 def analyze(
-    model,
+    model: Any,
     /,
     *args,
-    loss=None,
-    output=None,
-    apply_kwargs=None,
-    batched=True,
-    boundaries=None,
-    ensemble=False,
-    examples=None,
-    layers=None,
-    top_k=None,
-    max_dense=1024,
-    max_bytes=2**28,
-    max_seconds=600.0,
-    theory=True,
-    precision=None,
-    spectra_on="auto",
-    seed=0,
-    progress=True,
+    loss: Callable[..., Any] | None = None,
+    output: Any = None,
+    apply_kwargs: Mapping[str, Any] | None = None,
+    batched: bool = True,
+    boundaries: Sequence[str] | None = None,
+    ensemble: bool = False,
+    examples: int | None = None,
+    layers: Any = None,
+    top_k: int | None = None,
+    max_dense: int = 1024,
+    max_bytes: float = 2**28,
+    max_seconds: float = 600.0,
+    theory: bool = True,
+    precision: str | None = None,
+    spectra_on: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
 ) -> Report:
     """Say what the gradients of a model do, layer by layer, and why.
 
@@ -180,7 +182,15 @@ def analyze(
         return _analyze(model, args, call, asked, bar, seed, ensemble, **options)
 
 
-def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision):
+def _check(
+    loss: Callable[..., Any] | None,
+    output,
+    apply_kwargs: Mapping[str, Any] | None,
+    boundaries,
+    max_seconds: float,
+    seed: int,
+    precision: str | None,
+):
     """Refuses at once what cannot be called, or measured with."""
     for name, value, form in (
         ("loss", loss, "loss(output) -> scalar"),
@@ -199,7 +209,9 @@ def _check(loss, output, apply_kwargs, boundaries, max_seconds, seed, precision)
     one_of(precision, "precision", ("float64", "own", None))
 
 
-def _analyze(model, args, call, asked, bar, seed, ensemble, **options) -> Report:
+def _analyze(
+    model: Any, args, call, asked, bar, seed: int, ensemble, **options
+) -> Report:
     loss = options["loss"]
     began = time.monotonic()
     target = as_target(model, args, **call)
@@ -320,12 +332,18 @@ class _Summary(NamedTuple):
     ensemble: Ensemble | None
 
 
-def _one(run, trunk):
+def _one(run: NetworkRun, trunk: Trunk):
     growth = trunk_growth(run.signals, trunk)
     return _Summary(run.signals, growth, float(run.loss), None)
 
 
-def _over_all(subject, every, loss, trunk, key):
+def _over_all(
+    subject: Subject,
+    every: Any,
+    loss: Callable[..., Any] | None,
+    trunk: Trunk,
+    key: jax.Array,
+):
     network, inputs = subject.network, subject.target.inputs
     params, state = subject.cast(every)
     draws = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
@@ -333,14 +351,14 @@ def _over_all(subject, every, loss, trunk, key):
     return _Summary(signals, growth, float(jnp.mean(draws.loss)), ensemble)
 
 
-def _comparable(prediction, ensemble):
+def _comparable(prediction: Prediction | None, ensemble):
     """The theory, if it has something to say, beside what was measured."""
     if prediction is None or not np.isfinite(prediction.chi).any():
         return None
     return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
-def _notes(subject, summary, exponents, prediction):
+def _notes(subject: Subject, summary, exponents, prediction: Prediction | None):
     notes = [f"growth exponents: {exponents}"] if exponents else []
     if prediction is not None and not np.isfinite(prediction.chi).any():
         notes += dict.fromkeys(filter(None, prediction.notes))
@@ -357,7 +375,7 @@ def _notes(subject, summary, exponents, prediction):
     return tuple(notes)
 
 
-def _made(subject, seed, limits, cost):
+def _made(subject: Subject, seed: int, limits: Limits, cost):
     device = jax.devices()[0]
     inputs = jax.tree.leaves(subject.target.inputs)
     return {

@@ -1,6 +1,7 @@
 """How much of an analysis is done by default: what fits into ten minutes."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from gradstab import _memory
 from gradstab.analysis.cost import Cost, estimate_cost, too_large
 from gradstab.analysis.selection import Limits
+from gradstab.analysis.subject import Subject
 from gradstab.errors import UserMemoryError
 
 # Examples and singular values, from what is wished for to what is least.
@@ -44,7 +46,7 @@ class Asked(NamedTuple):
     precision: str | None
     theory: bool
     max_dense: int
-    max_bytes: int
+    max_bytes: float
     max_seconds: float
     spectra_on: str = "auto"
 
@@ -67,7 +69,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
 
 
-def too_large_for_float64(subject, asked: Asked, loss, /) -> bool:
+def too_large_for_float64(subject: Subject, asked: Asked, loss: bool, /) -> bool:
     """Whether the signals alone are better computed in the model's own precision."""
     if asked.precision is not None or not subject.wide:
         return False
@@ -81,7 +83,13 @@ def too_large_for_float64(subject, asked: Asked, loss, /) -> bool:
     return above or signals > _SHARE * asked.max_seconds
 
 
-def make_plan(subject, wanted, asked: Asked, loss, /) -> Plan:
+def make_plan(
+    subject: Subject,
+    wanted: list[bool],
+    asked: Asked,
+    loss: bool,
+    /,
+) -> Plan:
     """As much as the time and half of the memory allow; at least what was asked for.
 
     Args:
@@ -139,7 +147,7 @@ def _limits(asked, examples, top_k):
     )
 
 
-def _affordable_redraws(subject, asked, loss):
+def _affordable_redraws(subject: Subject, asked, loss: bool):
     if not asked.theory:
         return None
     nothing = [False] * len(subject.network.layers)
@@ -152,7 +160,7 @@ def _affordable_redraws(subject, asked, loss):
     return None
 
 
-def _less_and_less(asked, wanted):
+def _less_and_less(asked, wanted: list[bool]):
     """Limits and layers, each less work than the one before."""
     rungs = list(dict.fromkeys(_limits(asked, *rung) for rung in _LADDER))
     for limits in rungs:
@@ -163,7 +171,7 @@ def _less_and_less(asked, wanted):
         yield rungs[-1], _spaced(wanted, count)
 
 
-def _spaced(wanted, count):
+def _spaced(wanted: list[bool], count):
     """So many of the wanted layers, evenly spaced, the last one among them."""
     places = np.flatnonzero(wanted)
     kept = places[np.linspace(len(places) - 1, 0, count).round().astype(int)]
@@ -174,7 +182,7 @@ def _fits(cost, most):
     return cost.seconds <= most.seconds and cost.num_bytes <= most.num_bytes
 
 
-def _notes(plan, asked, wanted, fair, first, most, names):
+def _notes(plan, asked, wanted: list[bool], fair, first, most, names: Sequence[str]):
     bounds = f"{_time(most.seconds)} or {most.num_bytes / 2**30:.2g} GiB"
     less = []
     pairs = zip(names, wanted, fair, strict=True)

@@ -6,12 +6,16 @@ and a half. What that takes is measured on the machine at hand.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
+from gradstab.analysis.selection import Limits
+from gradstab.analysis.subject import Subject
+from gradstab.network.replay import Network
 from gradstab.program import primitives, reads
 from gradstab.program.compiled import work_for
 from gradstab.program.work import Work, num_equations, work_of
@@ -58,7 +62,13 @@ class Cost(NamedTuple):
 
 
 def estimate_cost(
-    subject, wanted, limits, /, *, loss=True, redraws: int | None = 0
+    subject: Subject,
+    wanted: Sequence[bool],
+    limits: Limits,
+    /,
+    *,
+    loss: bool = True,
+    redraws: int | None = 0,
 ) -> Cost:
     r"""Time and memory of an analysis.
 
@@ -97,7 +107,7 @@ def estimate_cost(
     )
 
 
-def too_large(subject, limits, /) -> list[bool]:
+def too_large(subject: Subject, limits: Limits, /) -> list[bool]:
     """The layers whose Jacobian for one example is far above ``max_bytes``."""
     layers = [_Counted(subject.network, place) for place in subject.network.layers]
     return [_at_work(subject, x, limits, 1) > 4 * limits.max_bytes for x in layers]
@@ -106,7 +116,7 @@ def too_large(subject, limits, /) -> list[bool]:
 class _Counted:
     """One layer: its work for the whole batch, and the sides of its Jacobian."""
 
-    def __init__(self, network, place):
+    def __init__(self, network: Network, place):
         block = network.blocks[place.block]
         self.block, self.place = block, place
         self.work = work_for(block)
@@ -120,7 +130,7 @@ class _Counted:
     def sides(self):
         return sorted((self.rows, self.columns))
 
-    def by_products(self, limits):
+    def by_products(self, limits: Limits):
         """Whether its Jacobian is known by products only."""
         small, _ = self.sides
         few = limits.top_k is not None and small > max(8 * limits.top_k, 2 * _PROBES)
@@ -130,20 +140,20 @@ class _Counted:
 class _Parts:
     """Seconds by part of the analysis."""
 
-    def __init__(self, subject, limits):
+    def __init__(self, subject: Subject, limits: Limits):
         self.subject, self.limits = subject, limits
         self.speed = machine.speed(subject.wide)
         size = machine.SIDE, machine.SIDE
         self.device = on_device(limits.spectra_on, limits.examples, size)
         self.seconds: dict[str, float] = {}
 
-    def add(self, name, work, operations=0.0):
+    def add(self, name, work, operations: float = 0.0):
         work = work._replace(num_bytes=_FUSED * work.num_bytes)
         seconds = self.speed.seconds(work)
         seconds += operations / machine.decompositions(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def add_layer(self, layer, want, loss, redraws):
+    def add_layer(self, layer, want, loss: bool, redraws: int | None):
         examples = min(self.limits.examples, layer.num)
         self.add("signals", _SIGNALS * layer.work)
         if redraws is not None:
@@ -214,7 +224,7 @@ class _Parts:
             work = _PRODUCT * factor * columns * part
             self.add("exponents", work, 10 * factor * width * columns**2)
 
-    def add_programs(self, wanted, loss):
+    def add_programs(self, wanted: Sequence[bool], loss: bool):
         """The compilation of all programs."""
         network = self.subject.network
         blocks = {p.block for p, w in zip(network.layers, wanted, strict=True) if w}
@@ -235,7 +245,7 @@ def _lyapunov(size, steps, keep):
     return (0 if size > 2**16 else 40), keep
 
 
-def _signals_bytes(subject, layers):
+def _signals_bytes(subject: Subject, layers):
     """What `propagate` holds beside the parameters; see there."""
     network = subject.network
     leaves = _tree.floating_leaves(subject.target.params)
@@ -252,7 +262,7 @@ def _signals_bytes(subject, layers):
     return 2 * params + 3.5 * sum(map(_between, chained)) + inside + 2 * output
 
 
-def _jacobian_bytes(subject, layers, wanted, limits):
+def _jacobian_bytes(subject: Subject, layers, wanted: Sequence[bool], limits: Limits):
     """What is at work beside the signals that are kept."""
     leaves = _tree.floating_leaves(subject.target.params)
     params = sum(np.size(leaf) * leaf.dtype.itemsize for leaf in leaves)
@@ -265,7 +275,7 @@ def _jacobian_bytes(subject, layers, wanted, limits):
     return params + 2 * sum(map(_between, layers)) + 3 * work
 
 
-def _at_work(subject, layer, limits, examples):
+def _at_work(subject: Subject, layer, limits: Limits, examples):
     """Bytes of Jacobians, or of the vectors that they are multiplied with."""
     itemsize = 8 if subject.wide else 4
     small, large = layer.sides
@@ -285,7 +295,7 @@ def _inside(block):
     return sum(reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
 
 
-def _couples(block, num_examples):
+def _couples(block, num_examples: int):
     """Whether a layer seems to mix examples: it reduces over their axis."""
     made = {v for eqn in block.eqns for v in eqn.outvars} | set(block.in_vars)
     for eqn in block.eqns:

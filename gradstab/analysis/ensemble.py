@@ -7,7 +7,8 @@ signals of `propagate` over them.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,10 @@ from scipy import special
 
 from gradstab import _tree
 from gradstab.analysis.initialization import ensemble_size, member
+from gradstab.analysis.trunk import Trunk
 from gradstab.network import Context, propagate
 from gradstab.network.losses import Loss, as_loss
+from gradstab.network.replay import Network
 from gradstab.program.compiled import compiled
 from gradstab.records import NORMAL_95, Growth, Signals
 from gradstab.report import Ensemble, GrowthPair, OverSeeds
@@ -49,7 +52,15 @@ class EnsembleSignals(NamedTuple):
 
 
 def ensemble_signals(
-    network, params, state, inputs, /, *, loss=None, key=None, max_bytes=2**30
+    network: Network,
+    params: Any,
+    state: Any,
+    inputs: tuple,
+    /,
+    *,
+    loss: Callable[..., Any] | None = None,
+    key: jax.Array | None = None,
+    max_bytes: float = 2**30,
 ) -> EnsembleSignals:
     r"""The signals of every initialisation, in one compiled program.
 
@@ -88,7 +99,9 @@ def ensemble_signals(
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], draws)
 
 
-def summarize(draws: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, GrowthPair]:
+def summarize(
+    draws: EnsembleSignals, trunk: Trunk, /
+) -> tuple[Signals, Ensemble, GrowthPair]:
     """Means over the initialisations, and the growth of both signals.
 
     Args:
@@ -102,13 +115,13 @@ def summarize(draws: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
         mean and standard error over the initialisations.
     """
     signals = jax.tree.map(np.asarray, draws.signals)
-    names, trunk = signals.names, list(trunk.layers)
+    names, places = signals.names, list(trunk.layers)
     rms = OverSeeds(signals.forward_rms, logarithmic=True)
     norms = OverSeeds(_geometric(signals.gradient_norms), logarithmic=True)
     own = OverSeeds(signals.param_gradient_norm, logarithmic=True)
-    trunk_names = tuple(names[i] for i in trunk)
-    forward, forward_rate = growth_over_seeds(rms.values[:, trunk], trunk_names)
-    backward, backward_rate = growth_over_seeds(norms.values[:, trunk], trunk_names)
+    trunk_names = tuple(names[i] for i in places)
+    forward, forward_rate = growth_over_seeds(rms.values[:, places], trunk_names)
+    backward, backward_rate = growth_over_seeds(norms.values[:, places], trunk_names)
     ensemble = Ensemble(
         forward_rms=rms,
         gradient_norm=norms,
@@ -121,7 +134,7 @@ def summarize(draws: EnsembleSignals, trunk, /) -> tuple[Signals, Ensemble, Grow
     return typical(signals), ensemble, GrowthPair(forward, backward)
 
 
-def growth_over_seeds(norms, names=(), /) -> tuple[Growth, OverSeeds]:
+def growth_over_seeds(norms, names: Sequence[str] = (), /) -> tuple[Growth, OverSeeds]:
     r"""The law of growth of an ensemble, and its rate in every initialisation.
 
     The law is fitted once, to the geometric mean: chosen for each initialisation by
@@ -202,7 +215,7 @@ def _over_seeds(growth, rates):
     return dataclasses.replace(growth, rate=float(rates.mean), error=error)
 
 
-def typical(signals, /) -> Signals:
+def typical(signals: Signals, /) -> Signals:
     """The signals of a typical initialisation: one number per layer.
 
     Args:
@@ -255,7 +268,7 @@ def _certain(rates):
     return abs(rates.mean) > quantile * rates.error
 
 
-def _chunks(num, size, max_bytes):
+def _chunks(num: int, size, max_bytes: float):
     """Positions in rows of equal length that fit; the last one is repeated to fill."""
     length = min(max(max_bytes // size, 1), num)
     length = -(-num // -(-num // length))
@@ -263,7 +276,7 @@ def _chunks(num, size, max_bytes):
     return np.minimum(positions, num - 1).reshape(-1, length)
 
 
-def _bytes_per_seed(network, params):
+def _bytes_per_seed(network: Network, params: Any):
     leaves = _tree.floating_leaves(member(params, 0))
     taps = jax.eval_shape(network.zero_taps)
     owned = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
@@ -271,7 +284,16 @@ def _bytes_per_seed(network, params):
     return _PARAM_COPIES * owned + _ACTIVATION_COPIES * passing
 
 
-def _of_all(network, program, params, state, inputs, constants, keys, rows):
+def _of_all(
+    network: Network,
+    program,
+    params: Any,
+    state: Any,
+    inputs: tuple,
+    constants,
+    keys,
+    rows,
+):
     loss = program and Loss(program, constants)
 
     def one(seed):
@@ -286,7 +308,7 @@ def _of_all(network, program, params, state, inputs, constants, keys, rows):
     return jax.lax.map(jax.vmap(one), rows)
 
 
-def _mean_squares(network, replay, key):
+def _mean_squares(network: Network, replay, key: jax.Array):
     # All signs are drawn at once: what draws them is the longest part of the program.
     sizes = [_tree.real_size(array) for array in replay.activations]
     signs = jax.random.rademacher(key, (sum(sizes),), jnp.int8)

@@ -1,5 +1,8 @@
 """Many initialisations of one model, with a leading axis over them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +21,7 @@ _NOT_TRACEABLE = (
 )
 
 
-def initializations(make, key, num, /):
+def initializations(make: Callable[..., Any], key: jax.Array, num: int, /):
     """Initialise a model many times: an ensemble, for ``analyze(..., ensemble=True)``.
 
     Args:
@@ -76,7 +79,7 @@ def initializations(make, key, num, /):
         )
     parts = []
 
-    def arrays(key):
+    def arrays(key: jax.Array):
         found, rebuild = _taken_apart(call_of_user(make, key))
         parts.append(rebuild)
         return found
@@ -103,7 +106,7 @@ def member(ensemble, index, /):
     return jax.tree.map(lambda leaf: leaf[index], ensemble)
 
 
-def ensemble_size(params, state=(), /) -> int:
+def ensemble_size(params: Any, state: Any = (), /) -> int:
     """How many initialisations there are.
 
     Args:
@@ -124,7 +127,7 @@ def ensemble_size(params, state=(), /) -> int:
     return lengths[0]
 
 
-def _taken_apart(model):
+def _taken_apart(model: Any):
     """The arrays of a model, and the function that puts others in their places."""
     if isinstance(model, nnx.Module):
         graphdef, state = nnx.split(model)
@@ -149,5 +152,5 @@ def _differ(leaves):
     return any(np.any(leaf != leaf[:1]) for leaf in map(np.asarray, floating))
 
 
-def _is_array(leaf):
+def _is_array(leaf: Any):
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")

@@ -111,7 +111,7 @@ def with_cosines(measured: Measured, run: NetworkRun, limits: Limits, /) -> Meas
     return measured._replace(layers=tuple(layers))
 
 
-def _rows(signals):
+def _rows(signals: Signals):
     """The signals of one layer after the other."""
     names = [field.name for field in dataclasses.fields(signals)]
     columns = {n: np.asarray(getattr(signals, n)) for n in names if n != "names"}
@@ -119,7 +119,7 @@ def _rows(signals):
         yield {name: column[number] for name, column in columns.items()}
 
 
-def _sizes(subject):
+def _sizes(subject: Subject):
     """For every parameter leaf its shape, that of the real view if it is complex."""
     views = jax.eval_shape(
         lambda leaves: [_tree.real_view(leaf) for leaf in leaves],

@@ -23,7 +23,7 @@ class _Parts:
 
 
 @contextlib.contextmanager
-def progress_bar(wanted, /):
+def progress_bar(wanted: bool, /):
     """Yields the bar, with the methods ``begin(total, note)`` and ``advance(name)``.
 
     Args:

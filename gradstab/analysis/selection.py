@@ -1,7 +1,7 @@
 """Which layers are looked at closely, and how closely."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gradstab._checked import whole_number
@@ -16,12 +16,12 @@ class Limits(NamedTuple):
     examples: int
     top_k: int | None
     max_dense: int
-    max_bytes: int
+    max_bytes: float
     spectra_on: str = "auto"
 
 
 def checked_limits(
-    examples, top_k, max_dense, max_bytes, spectra_on="auto", /
+    examples, top_k, max_dense, max_bytes, spectra_on: str = "auto", /
 ) -> Limits:
     """The limits of an analysis.
 
@@ -40,7 +40,7 @@ def checked_limits(
     return Limits(examples, top_k, max_dense, max_bytes, place)
 
 
-def select_layers(names, which, /) -> list[bool]:
+def select_layers(names: Sequence[str], which, /) -> list[bool]:
     r"""Which layers' Jacobians are wanted.
 
     Args:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import textwrap
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -72,13 +73,19 @@ class Subject(NamedTuple):
         except (TypeError, ValueError):  # a batch size is written into the model
             return None
 
-    def cast(self, tree):
+    def cast(self, tree: Any):
         """Arrays in the precision of the analysis."""
         return _cast(tree, self.wide)
 
 
 def find_subject(
-    target: Target, /, *, output, loss, precision, boundaries=None
+    target: Target,
+    /,
+    *,
+    output,
+    loss: Callable[..., Any] | None,
+    precision: str | None,
+    boundaries=None,
 ) -> Subject:
     """Trace a model: in float64 where the hardware and the model can, or as it is.
 
@@ -127,7 +134,7 @@ def takes_one_example(target: Target, /) -> bool:
     return not _runs(target) and _runs(over_examples(target))
 
 
-def time_for_examples(network, /) -> str:
+def time_for_examples(network: Network, /) -> str:
     """What to say if the leading axis of the inputs is that of time; else empty."""
     names = [
         place.name
@@ -155,7 +162,7 @@ def arithmetic(wide):
         yield
 
 
-def _traced(target, loss, wide, options):
+def _traced(target: Target, loss: Callable[..., Any] | None, wide, options):
     with arithmetic(wide):
         arrays = (target.params, target.state, target.inputs)
         target = Target(target.apply, *_cast(arrays, wide))
@@ -167,13 +174,13 @@ def _traced(target, loss, wide, options):
         return Subject(network, target, wide, *options)
 
 
-def _runs(target):
+def _runs(target: Target):
     arrays = _tree.fresh_keys((target.params, target.state))
     inputs = _tree.fresh_keys(target.inputs)
     return works(jax.eval_shape, target.apply, *arrays, *inputs)
 
 
-def _look_at_loss(loss, shapes):
+def _look_at_loss(loss: Callable[..., Any], shapes):
     try:
         _, constants = as_loss(loss, shapes)
     except TypeError as error:
@@ -185,7 +192,7 @@ def _look_at_loss(loss, shapes):
         )
 
 
-def _find(target, output, boundaries):
+def _find(target: Target, output, boundaries):
     return find_layers(
         target.apply,
         target.params,
@@ -196,7 +203,7 @@ def _find(target, output, boundaries):
     )
 
 
-def _cast(tree, wide):
+def _cast(tree: Any, wide):
     # To look at a model is no use of its keys.
     leaves, structure = jax.tree.flatten(_tree.fresh_keys(tree))
     leaves = list(map(_as_array, leaves))
@@ -209,12 +216,12 @@ def _cast(tree, wide):
     return structure.unflatten(leaves)
 
 
-def _as_array(leaf):
+def _as_array(leaf: Any):
     # To hand an array over compiles nothing, to convert it does.
     return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
 
 
-def _to_float64_by_numpy(leaf):
+def _to_float64_by_numpy(leaf: Any):
     dtype = _tree.widest(leaf.dtype, jnp.float64)
     return leaf if leaf.dtype == dtype else jax.device_put(np.asarray(leaf, dtype))
 
@@ -225,6 +232,6 @@ def _to_float64(leaves):
     return [leaf.astype(_tree.widest(leaf.dtype, jnp.float64)) for leaf in leaves]
 
 
-def _first_example(num, leaf):
+def _first_example(num: int, leaf: Any):
     shared = _tree.is_key(leaf) and leaf.shape[:1] != (num,)
     return leaf if shared else leaf[:1]

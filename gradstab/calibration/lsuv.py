@@ -1,5 +1,6 @@
 """Layer-sequential unit variance (LSUV): weights scaled on a batch of data."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,14 +36,14 @@ class Calibration:
 
 
 def lsuv(
-    model,
+    model: Any,
     /,
     *args,
-    tolerance=0.01,
-    max_iterations=10,
-    output=None,
-    apply_kwargs=None,
-    batched=True,
+    tolerance: float = 0.01,
+    max_iterations: int = 10,
+    output: Any = None,
+    apply_kwargs: Mapping[str, Any] | None = None,
+    batched: bool = True,
 ) -> Calibration:
     r"""Scale every layer's weights so that its output has unit variance on a batch.
 
@@ -130,7 +131,7 @@ def lsuv(
     )
 
 
-def _solve(measure, rows, tolerance, max_iterations):
+def _solve(measure, rows, tolerance: float, max_iterations):
     """A factor for the weights of each row, and notes of those that have none."""
     factors, active = np.ones(rows), np.ones(rows, bool)
     first = last = np.full(rows, np.inf)
@@ -155,11 +156,11 @@ def _solve(measure, rows, tolerance, max_iterations):
     return factors, notes
 
 
-def _is_far(deviations, tolerance):
+def _is_far(deviations, tolerance: float):
     return ~(np.abs(deviations - 1) <= tolerance)  # true for NaN
 
 
-def _why_stuck(deviation):
+def _why_stuck(deviation: float):
     if deviation == 0:
         return "its output does not vary"
     if not np.isfinite(deviation):

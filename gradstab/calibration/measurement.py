@@ -1,14 +1,20 @@
 """The spread of every product's output, and what scaled weights do to it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab import _tree
+from gradstab import _compat, _tree
+from gradstab.program.trace import Program
 from gradstab.program.walk import environment, evaluate, outputs, split_operands, walk
 
 
-def output_deviations(program, plan, leaves, active, /) -> jax.Array:
+def output_deviations(
+    program: Program, plan, leaves: Sequence[Any], active, /
+) -> jax.Array:
     """The standard deviation of every product's output, in one evaluation.
 
     The output of an active product is divided by its deviation before it flows on, as
@@ -32,7 +38,7 @@ def output_deviations(program, plan, leaves, active, /) -> jax.Array:
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def scale_weights(leaves, plan, factors, /) -> list:
+def scale_weights(leaves: Sequence[Any], plan, factors, /) -> list:
     """The parameter leaves, those of each product times its factor.
 
     Args:
@@ -52,10 +58,10 @@ def scale_weights(leaves, plan, factors, /) -> list:
     return leaves
 
 
-def _run(eqns, env, flags, scans, found):
+def _run(eqns: Sequence[_compat.JaxprEqn], env, flags, scans, found):
     product_of = {id(product.eqn): product for product in flags}
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
         product = product_of.get(id(eqn))
         if id(eqn) in scans:
             return _run_scan(scans[id(eqn)], operands, flags, found)
@@ -71,7 +77,7 @@ def _run(eqns, env, flags, scans, found):
     walk(eqns, env, rule)
 
 
-def _run_scan(scan, operands, flags, found):
+def _run_scan(scan, operands: Sequence[Any], flags, found):
     parts = scan.parts
     consts, carry, xs = split_operands(parts, operands)
 
@@ -92,17 +98,17 @@ def _run_scan(scan, operands, flags, found):
     return [*carry, *ys]
 
 
-def _deviation(array):
+def _deviation(array: jax.Array):
     """The standard deviation over all entries, in float32 at least, overflow-safe."""
     wide = _at_least_float32(array)
     scale = _tree.power_of_two_near(jnp.max(jnp.abs(wide)))
     return scale * jnp.std(wide / scale)
 
 
-def _times(leaf, factor):
+def _times(leaf: Any, factor):
     wide = _at_least_float32(leaf)
     return (wide * jnp.asarray(factor, wide.dtype)).astype(leaf.dtype)
 
 
-def _at_least_float32(array):
+def _at_least_float32(array: jax.Array):
     return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)

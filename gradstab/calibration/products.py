@@ -2,14 +2,16 @@
 
 import collections
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network import naming
 from gradstab.program import primitives
-from gradstab.program.trace import flatten_body
+from gradstab.program.trace import Program, flatten_body
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Product:
     rows: slice
     stacked: bool
 
-    def part_of(self, array):
+    def part_of(self, array: jax.Array):
         """Its rows of an array with a row per product: a scalar outside a scan."""
         return array[self.rows] if self.stacked else array[self.rows.start]
 
@@ -62,7 +64,7 @@ class Plan:
     notes: tuple[tuple[str, str], ...]
 
 
-def find_products(program, /) -> Plan:
+def find_products(program: Program, /) -> Plan:
     """Find the products of data with parameters.
 
     Args:
@@ -100,7 +102,7 @@ class _Candidate:
 class _Search:
     """Candidates so far, and how often each parameter leaf meets the data."""
 
-    def __init__(self, program):
+    def __init__(self, program: Program):
         self.paths = program.param_names
         self.vars = program.param_vars
         self.leaf_of = {v: i for i, v in enumerate(program.param_vars)}
@@ -108,7 +110,9 @@ class _Search:
         self.uses: collections.Counter = collections.Counter()
         self.scans: list[tuple] = []
 
-    def visit(self, eqn, flow, scan=None, sliced=frozenset()):
+    def visit(
+        self, eqn: _compat.JaxprEqn, flow: flows.Flow, scan=None, sliced=frozenset()
+    ):
         """Note what the equation does with data and parameters."""
         if not _meets_data(eqn, flow):
             return
@@ -122,7 +126,7 @@ class _Search:
                 reason = "it is used at every step of a scan"
             self.candidates.append(_Candidate(eqn, leaves, scan, reason))
 
-    def enter(self, eqn, parts, flow):
+    def enter(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, flow: flows.Flow):
         """Visit the body of a scan."""
         body = flatten_body(parts.body)
         xs = eqn.invars[parts.num_consts + parts.num_carry :]
@@ -171,7 +175,7 @@ class _Search:
             return f"its dtype is {self.vars[leaf].aval.dtype}"
         return f"it has {self.uses[leaf]} uses" if self.uses[leaf] > 1 else ""
 
-    def _row_names(self, leaf, scan):
+    def _row_names(self, leaf: Any, scan):
         path = self.paths[leaf]
         if scan is None:
             return [path]
@@ -180,7 +184,9 @@ class _Search:
         return [naming.layer_name(path, step, stack) for step in range(parts.length)]
 
 
-def _flow_inside(eqn, parts, body, flow):
+def _flow_inside(
+    eqn: _compat.JaxprEqn, parts: _compat.ScanParts, body, flow: flows.Flow
+):
     """The flow in a scan's body; what becomes data in one step is data in the next."""
     outer = dict(zip(body.jaxpr.invars, eqn.invars, strict=True))
     carried = body.jaxpr.invars[parts.num_consts : parts.num_consts + parts.num_carry]
@@ -216,11 +222,11 @@ def _depth_order(products, scans):
     return order
 
 
-def _contracts_data(eqn, flow):
+def _contracts_data(eqn: _compat.JaxprEqn, flow: flows.Flow):
     return _meets_data(eqn, flow) and _compat.contains(eqn, flows.CONTRACTIONS)
 
 
-def _meets_data(eqn, flow):
+def _meets_data(eqn: _compat.JaxprEqn, flow: flows.Flow):
     return any(flow.is_data(v) or flow.is_dependent(v) for v in eqn.invars)
 
 

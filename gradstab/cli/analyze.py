@@ -10,6 +10,7 @@ import jax
 from gradstab._checked import one_of, seed, whole_number
 from gradstab.analysis import analyze, initializations
 from gradstab.cli.options import (
+    Analyze,
     DataOptions,
     MeasureOptions,
     ModelOptions,
@@ -32,7 +33,7 @@ from gradstab.report import VERDICTS
 from gradstab.training import read_config, restore
 
 
-def run(options, /) -> int:
+def run(options: Analyze, /) -> int:
     """Analyse, write, print; returns the exit status.
 
     Everything that can be refused is looked at before the work, and the report is saved
@@ -52,7 +53,7 @@ def run(options, /) -> int:
         last.callback(report.show, screen)  # also if the file cannot be written
         if to_stdout:
             _print_json(report)
-        else:
+        elif path is not None:
             report.save(path, overwrite=options.overwrite)
         if plot is not None:
             report.plot().savefig(plot)
@@ -69,7 +70,7 @@ def _print_json(report):
         print(path.read_text(encoding="utf-8"), end="")
 
 
-def _analysed(options):
+def _analysed(options: Analyze):
     arguments, loss, output = _subject(options)
     return analyze(
         *arguments,
@@ -100,7 +101,7 @@ def _layers(given):
     return given
 
 
-def _check(options):
+def _check(options: Analyze):
     one_of(options.mode, "--mode", ("train", "eval"))
     seed(options.seed, "--seed")
     whole_number(options.batch_size, "--batch-size", least=1)
@@ -136,14 +137,14 @@ def _check(options):
         raise UserValueError("--ensemble is of a network as it is initialised")
 
 
-def _remove_if_empty(path, options):
+def _remove_if_empty(path, options: Analyze):
     """A numbered folder in which nothing was written goes again."""
     if options.json is None and options.out is None:
         with contextlib.suppress(OSError):
             path.parent.rmdir()
 
 
-def _subject(options):
+def _subject(options: Analyze):
     """The arguments of `analyze`, the loss, and which output is differentiated."""
     if options.target:
         output = None if options.output is None else selector(options.output)
@@ -176,7 +177,7 @@ def _initializations(options, data):
     return initializations(make, jax.random.key(options.seed), options.ensemble)
 
 
-def _task(options):
+def _task(options: Analyze):
     if options.checkpoint is None:
         return prepare(options), None
     config = read_config(options.checkpoint)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gradstab import _json
 from gradstab._attempt import Refusal, attempt
 from gradstab._checked import number, seed
+from gradstab.cli.options import Check
 from gradstab.cli.output import STANDARD_OUTPUT, console, prepared
 from gradstab.cli.targets import TargetError, call
 from gradstab.errors import UserTypeError
@@ -23,7 +24,7 @@ _FORM = (
 )
 
 
-def run(options, /) -> int:
+def run(options: Check, /) -> int:
     """Check all cases, print, write; returns the exit status."""
     seed(options.seed, "--seed")
     if options.rtol is not None:
@@ -57,7 +58,7 @@ def run(options, /) -> int:
     return _status(results.values(), options.strict)
 
 
-def _result(case, options):
+def _result(case, options: Check):
     """The check of one case, or what it raised."""
     given = {"rtol": options.rtol, "seed": options.seed}
     if options.exhaustive:
@@ -81,7 +82,7 @@ def _of_users_code(function, *args, **kwargs):
         return Refusal(error)
 
 
-def _wanted(cases, options) -> dict:
+def _wanted(cases, options: Check) -> dict:
     """The cases that are wanted, by name."""
     if not isinstance(cases, Mapping) or (
         cases and not any(map(_is_case, cases.values()))
@@ -108,7 +109,7 @@ def _is_case(case):
     )
 
 
-def _status(results, strict) -> int:
+def _status(results, strict: bool) -> int:
     verdicts = {getattr(result, "verdict", None) for result in results}
     if Verdict.FAIL in verdicts:
         return _FAILED
@@ -117,7 +118,7 @@ def _status(results, strict) -> int:
     return _UNSEEN if strict and Verdict.INCONCLUSIVE in verdicts else 0
 
 
-def _finish(results, options, screen, *, trouble=None):
+def _finish(results, options: Check, screen, *, trouble=None):
     """Writes what there is, and prints it."""
     if options.json is not None:
         _write(results, options.json, trouble)
@@ -134,7 +135,7 @@ def _finish(results, options, screen, *, trouble=None):
         screen.print(f"results: {options.json}", soft_wrap=True, markup=False)
 
 
-def _print_error(name, error, options, screen):
+def _print_error(name: str, error, options: Check, screen):
     text = f"\n{name}: ERROR: {views.raised(error)}"
     if options.verbose:
         text += f"\n{_traceback(error)}"

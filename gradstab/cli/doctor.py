@@ -9,6 +9,7 @@ import sys
 from rich.table import Table
 
 from gradstab import _memory
+from gradstab.cli.options import Doctor
 from gradstab.cli.output import console
 from gradstab.data.catalogue import data_folder
 
@@ -17,7 +18,7 @@ _MORE = ("orbax-checkpoint", "matplotlib", "rich", "tyro", "scikit-learn")
 _EXTRAS = ("tensorboardX", "equinox", "dm-haiku", "torch", "ipywidgets")
 
 
-def run(options, /) -> int:
+def run(options: Doctor, /) -> int:
     """Print what there is; returns 1 if something that is needed is missing."""
     screen = console()
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -35,7 +36,7 @@ def run(options, /) -> int:
     return int(bool(missing))
 
 
-def _version(name):
+def _version(name: str):
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -46,7 +47,7 @@ def _extras():
     return ", ".join(f"{name} {_version(name) or 'not installed'}" for name in _EXTRAS)
 
 
-def _machine(options):
+def _machine(options: Doctor):
     # Imported here: what is missing above is to be said before it raises.
     import jax
 
@@ -75,7 +76,7 @@ def _affinity():
     return hasattr(os, "sched_getaffinity")
 
 
-def _data_files(folder):
+def _data_files(folder: pathlib.Path):
     if not folder.is_dir():
         return "does not exist; digits needs no files, mnist is downloaded to it"
     found = sorted(path.name for path in folder.rglob("*.gz"))

@@ -72,7 +72,7 @@ def no_platform(name: str, /) -> str:
     return f"there is no {name!r} here{known}; jax finds: {', '.join(there)}{hint}"
 
 
-def _say(text):
+def _say(text: str):
     print(f"gradstab: {text}", file=sys.stderr)
 
 

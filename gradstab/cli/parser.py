@@ -130,7 +130,7 @@ def _default(kind, field):
     return f"(default: {field.default})"
 
 
-def _of_models(name):
+def _of_models(name: str):
     """Which models have an option, and its default in each.
 
     >>> _of_models("depth")

@@ -39,7 +39,7 @@ _LOSSES = {
 _SEQUENCE_MODELS = ("lstm", "rnn", "transformer")
 
 
-def prepare(options, /, *, aux_weight=0.3) -> Task:
+def prepare(options, /, *, aux_weight: float = 0.3) -> Task:
     """Load the data, shape them for the model, and build it.
 
     Args:
@@ -59,7 +59,7 @@ def prepare(options, /, *, aux_weight=0.3) -> Task:
     return Task(data, model, loss)
 
 
-def build_model(options, data, seed, /) -> nnx.Module:
+def build_model(options, data, seed: int, /) -> nnx.Module:
     """The model of the options, for these data.
 
     Args:

@@ -104,7 +104,7 @@ def keywords(items, /) -> dict[str, Any]:
     return found
 
 
-def _part(result, name):
+def _part(result, name: str):
     """One step of a path: an entry, or an attribute."""
     if isinstance(result, (tuple, list)) and name.lstrip("-").isdigit():
         if not -len(result) <= int(name) < len(result):

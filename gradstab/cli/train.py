@@ -21,7 +21,7 @@ from gradstab.training.results import PRETRAINING, RESULT
 _OF_RESUMING = {"resume", "step", "steps", "epochs", "platform", "progress"}
 
 
-def run(options, /) -> int:
+def run(options: Train, /) -> int:
     """Train, print the result, keep it; returns the exit status."""
     console = Console()
     _expect_numbers(options)
@@ -64,7 +64,7 @@ def run(options, /) -> int:
     return 0
 
 
-def _fit(options, task, optimizer, num_steps, folder):
+def _fit(options: Train, task, optimizer, num_steps, folder: pathlib.Path):
     settings = {
         "batch_size": options.batch_size,
         "seed": options.seed,
@@ -103,7 +103,7 @@ def _fit(options, task, optimizer, num_steps, folder):
     )
 
 
-def _kept(options):
+def _kept(options: Train):
     """The options that a run is resumed with."""
     return as_json(dataclasses.replace(options, resume=None, step=None))
 
@@ -134,7 +134,7 @@ def _resumed(options):
     )
 
 
-def _expect_same(options, started):
+def _expect_same(options: Train, started):
     """Raise if an option was given that the run was not started with."""
     words = {word.partition("=")[0] for word in sys.argv[1:] if word[:2] == "--"}
     named = {word[2:].replace("-", "_").removeprefix("no_") for word in words}
@@ -153,7 +153,7 @@ def _expect_same(options, started):
         )
 
 
-def _flag(name):
+def _flag(name: str):
     return f"--{name.replace('_', '-')}"
 
 
@@ -165,7 +165,7 @@ _POSITIVE = ("learning_rate", "clip_threshold")
 _NOT_NEGATIVE = ("l1", "l2", "aux_weight")
 
 
-def _expect_numbers(options):
+def _expect_numbers(options: Train):
     """Raise, with the option's name, if a number cannot be meant."""
     for names, expected, right in (
         (_COUNTS, "a whole number from 1", lambda value: value >= 1),
@@ -180,7 +180,7 @@ def _expect_numbers(options):
                 raise UserValueError(f"{_flag(name)} is {value}; expected {expected}")
 
 
-def _expect_pretrainable(options, model):
+def _expect_pretrainable(options: Train, model):
     if options.pretrain_corruption and not options.pretrain_steps:
         raise UserValueError(
             "--pretrain-corruption is of pre-training: --pretrain-steps N"
@@ -193,7 +193,7 @@ def _expect_pretrainable(options, model):
     del model
 
 
-def _num_steps(options, num_examples):
+def _num_steps(options: Train, num_examples: int):
     if options.steps is not None and options.epochs is not None:
         raise UserValueError("give --steps or --epochs, but not both")
     if options.batch_size > num_examples:
@@ -206,7 +206,7 @@ def _num_steps(options, num_examples):
     return 1000 if options.steps is None else options.steps
 
 
-def _folder(options):
+def _folder(options: Train):
     """The run's folder, with its settings: a run is resumable from here on."""
     if options.resume is not None:
         return options.resume
@@ -226,7 +226,7 @@ def _folder(options):
 
 
 @contextlib.contextmanager
-def _told(folder):
+def _told(folder: pathlib.Path):
     """Print what is said of damaged files of the run as lines of the command."""
     show = warnings.showwarning
 
@@ -242,7 +242,7 @@ def _told(folder):
         yield
 
 
-def _show_start(console, options, folder):
+def _show_start(console, options: Train, folder: pathlib.Path):
     """Where a resumed run goes on from."""
     if options.resume is not None and options.step is None:
         latest = training.latest(folder)
@@ -250,7 +250,7 @@ def _show_start(console, options, folder):
             console.print("no checkpoint was written before it ended: from step 0")
 
 
-def _where_saved(folder):
+def _where_saved(folder: pathlib.Path):
     """What to type to go on after a run was stopped."""
     command = f"gradstab train --resume {shlex.quote(str(folder))}"
     latest = training.latest(folder)
@@ -271,7 +271,7 @@ def _number(stage):
     return int(stage.name.partition("-")[2])
 
 
-def _optimizer(options):
+def _optimizer(options: Train):
     return training.build(
         options.optimizer,
         options.learning_rate,

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from jax.tree_util import GetAttrKey, keystr
 from gradstab.errors import UserTypeError, UserValueError
 
 
-def check_number(name: str, value, /, low=0.0, high=math.inf) -> None:
+def check_number(
+    name: str, value: Any, /, low: float = 0.0, high: float = math.inf
+) -> None:
     """Raise unless the value is a scalar in the closed range; traced ones pass."""
     if callable(value):
         raise UserTypeError(
@@ -33,7 +36,7 @@ def check_number(name: str, value, /, low=0.0, high=math.inf) -> None:
         raise UserValueError(f"{name} must be in [{low:g}, {high:g}], got {value}.")
 
 
-def check_count(name: str, value, /, low=1) -> None:
+def check_count(name: str, value: Any, /, low: int = 1) -> None:
     """Raise unless the value is a Python or NumPy integer of at least ``low``."""
     if isinstance(value, jax.Array):
         raise UserValueError(
@@ -44,7 +47,7 @@ def check_count(name: str, value, /, low=1) -> None:
         raise UserValueError(f"{name} must be a whole number >= {low}, got {value}.")
 
 
-def named_leaves(tree, /) -> list[tuple[str, str]]:
+def named_leaves(tree: Any, /) -> list[tuple[str, str]]:
     """The dotted name of every leaf's layer and of the leaf, as in `jax.tree.leaves`.
 
     The ``value`` inside an NNX variable is no part of the name.
@@ -66,7 +69,7 @@ def matcher(pattern: str | Callable[[str], bool] | None, /) -> Callable[[str], b
     return lambda name: re.search(pattern, name) is not None
 
 
-def find_stacked(pattern, names, leaves, /) -> list[bool]:
+def find_stacked(pattern, names, leaves: Sequence[Any], /) -> list[bool]:
     """Which leaves are stacked; raises if none is though some were expected."""
     found = [matcher(pattern)(name) for name in names]
     if pattern is not None and names and not any(found):

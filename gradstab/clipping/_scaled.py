@@ -1,6 +1,7 @@
 """Norms beyond the range of their dtype, and the rescaling of arrays by them."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +33,19 @@ class Factor(NamedTuple):
     second: jax.Array  # a power of two
 
 
-def wide_dtype(tree, /) -> jnp.dtype:
+def wide_dtype(tree: Any, /) -> jnp.dtype:
     """The real dtype in which norms of the tree are computed: float32 or float64."""
     bits = [jnp.finfo(jnp.result_type(x)).bits for x in floating_leaves(tree)]
     return jnp.dtype(jnp.float64 if 64 in bits else jnp.float32)
 
 
-def widen(x, /) -> jax.Array:
+def widen(x: jax.Array, /) -> jax.Array:
     """The array in float32, or as it is if its parts have 32 bits or more."""
     x = jnp.asarray(x)
     return x if jnp.finfo(x.dtype).bits >= 32 else x.astype(jnp.float32)
 
 
-def scaled_norm(leaves, axes, /) -> ScaledNorm:
+def scaled_norm(leaves: Sequence[Any], axes, /) -> ScaledNorm:
     """The Euclidean norm of some arrays together, each reduced over its own axes.
 
     Args:
@@ -72,13 +73,13 @@ def scaled_norm(leaves, axes, /) -> ScaledNorm:
     return ScaledNorm(scale, ratio, jnp.isfinite(largest))
 
 
-def global_norm(tree, /) -> ScaledNorm:
+def global_norm(tree: Any, /) -> ScaledNorm:
     """The norm of all floating leaves of a tree together; zero if there are none."""
     leaves = [jnp.asarray(leaf) for leaf in floating_leaves(tree)]
     return scaled_norm(leaves, [all_axes(leaf) for leaf in leaves])
 
 
-def all_axes(leaf, /) -> tuple[int, ...]:
+def all_axes(leaf: Any, /) -> tuple[int, ...]:
     """The axes of an array."""
     return tuple(range(jnp.ndim(leaf)))
 
@@ -106,7 +107,7 @@ def clip_factor(
     )
 
 
-def rescale(leaf, factor: Factor, axes, /) -> jax.Array:
+def rescale(leaf: Any, factor: Factor, axes, /) -> jax.Array:
     """The leaf times the factor, rounded once; the same bits where nothing clips.
 
     Args:
@@ -121,19 +122,19 @@ def rescale(leaf, factor: Factor, axes, /) -> jax.Array:
     return jnp.where(clips, shrunk.astype(leaf.dtype), leaf)
 
 
-def rescale_tree(updates, factor: Factor, /):
+def rescale_tree(updates: Any, factor: Factor, /):
     """All floating leaves of a tree times one scalar factor."""
 
-    def one(leaf):
+    def one(leaf: Any):
         return rescale(leaf, factor, all_axes(leaf)) if is_floating(leaf) else leaf
 
     return jax.tree.map(one, updates)
 
 
-def _real_parts(x):
+def _real_parts(x: jax.Array):
     return [x.real, x.imag] if jnp.iscomplexobj(x) else [x]
 
 
-def _exponent(x):
+def _exponent(x: jax.Array):
     """The integer e such that 2**e <= x < 2**(e + 1)."""
     return jnp.frexp(x)[1] - 1

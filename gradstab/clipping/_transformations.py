@@ -1,5 +1,8 @@
 """Optax transformations without state, and maps over updates and parameters."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import optax
 
@@ -12,7 +15,9 @@ def stateless(transform, /) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(optax.stateless(transform))
 
 
-def map_with_params(function, name: str, updates, params, /):
+def map_with_params(
+    function: Callable[..., Any], name: str, updates: Any, params: Any, /
+):
     """Map ``function(path, update, parameter)`` over those that have an update.
 
     Args:
@@ -28,7 +33,7 @@ def map_with_params(function, name: str, updates, params, /):
     paths = [path for _, path in named_leaves(updates)]
     names = jax.tree.unflatten(jax.tree.structure(updates), paths)
 
-    def one(update, param, path):
+    def one(update, param: jax.Array, path):
         return None if update is None else function(path, update, param)
 
     return jax.tree.map(one, updates, params, names, is_leaf=lambda x: x is None)

@@ -54,7 +54,7 @@ def skip_nonfinite(
     if max_consecutive is not None:
         check_count("max_consecutive", max_consecutive, 0)
 
-    def is_accepted(updates, num_before):
+    def is_accepted(updates: Any, num_before):
         fine = all_finite(updates)
         gives_up = max_consecutive is not None and num_before >= max_consecutive
         return fine, fine | jnp.asarray(gives_up)
@@ -63,7 +63,7 @@ def skip_nonfinite(
 
 
 def skip_large(
-    inner: optax.GradientTransformation, max_norm
+    inner: optax.GradientTransformation, max_norm: float
 ) -> optax.GradientTransformationExtraArgs:
     """Skip steps whose gradient's global norm exceeds a bound, or is not finite.
 
@@ -85,7 +85,7 @@ def skip_large(
     """
     check_number("max_norm", max_norm)
 
-    def is_accepted(updates, num_before):
+    def is_accepted(updates: Any, num_before):
         del num_before
         norm = global_norm(updates)
         bound = jnp.asarray(max_norm, norm.ratio.dtype)
@@ -99,7 +99,7 @@ def _guard(inner, is_accepted):
     _checked.transformation(inner, "inner")
     inner = optax.with_extra_args_support(inner)
 
-    def init(params):
+    def init(params: Any):
         # Arrays of their own, as a state that is donated may hold none of them twice.
         return SkipState(
             skipped=jnp.zeros((), bool),
@@ -108,7 +108,7 @@ def _guard(inner, is_accepted):
             inner=inner.init(params),
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args):
         def step():
             return inner.update(updates, state.inner, params, **extra_args)
 

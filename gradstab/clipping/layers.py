@@ -1,6 +1,7 @@
 """Clipping of every layer, and of every unit, by its own norm."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from gradstab.errors import UserValueError
 
 
 def clip_by_layer_norm(
-    max_norm,
+    max_norm: float,
     *,
     layer_of: Callable[[str], Hashable] | None = None,
     stacked: str | Callable[[str], bool] | None = None,
@@ -48,7 +49,7 @@ def clip_by_layer_norm(
     """
     check_number("max_norm", max_norm)
 
-    def clip(updates, params):
+    def clip(updates: Any, params: Any):
         del params
         leaves, treedef = jax.tree.flatten(updates)
         names = named_leaves(updates)
@@ -73,8 +74,8 @@ def clip_by_layer_norm(
 
 
 def adaptive_clip(
-    clipping=0.01,
-    eps=1e-3,
+    clipping: float = 0.01,
+    eps: float = 1e-3,
     *,
     unit_axes: Callable[[str, tuple[int, ...]], tuple[int, ...]] | None = None,
     stacked: str | Callable[[str], bool] | None = None,
@@ -119,13 +120,13 @@ def adaptive_clip(
     check_number("clipping", clipping)
     check_number("eps", eps)
 
-    def clip(updates, params):
+    def clip(updates: Any, params: Any):
         leaves = jax.tree.leaves(updates)
         paths = [path for _, path in named_leaves(updates)]
         in_stack = dict(zip(paths, find_stacked(stacked, paths, leaves), strict=True))
         finite = all_finite(updates)
 
-        def one(path, grad, weight):
+        def one(path, grad: jax.Array, weight):
             if not is_floating(grad):
                 return grad
             grad, weight = jnp.asarray(grad), jnp.asarray(weight)

@@ -1,5 +1,7 @@
 """Clipping by value, by global norm and by block RMS."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +19,7 @@ from gradstab.clipping._scaled import (
 from gradstab.clipping._transformations import stateless
 
 
-def clip_by_value(max_delta) -> optax.GradientTransformationExtraArgs:
+def clip_by_value(max_delta: float) -> optax.GradientTransformationExtraArgs:
     r"""Force every entry into range: :math:`g_i \to \min(\max(g_i, -d), d)`.
 
     Changes the direction of the gradient. Of complex entries, the real and the
@@ -40,11 +42,11 @@ def clip_by_value(max_delta) -> optax.GradientTransformationExtraArgs:
     """
     check_number("max_delta", max_delta)
 
-    def clip(updates, params):
+    def clip(updates: Any, params: Any):
         del params
         finite = all_finite(updates)
 
-        def one(leaf):
+        def one(leaf: Any):
             if not is_floating(leaf):
                 return leaf
             return jnp.where(finite, _clip_parts(leaf, max_delta), leaf)
@@ -54,7 +56,7 @@ def clip_by_value(max_delta) -> optax.GradientTransformationExtraArgs:
     return stateless(clip)
 
 
-def clip_by_global_norm(max_norm) -> optax.GradientTransformationExtraArgs:
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     r"""Shorten the gradient: :math:`g \to g \min(1, c / \|g\|_2)`, over all leaves.
 
     Keeps the direction. Exact where `optax.clip_by_global_norm` returns zeros because
@@ -79,14 +81,14 @@ def clip_by_global_norm(max_norm) -> optax.GradientTransformationExtraArgs:
     """
     check_number("max_norm", max_norm)
 
-    def clip(updates, params):
+    def clip(updates: Any, params: Any):
         del params
         return rescale_tree(updates, clip_factor(global_norm(updates), max_norm))
 
     return stateless(clip)
 
 
-def clip_by_block_rms(threshold) -> optax.GradientTransformationExtraArgs:
+def clip_by_block_rms(threshold: float) -> optax.GradientTransformationExtraArgs:
     r"""Bound the root mean square of each array of the tree by itself.
 
     A block is one leaf: :math:`g \to g \min(1, r \sqrt{n} / \|g\|_2)` for its
@@ -110,11 +112,11 @@ def clip_by_block_rms(threshold) -> optax.GradientTransformationExtraArgs:
     """
     check_number("threshold", threshold)
 
-    def clip(updates, params):
+    def clip(updates: Any, params: Any):
         del params
         finite = all_finite(updates)
 
-        def one(leaf):
+        def one(leaf: Any):
             if not is_floating(leaf):
                 return leaf
             leaf, axes = jnp.asarray(leaf), all_axes(leaf)
@@ -128,7 +130,7 @@ def clip_by_block_rms(threshold) -> optax.GradientTransformationExtraArgs:
     return stateless(clip)
 
 
-def _clip_parts(leaf, bound):
+def _clip_parts(leaf: Any, bound):
     leaf = jnp.asarray(leaf)
     if jnp.iscomplexobj(leaf):
         parts = (_clip_parts(leaf.real, bound), _clip_parts(leaf.imag, bound))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -15,7 +16,7 @@ _NO_WEIGHTS = ("bias", "b", "scale", "offset", "gamma", "beta")
 
 
 def add_l1_penalty(
-    weight, *, mask: Callable[[str, tuple[int, ...]], bool] | None = None
+    weight: float, *, mask: Callable[[str, tuple[int, ...]], bool] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add the gradient of :math:`\lambda \sum_i |w_i|`, which is :math:`\pm\lambda`.
 
@@ -42,7 +43,7 @@ def add_l1_penalty(
 
 
 def add_l2_penalty(
-    weight, *, mask: Callable[[str, tuple[int, ...]], bool] | None = None
+    weight: float, *, mask: Callable[[str, tuple[int, ...]], bool] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Add the gradient of :math:`\frac{\lambda}{2} \sum_i w_i^2`: :math:`\lambda w`.
 
@@ -87,7 +88,7 @@ def weights_only(path: str, shape: tuple[int, ...], /) -> bool:
 def _add_penalty(name, slope, weight, mask):
     check_number("weight", weight)
 
-    def one(path, grad, param):
+    def one(path, grad: jax.Array, param: jax.Array):
         excluded = mask is not None and not mask(path, jnp.shape(param))
         if excluded or not is_floating(grad):
             return grad
@@ -98,7 +99,7 @@ def _add_penalty(name, slope, weight, mask):
     )
 
 
-def _add_scaled(grad, weight, slope):
+def _add_scaled(grad: jax.Array, weight, slope):
     # In float32 at least: a weight of 1e-8 is zero in float16.
     wide = widen(grad)
     scaled = jnp.asarray(weight, wide.dtype) * slope.astype(wide.dtype)

@@ -52,7 +52,7 @@ def recorded(
     _checked.transformation(tx, "tx")
     inner = optax.with_extra_args_support(tx)
 
-    def init(params):
+    def init(params: Any):
         # Arrays of their own, as a state that is donated may hold none of them twice.
         return RecordedState(
             step=jnp.zeros((), jnp.int32),
@@ -64,7 +64,7 @@ def recorded(
             inner=inner.init(params),
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args):
         after, inner_state = inner.update(updates, state.inner, params, **extra_args)
         before, dtype = global_norm(updates), state.pre_norm.dtype
         clipped = _differ(updates, after)
@@ -81,7 +81,7 @@ def recorded(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def clip_fraction(state, /) -> jax.Array:
+def clip_fraction(state: Any, /) -> jax.Array:
     """The share of steps that clipped, from the one `recorded` inside a state.
 
     Args:
@@ -118,7 +118,7 @@ def _differ(before, after):
     return jnp.any(jnp.stack(changes)) if changes else jnp.zeros((), bool)
 
 
-def _changed(a, b):
+def _changed(a: jax.Array, b: jax.Array):
     same = (a == b) | (jnp.isnan(a) & jnp.isnan(b)) if is_floating(a) else a == b
     return ~jnp.all(same)
 

@@ -1,10 +1,11 @@
 """Clipping by what the norms were so far: AutoClip and ZClip."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from gradstab.clipping._arguments import check_count, check_number
 from gradstab.clipping._scaled import (
@@ -34,7 +35,7 @@ class ZClipState(NamedTuple):
 
 
 def clip_by_percentile(
-    percentile, *, window: int = 1000
+    percentile: float, *, window: int = 1000
 ) -> optax.GradientTransformationExtraArgs:
     r"""AutoClip: clip the global norm to a percentile of its own history.
 
@@ -70,7 +71,7 @@ def clip_by_percentile(
     check_number("percentile", percentile, 0.0, 100.0)
     check_count("window", window)
 
-    def init(params):
+    def init(params: Any):
         # Arrays of their own, as a state that is donated may hold none of them twice.
         return AutoClipState(
             history=jnp.zeros(window, wide_dtype(params)),
@@ -79,7 +80,7 @@ def clip_by_percentile(
             threshold=jnp.zeros((), wide_dtype(params)),
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args):
         del params, extra_args
         norm = global_norm(updates)
         value = _within_range(norm.value, state.history.dtype)
@@ -95,7 +96,7 @@ def clip_by_percentile(
 
 
 def clip_by_zscore(
-    z_threshold=2.5, *, alpha=0.97, warmup=25
+    z_threshold: float = 2.5, *, alpha: float = 0.97, warmup: int = 25
 ) -> optax.GradientTransformationExtraArgs:
     r"""ZClip: shorten gradients whose norm is an outlier, the further the more.
 
@@ -143,7 +144,7 @@ def clip_by_zscore(
     check_number("alpha", alpha, 0.0, 1.0)
     check_number("warmup", warmup, 1)
 
-    def init(params):
+    def init(params: Any):
         return ZClipState(
             count=jnp.zeros((), jnp.int32),
             mean=jnp.zeros((), wide_dtype(params)),
@@ -151,7 +152,7 @@ def clip_by_zscore(
             threshold=jnp.full((), jnp.inf, wide_dtype(params)),
         )
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args):
         del params, extra_args
         dtype = state.mean.dtype
         norm = global_norm(updates)
@@ -174,7 +175,7 @@ def clip_by_zscore(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _running(state, value, warm, alpha):
+def _running(state: Any, value: jax.Array, warm, alpha):
     """Mean and standard deviation with one more value, by average or by decay."""
     num = (state.count + 1).astype(value.dtype)
     weight = jnp.where(warm, 1 - alpha, 1 / num)
@@ -198,7 +199,7 @@ def _percentile(history, filled, percentile):
     return below + (rank - low) * (above - below)
 
 
-def _within_range(value, dtype):
+def _within_range(value: jax.Array, dtype: DTypeLike):
     return jnp.minimum(value, jnp.finfo(dtype).max).astype(dtype)
 
 

@@ -1,5 +1,7 @@
 """Which differences at a moved point accuse a rule."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
@@ -32,7 +34,9 @@ _OF_A_TOLERANCE = 1e-2
 _LUCK = 1.8
 
 
-def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Finding]:
+def accusing(
+    seen: Examination, look: Look, point: tuple, where: str, /
+) -> list[Finding]:
     """The findings at a moved point that are errors of a rule.
 
     A rule that is not finite is wrong where f is smooth: where f ends, has a pole or a
@@ -69,7 +73,7 @@ def accusing(seen: Examination, look: Look, point, where: str, /) -> list[Findin
     return [g for g in wrong if _key(g) in alone]
 
 
-def _is_smooth(seen, look, finding) -> bool:
+def _is_smooth(seen: Examination, look: Look, finding: Finding) -> bool:
     probes = look.seen.leaves[_position(seen, finding)]
     typical = (probes.value or 1.0) / probes.scale
     return kink(probes) <= _SMOOTH * typical
@@ -78,10 +82,10 @@ def _is_smooth(seen, look, finding) -> bool:
 def rule_waits(task: Problem, mode: str, /) -> bool:
     """Whether a rule holds a loop that may have been ended, which leaves no number."""
 
-    def vjp(point, w):
+    def vjp(point: tuple, w: Sequence[jax.Array]):
         return jax.vjp(task.f, point)[1](w)
 
-    def jvp(point, v):
+    def jvp(point: tuple, v: Sequence[jax.Array]):
         return jax.jvp(task.f, (point,), (v,))[1]
 
     rule, other = (jvp, task.leaves) if mode == "forward" else (vjp, task.outputs)
@@ -99,7 +103,7 @@ class _Around:
         point: the leaves at the degenerate point.
     """
 
-    def __init__(self, seen: Examination, point):
+    def __init__(self, seen: Examination, point: tuple):
         self.seen, rng = seen, seen.stream()
         self.at = seen.prober(point, rng, coarse=True)
         share = _NEAR if seen.problem.dtype == np.float64 else _FAR
@@ -109,12 +113,12 @@ class _Around:
         self.all = [self.at, *around]
         seen.evaluations += sum(m.evaluations for m in self.all)
 
-    def is_tied(self, finding) -> bool:
+    def is_tied(self, finding: Finding) -> bool:
         """Whether the rule is right, or its choice, along independent directions."""
         error, bar, gap = self._error(finding)
         return bool(error <= _LUCK * gap + bar)
 
-    def is_no_choice(self, finding) -> bool:
+    def is_no_choice(self, finding: Finding) -> bool:
         """Whether no slope of f around the point is as the rule says."""
         error, bar, gap = self._error(finding)
         spread, size = self._spread(finding)
@@ -122,7 +126,7 @@ class _Around:
             return bool(spread <= _CONTINUOUS * size)
         return bool(error > _LUCK * max(spread, gap) + bar)
 
-    def _error(self, finding):
+    def _error(self, finding: Finding):
         """Of the rule at the point; its bar; and half the gap between slopes there."""
         rule, truth = self._truth(finding, self.at)
         if truth.entries is None:
@@ -131,7 +135,7 @@ class _Around:
         error = root_mean_square(rule - truth.entries) if finite else np.inf
         return error, truth.bar, truth.kink
 
-    def _spread(self, finding):
+    def _spread(self, finding: Finding):
         """By how much slopes around the point differ, and how large they may be."""
         truths = [self._truth(finding, m)[1].entries for m in self.all]
         entries = [e for e in truths if e is not None]
@@ -142,14 +146,14 @@ class _Around:
         size = max(typical, *map(root_mean_square, entries))
         return root_mean_square(np.ptp(np.stack(entries), axis=0)), size
 
-    def _truth(self, finding, measurement):
+    def _truth(self, finding: Finding, measurement):
         probes = measurement.leaves[_position(self.seen, finding)]
         # A JVP that is not finite beside entries held fixed is left out.
         rule = probes.rules.get(finding.mode, np.full(1, np.nan))
         return rule, differences(rule, probes, dtype=self.seen.problem.dtype)
 
 
-def _may_accuse_ties(seen, point) -> bool:
+def _may_accuse_ties(seen: Examination, point: tuple) -> bool:
     """Whether a rule of the user's is there, and the point keeps the leaves' order.
 
     What JAX does by itself at ties is known, and no one's error.
@@ -159,7 +163,7 @@ def _may_accuse_ties(seen, point) -> bool:
     return task.has_rules and not between
 
 
-def _other_than_bodies(seen, point, where, tied) -> set:
+def _other_than_bodies(seen: Examination, point: tuple, where: str, tied) -> set:
     """The rules that say along ties what automatic differentiation of f does not."""
     look = seen.look(point, where=where, tied=True)
     try:
@@ -171,10 +175,10 @@ def _other_than_bodies(seen, point, where, tied) -> set:
     return {_key(g) for g in found if g.differs}
 
 
-def _position(seen, finding) -> int:
+def _position(seen: Examination, finding: Finding) -> int:
     names = seen.problem.names
     return len(names) if finding.leaf == TOGETHER else names.index(finding.leaf)
 
 
-def _key(finding):
+def _key(finding: Finding):
     return finding.leaf, finding.mode

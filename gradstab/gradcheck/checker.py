@@ -1,6 +1,7 @@
 """The check: probe, judge, look again before accusing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from gradstab._checked import number, truth, whole_number
 from gradstab._checked import seed as checked_seed
@@ -230,17 +231,17 @@ def check(
 
 def _stories(
     seen: Examination,
-    f,
-    args,
+    f: Callable[..., Any],
+    args: tuple,
     /,
     *,
     others,
     at,
-    order,
+    order: int,
     exhaustive,
     transformations,
     locate,
-    progress,
+    progress: bool,
 ) -> Iterator[Story]:
     """What was found after each stage; a stage is left out if it has nothing to add."""
     story = at_point(seen)
@@ -268,7 +269,16 @@ def _stories(
         yield places(seen, story)
 
 
-def _validate(f, rtol, at, order, modes, precision, reference, expect):
+def _validate(
+    f: Callable[..., Any],
+    rtol: float | None,
+    at,
+    order: int,
+    modes: Sequence[str],
+    precision: str | None,
+    reference,
+    expect,
+):
     for name, function in {"f": f, "reference": reference, "expect": expect}.items():
         wanted = name == "f" or function is not None
         if wanted and not callable(function):

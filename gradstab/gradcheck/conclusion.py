@@ -82,7 +82,7 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
     )
 
 
-def _accepted(laws, rtol) -> Iterator[float]:
+def _accepted(laws, rtol: float | None) -> Iterator[float]:
     """By how much laws do not hold: what is accepted of them was not told apart."""
     yield 0.0
     for law in laws:
@@ -104,7 +104,7 @@ def _on_purpose(best, found) -> tuple[str, ...]:
     return (_STRAIGHT_THROUGH,) * meant
 
 
-def _differs_much(finding) -> bool:
+def _differs_much(finding: Finding) -> bool:
     """Whether the rule is no derivative of stairs, however little they tell."""
     return bool(np.isfinite(finding.error) and finding.error > _MUCH)
 
@@ -141,7 +141,7 @@ def _best(found) -> list[Finding]:
     return list(best.values())
 
 
-def _doubt(finding):
+def _doubt(finding: Finding):
     return not finding.agrees, finding.resolution
 
 
@@ -175,7 +175,7 @@ def _accusations(wrong):
         yield f"{rule} in {named(group)}{points}"
 
 
-def _elsewhere(wrong, story):
+def _elsewhere(wrong, story: Story):
     """What to know of an accusation that does not concern the point given."""
     if story.broken or not wrong or any(g.point == AS_GIVEN for g in wrong):
         return
@@ -197,6 +197,6 @@ def _broken(laws):
         yield f"broken law: {law.name}{of}{detail}"
 
 
-def _severity(finding):
+def _severity(finding: Finding):
     fine = finding.state in (Outcome.AGREES, Outcome.LOST)
     return finding.differs, not fine, finding.proves, finding.resolution

@@ -8,6 +8,8 @@ iteration gives a better truth.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ import numpy as np
 from gradstab.gradcheck.differences.points import AS_GIVEN
 from gradstab.gradcheck.differences.verdict import differences
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
+from gradstab.gradcheck.findings import Finding
 from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import LOOP, REFUSALS
 from gradstab.gradcheck.subject.iterations import CONVERGED, ENDLESS, further
@@ -61,13 +64,13 @@ class Limit:
             enough = min(_MISSING * seen.rtol, CONVERGED)
             self._converges = self._drift_at(self._task.leaves) <= enough
 
-    def is_missed_at(self, point, /) -> bool:
+    def is_missed_at(self, point: Sequence[Any], /) -> bool:
         """Whether f is near the limit of an iteration, and not at it."""
         least = _ROUNDED * float(jnp.finfo(self._task.dtype).eps)
         drift = self._drift_at(point)
         return bool(np.any((drift > least) & (drift <= CONVERGED)))
 
-    def is_far_from(self, point, /) -> bool:
+    def is_far_from(self, point: Sequence[Any], /) -> bool:
         """Whether an iteration is far from its limit, which it came near as given."""
         near = self._drift_at(point) <= CONVERGED
         return bool(np.any(self._converges & ~near))
@@ -86,7 +89,7 @@ class Limit:
             )
         return self._examinations[mode]
 
-    def _with_rule(self, mode):
+    def _with_rule(self, mode: str):
         f = self._task.f
         if mode == "forward":
 
@@ -116,7 +119,7 @@ class Limit:
         run = self._continued(rule, (self._task.leaves, other))
         return rule if run is None else lambda both: run(both)[0]
 
-    def _continued(self, f, arguments):
+    def _continued(self, f: Callable[..., Any], arguments):
         if self._task.engine == LOOP:
             return None
         try:
@@ -126,12 +129,14 @@ class Limit:
         except REFUSALS:
             return None
 
-    def _drift_at(self, point):
+    def _drift_at(self, point: Sequence[Any]):
         with self._task.context():
             return np.asarray(self._drift(tuple(point)))
 
 
-def against_limit(seen: Examination, look: Look, point, /, *, where: str) -> Look:
+def against_limit(
+    seen: Examination, look: Look, point: Sequence[Any], /, *, where: str
+) -> Look:
     """The look, its accusations held against the limit of f's iterations.
 
     An accusation stands unless the rule is right for f with its iterations continued;
@@ -181,7 +186,15 @@ def truth(seen: Examination, /) -> Problem:
     return limit.examination(limit.accepted).problem
 
 
-def _in_mode(seen, look, point, mode, accused, *, where) -> dict:
+def _in_mode(
+    seen: Examination,
+    look: Look,
+    point: Sequence[Any],
+    mode: str,
+    accused,
+    *,
+    where: str,
+) -> dict:
     """What remains of the accusations in one mode."""
     inner = seen.limit.examination(mode)
     before = inner.evaluations
@@ -192,7 +205,7 @@ def _in_mode(seen, look, point, mode, accused, *, where) -> dict:
     return {g: _settled(seen, g, known.get(g.leaf), look.seen, along) for g in accused}
 
 
-def _settled(seen, accused, continued, plain, along):
+def _settled(seen: Examination, accused, continued, plain, along):
     """What remains of an accusation.
 
     Args:
@@ -227,7 +240,7 @@ def _settled(seen, accused, continued, plain, along):
     return dataclasses.replace(accused, state=Outcome.TRUNCATED) if nearer else accused
 
 
-def _far(finding):
+def _far(finding: Finding):
     if not finding.differs:
         return finding
     return dataclasses.replace(finding, state=Outcome.NOT_CONVERGED)

@@ -1,5 +1,7 @@
 """By how much differences and a rule disagree, step by step: what a plot shows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gradstab.gradcheck.subject.vectors import root_mean_square
@@ -27,7 +29,7 @@ class Curve:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def curves(names, seen, /) -> tuple[Curve, ...]:
+def curves(names: Sequence[str], seen, /) -> tuple[Curve, ...]:
     """One curve for every leaf and mode.
 
     Args:
@@ -44,7 +46,7 @@ def curves(names, seen, /) -> tuple[Curve, ...]:
     )
 
 
-def _curve(rule, probes, leaf, mode):
+def _curve(rule, probes, leaf, mode: str):
     size = root_mean_square(rule)
     unit = size if np.isfinite(size) and size > 0 else 1.0
     gap = probes.residual + (probes.anchor - rule)

@@ -65,7 +65,7 @@ def duels(seen: Examination, plain, found, /) -> list[Finding]:
     return [g for g in lost if g is not None]
 
 
-def _programs(seen, plain) -> Programs:
+def _programs(seen: Examination, plain) -> Programs:
     task = seen.problem
     with task.context():
         closed = program(plain, task.leaves)
@@ -74,7 +74,7 @@ def _programs(seen, plain) -> Programs:
     return Programs(both, f=plain, lanes=seen.prober.programs.lanes)
 
 
-def _duel(seen, body, name, mode) -> Finding | None:
+def _duel(seen: Examination, body, name: str, mode: str) -> Finding | None:
     """The accusation if every round makes it, by the round that saw least."""
     leaf, findings = seen.problem.names.index(name), []
     for _ in range(_ROUNDS):
@@ -85,7 +85,7 @@ def _duel(seen, body, name, mode) -> Finding | None:
     return max(findings, key=lambda g: g.resolution)
 
 
-def _round(seen, body, leaf, mode) -> Finding | None:
+def _round(seen: Examination, body, leaf: int, mode: str) -> Finding | None:
     """The accusation along fresh directions, or None."""
     task, rng = seen.problem, seen.stream()
     drawn = _directed(seen, body, leaf, draw(task, task.leaves, rng, paired=False))
@@ -104,7 +104,7 @@ def _round(seen, body, leaf, mode) -> Finding | None:
     return found if found.differs else None
 
 
-def _directed(seen, body, leaf, drawn: Draw) -> Draw | None:
+def _directed(seen: Examination, body, leaf: int, drawn: Draw) -> Draw | None:
     """The directions along which rule and body differ most; None if they do not."""
     point, programs = seen.problem.leaves, seen.prober.programs
     rule, plain = (p.rules(point, drawn) for p in (programs, body))

@@ -1,6 +1,8 @@
 """The stages of a check away from the point given: other points, shapes, integers."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.accusations import accusing
@@ -8,7 +10,7 @@ from gradstab.gradcheck.conclusion import RIGHT_AT_KINKS, unsettled
 from gradstab.gradcheck.convergence import against_limit
 from gradstab.gradcheck.differences import points
 from gradstab.gradcheck.differences.structure import lost
-from gradstab.gradcheck.examination import Examination
+from gradstab.gradcheck.examination import Examination, Look
 from gradstab.gradcheck.stages import places
 from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.gradcheck.story import Story
@@ -45,13 +47,13 @@ def at_moved_points(seen: Examination, /) -> Story:
     return story if story.wrong else dataclasses.replace(story, trouble=trouble)
 
 
-def _outside(seen, point, where, wrong):
+def _outside(seen: Examination, point: tuple, where: str, wrong):
     """What the point given has and one at which rules are wrong has not."""
     words = lost(seen.problem.leaves, point, seen.problem.names) if wrong else ()
     return ((where, ", ".join(words)),) if words else ()
 
 
-def _answer(look, wrong) -> Answer:
+def _answer(look: Look, wrong) -> Answer:
     if look.trouble:
         return Answer.NOT_DEFINED
     if wrong:
@@ -63,7 +65,9 @@ def _answer(look, wrong) -> Answer:
     return Answer.UNDECIDED if doubtful or open_ else Answer.RIGHT
 
 
-def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
+def at_odd_shapes(
+    seen: Examination, f: Callable[..., Any], args: tuple, /, *, others, locate
+) -> Story:
     """Arguments of other shapes, at which the last block of a rule is not full.
 
     Args:
@@ -86,7 +90,9 @@ def at_odd_shapes(seen: Examination, f, args, /, *, others, locate) -> Story:
     return story
 
 
-def at_other_integers(seen: Examination, f, args, /, *, others, locate) -> Story:
+def at_other_integers(
+    seen: Examination, f: Callable[..., Any], args: tuple, /, *, others, locate
+) -> Story:
     """The point given, with other integers and masks.
 
     Args:
@@ -110,7 +116,16 @@ def at_other_integers(seen: Examination, f, args, /, *, others, locate) -> Story
     return Story(moved=tried.moved, notes=(note,) * bool(kept))
 
 
-def _at_other_arguments(seen, f, args, where, /, *, others, locate) -> Story:
+def _at_other_arguments(
+    seen: Examination,
+    f: Callable[..., Any],
+    args: tuple,
+    where: str,
+    /,
+    *,
+    others,
+    locate,
+) -> Story:
     """The same function as another problem, looked at once."""
     precision = "float64" if seen.problem.wide else "own"
     modes = seen.problem.modes

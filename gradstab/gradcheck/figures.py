@@ -1,6 +1,7 @@
 """The two figures of the textbooks for a gradient and its central differences."""
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.records import record, static
 
@@ -58,7 +59,9 @@ class Figures:
     notes: tuple[str, ...] = static(default=())
 
 
-def figures(sums, worst_error, left_out, /, *, dtype, evaluations, notes=()) -> Figures:
+def figures(
+    sums, worst_error, left_out, /, *, dtype: DTypeLike, evaluations, notes=()
+) -> Figures:
     """The record, from sums over all entries.
 
     Args:

@@ -3,6 +3,7 @@
 import enum
 import importlib
 import math
+from typing import Any
 
 from gradstab._text import printable_lines
 from gradstab.gradcheck.curves import Curve
@@ -251,11 +252,11 @@ class GradCheck:
             f"error {figures.worst_error:.1e} ({figures.error_band})"
         ]
 
-    def show(self, console=None) -> None:
+    def show(self, console: Any = None) -> None:
         """Prints everything as tables to a rich console, by default the terminal."""
         _views().show(self, console)
 
-    def plot(self, axes=None, *, ax=None):
+    def plot(self, axes: Any = None, *, ax: Any = None):
         """Draw by how much differences and rules disagree, against the step.
 
         Args:

@@ -91,7 +91,14 @@ def held_notes(problem: Problem, seen: Measurement, /) -> Iterator[str]:
 
 
 class _Search:
-    def __init__(self, problem, point, leaf, rng, steep):
+    def __init__(
+        self,
+        problem: Problem,
+        point: tuple,
+        leaf: int,
+        rng: np.random.Generator,
+        steep,
+    ):
         self.point, self.rng, self.steep = point, rng, steep
         self.programs = LeafPrograms(problem, leaf)
         self.x = np.asarray(point[leaf]).ravel()

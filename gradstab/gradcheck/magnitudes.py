@@ -6,6 +6,8 @@ it ends later than in the dtype of the arguments.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -125,7 +127,7 @@ class _Magnitudes:
         pairs = zip(moved, self.own.leaves, strict=True)
         return tuple(np.asarray(a).astype(x.dtype) for a, x in pairs)
 
-    def _wrong(self, point, margin, name) -> list[Finding]:
+    def _wrong(self, point: Sequence[Any], margin, name: str) -> list[Finding]:
         raw = self._rules(self.seen.in_own, point)
         self.was_finite = bool(np.all(np.isfinite(vector(raw["value"]))))
         if not self.was_finite:
@@ -145,7 +147,7 @@ class _Magnitudes:
             if self._has_a_slope(probes := measured.leaves[i])
         ]
 
-    def _rules(self, programs, point):
+    def _rules(self, programs, point: Sequence[Any]):
         self.seen.evaluations += num_rules(programs.problem)
         with np.errstate(all="ignore"):
             return programs.rules(point, self.draw.astype(programs.problem))
@@ -164,12 +166,12 @@ class _Magnitudes:
             if not all(np.all(np.isfinite(np.float64(a))) for a in row)
         ]
 
-    def _is_right_around(self, point, margin) -> bool:
+    def _is_right_around(self, point: Sequence[Any], margin) -> bool:
         """Whether f, in its own dtype, still is what it is in float64."""
         factors = {1.0, 1 - _BESIDE, 1 + _BESIDE, margin}
         return all(map(self._is_right, [self._times(point, k) for k in factors]))
 
-    def _times(self, point, factor):
+    def _times(self, point: Sequence[Any], factor):
         pairs = zip(point, self.own.leaves, strict=True)
         moved = [np.any(a != np.asarray(x)) for a, x in pairs]
         return tuple(
@@ -178,7 +180,7 @@ class _Magnitudes:
         )
 
     @np.errstate(all="ignore")
-    def _is_right(self, point) -> bool:
+    def _is_right(self, point: Sequence[Any]) -> bool:
         programs = self.seen.prober.programs
         wide = tuple(
             a.astype(x.dtype)
@@ -210,13 +212,13 @@ class _Magnitudes:
         ends = np.max(np.abs(quotients)) > _ROOM * float(self.limits.max)
         return not ends and max(apart) <= _RESOLVED * size
 
-    def _finding(self, i, mode, probes, name) -> Finding:
+    def _finding(self, i: int, mode: str, probes: Probes, name: str) -> Finding:
         bar = float(np.max(probes.rounding / probes.steps))
         numbers = np.inf, bar, np.inf, 0.0
         leaf = self.own.names[i]
         return Finding(*numbers, Outcome.DIFFERS, False, leaf, mode, RANGE, name)
 
-    def _told(self, wrong, point, name, *, extreme) -> Story:
+    def _told(self, wrong, point: Sequence[Any], name: str, *, extreme) -> Story:
         """An accusation, unless the fault may be that of what is around the rules.
 
         At the ends of a dtype a rule need not be better than what JAX makes of f.
@@ -229,7 +231,7 @@ class _Magnitudes:
         )
         return Story(moved=((name, Answer.UNDECIDED),), notes=(note,))
 
-    def _is_the_rules(self, wrong, point, *, extreme) -> bool:
+    def _is_the_rules(self, wrong, point: Sequence[Any], *, extreme) -> bool:
         own = self.own
         with own.context():
             if not extreme and is_nothing_but_rules(own.f, own.leaves):

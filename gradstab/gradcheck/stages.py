@@ -1,8 +1,10 @@
 """The stages of a check, each an examination in, what it found out."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck import duel
 from gradstab.gradcheck.conclusion import (
@@ -42,7 +44,7 @@ _TOLERANCE = 1e-3
 _SEARCHED = 2
 
 
-def default_rtol(dtype) -> float:
+def default_rtol(dtype: DTypeLike) -> float:
     """The resolution asked for if the user does not say."""
     return _RTOL.get(np.dtype(dtype).name, 0.1)
 
@@ -68,7 +70,7 @@ def at_point(seen: Examination, /) -> Story:
     return story
 
 
-def _of_limit(look) -> tuple[str, ...]:
+def _of_limit(look: Look) -> tuple[str, ...]:
     held = [g for g in look.findings if g.agrees and CONTINUED in g.oracle]
     note = (
         f"f iterates, and stops before its limit: in {named(held)} the rule is that of "
@@ -77,7 +79,7 @@ def _of_limit(look) -> tuple[str, ...]:
     return (note,) * bool(held)
 
 
-def _rounding(seen, own: Problem, look: Look) -> Story:
+def _rounding(seen: Examination, own: Problem, look: Look) -> Story:
     """What the rule loses in the dtype of the arguments."""
     lanes = num_lanes(own, seen.max_bytes)
     accepted = max(seen.rtol, default_rtol(own.dtype))
@@ -104,7 +106,7 @@ def _with_rounding(found):
             yield dataclasses.replace(g, resolution=limit)
 
 
-def _beside_kinks(seen, story: Story) -> Story:
+def _beside_kinks(seen: Examination, story: Story) -> Story:
     """The findings at a kink replaced by those at a point beside."""
     kinks = [g for g in story.findings if g.state == Outcome.KINK]
     point = points.beside(seen.problem.leaves, seen.stream())
@@ -134,7 +136,7 @@ def _nearer(leaf, moved):
     return (here + _NEARER * (there - here)).astype(leaf.dtype)
 
 
-def _by_body(seen, look: Look) -> Story:
+def _by_body(seen: Examination, look: Look) -> Story:
     """What automatic differentiation of f without its rules says, if it can."""
     try:
         plain = bodies.without_rules(seen.problem.f)
@@ -173,7 +175,7 @@ def of_second_order(seen: Examination, /, *, locate: bool = False) -> Story:
     return story
 
 
-def _derivative(seen, name, g, args, locate) -> Story:
+def _derivative(seen: Examination, name: str, g, args: tuple, locate: bool) -> Story:
     given = seen.problem.as_given
     precision = None if given.wide or seen.problem.widened else "own"
     # A constant output of another dtype stays what it is, and so does its cotangent.
@@ -204,7 +206,7 @@ def _derivative(seen, name, g, args, locate) -> Story:
     )
 
 
-def _renamed(task, name, given):
+def _renamed(task: Problem, name: str, given):
     """The problem with the names of f's leaves, and of their derivatives."""
     leaves, forward = given.names, name.endswith("forward")
     kind = "tangent" if forward else "cotangent"
@@ -221,7 +223,7 @@ def _renamed(task, name, given):
     )
 
 
-def _without_name(place, name):
+def _without_name(place, name: str):
     """A place in a leaf, and the derivative as its mode."""
     leaf = place.leaf.removesuffix(f", {name}")
     return dataclasses.replace(place, leaf=leaf, mode=name)
@@ -294,7 +296,7 @@ def places(seen: Examination, story: Story, /) -> Story:
     return story
 
 
-def _worst(seen, story, searched) -> Finding | None:
+def _worst(seen: Examination, story: Story, searched) -> Finding | None:
     """The finding of the largest error of which a place is wanted; None if none is."""
     known = {place.leaf for place in story.locations}
     wanted = [
@@ -308,7 +310,7 @@ def _worst(seen, story, searched) -> Finding | None:
     return max(wanted, key=lambda g: g.error, default=None)
 
 
-def _taken_back(story, finding, state) -> Story:
+def _taken_back(story: Story, finding: Finding, state: Any) -> Story:
     """The story without an accusation; at a moved point nothing else is to be said."""
     where = finding.point
     given = where in (points.AS_GIVEN, points.BESIDE)

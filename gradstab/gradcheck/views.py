@@ -97,7 +97,7 @@ def raised(error: BaseException, /) -> str:
     return f"raised {kind(error)}{reason}"
 
 
-def plot(result, /, *, ax=None):
+def plot(result, /, *, ax: Any = None):
     """Draws by how much differences and rules disagree, against the step.
 
     A right rule falls like a power of the step (truncation) until it rises like its
@@ -179,7 +179,7 @@ def _identities(result):
     return made
 
 
-def _style(state):
+def _style(state: Any):
     return _STATES.get(state, "yellow")
 
 

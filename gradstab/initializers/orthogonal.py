@@ -1,14 +1,18 @@
 """Initialisers that keep lengths: orthogonal, delta-orthogonal, looks-linear."""
 
+from collections.abc import Sequence
+
+import jax
 import jax.numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import default_dtype, placed, sampled_wide
 
 
-def orthogonal(scale=1.0, /) -> Initializer:
+def orthogonal(scale: float = 1.0, /) -> Initializer:
     r"""A uniformly distributed orthogonal matrix (or part of one), times ``scale``.
 
     Orthogonal is the kernel seen as a matrix :math:`W` of shape
@@ -34,7 +38,7 @@ def orthogonal(scale=1.0, /) -> Initializer:
     True
     """
 
-    def init(key, shape, dtype):
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike):
         if len(shape) < 2:
             raise UserValueError(
                 f"an orthogonal kernel has two axes or more; the shape given is {shape}"
@@ -44,7 +48,7 @@ def orthogonal(scale=1.0, /) -> Initializer:
     return sampled_wide(init)
 
 
-def delta_orthogonal(scale=1.0, /) -> Initializer:
+def delta_orthogonal(scale: float = 1.0, /) -> Initializer:
     r"""A convolution that is an orthogonal matrix at each pixel, times ``scale``.
 
     The kernel ``(*window, in, out)`` is zero but for its centre tap, the entry
@@ -66,7 +70,12 @@ def delta_orthogonal(scale=1.0, /) -> Initializer:
     1
     """
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         if len(shape) not in (3, 4, 5):
             raise UserValueError(
                 "a delta-orthogonal kernel has the shape (*window, in, out) with one "
@@ -87,7 +96,9 @@ def delta_orthogonal(scale=1.0, /) -> Initializer:
     return init
 
 
-def looks_linear(base=None, /, *, inputs=True, outputs=True) -> Initializer:
+def looks_linear(
+    base=None, /, *, inputs: bool = True, outputs: bool = True
+) -> Initializer:
     r"""Mirrored weights, with which a network of rectifiers is linear at first.
 
     A mirrored signal holds :math:`(\rho(z), \rho(-z))` in its two halves, and
@@ -122,7 +133,12 @@ def looks_linear(base=None, /, *, inputs=True, outputs=True) -> Initializer:
     """
     base = orthogonal() if base is None else base
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         *window, fan_in, fan_out = shape
         fan_in = _half(fan_in, "input", shape) if inputs else fan_in
         fan_out = _half(fan_out, "output", shape) if outputs else fan_out
@@ -136,7 +152,7 @@ def looks_linear(base=None, /, *, inputs=True, outputs=True) -> Initializer:
     return init
 
 
-def _half(size, side, shape):
+def _half(size, side, shape: Sequence[int]):
     if size % 2:
         raise UserValueError(
             f"a mirrored {side} pairs unit i with unit i + size / 2, so its size is "

@@ -4,9 +4,12 @@ Frameworks call an initialiser with a key, a shape and a dtype, and may add
 ``out_sharding``; `jax.nn.initializers.Initializer` is its type.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 
 def sampled_wide(base, /) -> Initializer:
@@ -26,7 +29,12 @@ def sampled_wide(base, /) -> Initializer:
     dtype(bfloat16)
     """
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         dtype = default_dtype(dtype)
         wide = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
         return placed(base(key, shape, wide).astype(dtype), out_sharding)
@@ -45,7 +53,7 @@ def scaled(base: Initializer, factor: float, /) -> Initializer:
     )
 
 
-def default_dtype(dtype=None, /) -> jnp.dtype:
+def default_dtype(dtype: DTypeLike | None = None, /) -> jnp.dtype:
     """The dtype asked for, or JAX's default floating dtype."""
     return jnp.dtype(jax.dtypes.canonicalize_dtype(float) if dtype is None else dtype)
 

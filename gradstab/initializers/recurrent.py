@@ -4,15 +4,18 @@ Gates are blocks of the last axis of a fused kernel or bias, in the order of a s
 one letter each: i(nput), f(orget), g (the candidate), o(utput), the order of Flax.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserValueError
 from gradstab.initializers.protocol import default_dtype, placed, sampled_wide
 
 
-def identity_rnn(scale=1.0, /) -> Initializer:
+def identity_rnn(scale: float = 1.0, /) -> Initializer:
     """The identity matrix times ``scale``: a recurrent ReLU network that remembers.
 
     A kernel that is not square gets the leading rows and columns of the identity:
@@ -33,7 +36,12 @@ def identity_rnn(scale=1.0, /) -> Initializer:
            [0. , 0.5]], dtype=float32)
     """
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         del key
         if len(shape) != 2:
             raise UserValueError(
@@ -46,7 +54,7 @@ def identity_rnn(scale=1.0, /) -> Initializer:
     return init
 
 
-def per_gate(base: Initializer, num_gates=4, /) -> Initializer:
+def per_gate(base: Initializer, num_gates: int = 4, /) -> Initializer:
     """Initialise each gate's block of a fused kernel by itself.
 
     A fused kernel ``(in, num_gates * units)`` initialised as one has blocks that are
@@ -66,7 +74,12 @@ def per_gate(base: Initializer, num_gates=4, /) -> Initializer:
     True
     """
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         block = (*shape[:-1], _units(shape, num_gates))
         dtype = default_dtype(dtype)
         kernels = [base(k, block, dtype) for k in jax.random.split(key, num_gates)]
@@ -75,7 +88,7 @@ def per_gate(base: Initializer, num_gates=4, /) -> Initializer:
     return init
 
 
-def forget_bias(value=1.0, /, *, gates="ifgo") -> Initializer:
+def forget_bias(value: float = 1.0, /, *, gates: str = "ifgo") -> Initializer:
     r"""The bias ``value`` at the forget gate and zero at the others.
 
     With zero weights the cell state decays by :math:`\sigma(value)` per step: 0.5 for
@@ -99,7 +112,12 @@ def forget_bias(value=1.0, /, *, gates="ifgo") -> Initializer:
     """
     _require_forget(gates)
 
-    def init(key, shape, dtype=None, out_sharding=None):
+    def init(
+        key: jax.Array,
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+        out_sharding=None,
+    ):
         del key
         block = (*shape[:-1], _units(shape, len(gates)))
         values = {"f": jnp.full(block, value, default_dtype(dtype))}
@@ -108,7 +126,7 @@ def forget_bias(value=1.0, /, *, gates="ifgo") -> Initializer:
     return init
 
 
-def chrono_bias(max_time, /, *, gates="ifgo") -> Initializer:
+def chrono_bias(max_time: float, /, *, gates: str = "ifgo") -> Initializer:
     r"""Forget gates whose time scales spread over 2 to ``max_time`` steps.
 
     .. math:: b_f = \ln u, \quad b_i = -b_f, \quad u \sim U(1, T - 1),
@@ -141,7 +159,7 @@ def chrono_bias(max_time, /, *, gates="ifgo") -> Initializer:
             "give the number of steps that the task spans"
         )
 
-    def init(key, shape, dtype):
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike):
         block = (*shape[:-1], _units(shape, len(gates)))
         times = jax.random.uniform(key, block, dtype, minval=1, maxval=max_time - 1)
         bias = jnp.log(times)
@@ -158,7 +176,7 @@ def _require_forget(gates):
         )
 
 
-def _units(shape, num_gates):
+def _units(shape: Sequence[int], num_gates):
     if shape[-1] % num_gates:
         raise UserValueError(
             f"the last axis holds {num_gates} gates of equal size; the shape "

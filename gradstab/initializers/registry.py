@@ -2,6 +2,8 @@
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from jax.nn.initializers import Initializer
 
@@ -52,7 +54,7 @@ NAMES = {
 
 
 @functools.lru_cache(maxsize=128)
-def named(spec: str, /, activation=None) -> Initializer:
+def named(spec: str, /, activation: Callable[..., Any] | None = None) -> Initializer:
     """The initialiser that ``name`` or ``name:number`` stands for.
 
     Equal arguments give one function, so that models made of them are of one structure,
@@ -98,7 +100,7 @@ def named(spec: str, /, activation=None) -> Initializer:
     return _ALONE[name] if name in _ALONE else _for_activation(name, activation)
 
 
-def _for_activation(name, activation):
+def _for_activation(name: str, activation):
     if activation is None:
         raise UserValueError(
             f"{name!r} takes its variance from the activation; pass one"

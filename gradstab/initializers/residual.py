@@ -14,7 +14,7 @@ from gradstab.initializers.protocol import scaled
 __all__ = ["constant", "fixup", "ones", "zeros"]
 
 
-def fixup(base: Initializer, /, num_blocks, layers_per_branch) -> Initializer:
+def fixup(base: Initializer, /, num_blocks: int, layers_per_branch: int) -> Initializer:
     r"""The weights inside a residual branch, but for its last layer, under Fixup.
 
     .. math:: W = L^{-1/(2m - 2)} W_{base},

@@ -9,6 +9,8 @@ The names that `jax.nn.initializers` also has give the same float32 arrays as th
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 RELU_GAIN = math.sqrt(2)
 
 
-def variance_scaling(scale, mode, distribution, **axes) -> Initializer:
+def variance_scaling(scale: float, mode, distribution, **axes) -> Initializer:
     r"""Zero mean and variance ``scale / fan``.
 
     Truncated normals are cut at two standard deviations and scaled up again by
@@ -56,7 +58,7 @@ def variance_scaling(scale, mode, distribution, **axes) -> Initializer:
     )
 
 
-def lecun_normal(*, gain=1.0, truncated=True, **axes) -> Initializer:
+def lecun_normal(*, gain: float = 1.0, truncated: bool = True, **axes) -> Initializer:
     """Normal with variance ``gain^2 / fan_in``: keeps the variance of linear layers.
 
     Args:
@@ -73,12 +75,12 @@ def lecun_normal(*, gain=1.0, truncated=True, **axes) -> Initializer:
     return variance_scaling(gain**2, "fan_in", _normal(truncated), **axes)
 
 
-def lecun_uniform(*, gain=1.0, **axes) -> Initializer:
+def lecun_uniform(*, gain: float = 1.0, **axes) -> Initializer:
     """Uniform with variance ``gain^2 / fan_in``; otherwise as `lecun_normal`."""
     return variance_scaling(gain**2, "fan_in", "uniform", **axes)
 
 
-def glorot_normal(*, gain=1.0, truncated=True, **axes) -> Initializer:
+def glorot_normal(*, gain: float = 1.0, truncated: bool = True, **axes) -> Initializer:
     r"""Normal with variance ``gain^2 * 2 / (fan_in + fan_out)``.
 
     The compromise between keeping the forward variance, :math:`\mathrm{fan_{in}}
@@ -102,12 +104,14 @@ def glorot_normal(*, gain=1.0, truncated=True, **axes) -> Initializer:
     return variance_scaling(gain**2, "fan_avg", _normal(truncated), **axes)
 
 
-def glorot_uniform(*, gain=1.0, **axes) -> Initializer:
+def glorot_uniform(*, gain: float = 1.0, **axes) -> Initializer:
     """Uniform on ``+-gain * sqrt(6 / (fan_in + fan_out))``; else as `glorot_normal`."""
     return variance_scaling(gain**2, "fan_avg", "uniform", **axes)
 
 
-def he_normal(*, gain=RELU_GAIN, truncated=True, **axes) -> Initializer:
+def he_normal(
+    *, gain: float = RELU_GAIN, truncated: bool = True, **axes
+) -> Initializer:
     """Normal with variance ``gain^2 / fan_in``, by default the ``2 / fan_in`` of ReLU.
 
     Args:
@@ -127,7 +131,7 @@ def he_normal(*, gain=RELU_GAIN, truncated=True, **axes) -> Initializer:
     return variance_scaling(gain**2, "fan_in", _normal(truncated), **axes)
 
 
-def he_uniform(*, gain=RELU_GAIN, **axes) -> Initializer:
+def he_uniform(*, gain: float = RELU_GAIN, **axes) -> Initializer:
     """Uniform on ``+-gain * sqrt(3 / fan_in)``; otherwise as `he_normal`."""
     return variance_scaling(gain**2, "fan_in", "uniform", **axes)
 
@@ -136,7 +140,13 @@ xavier_normal, xavier_uniform = glorot_normal, glorot_uniform
 kaiming_normal, kaiming_uniform = he_normal, he_uniform
 
 
-def scaled_for(activation, /, distribution="normal", *, slope=None) -> Initializer:
+def scaled_for(
+    activation: Callable[..., Any],
+    /,
+    distribution: str = "normal",
+    *,
+    slope: float | None = None,
+) -> Initializer:
     """Variance ``gain(activation)^2 / fan_in``: unit variance stays unit variance.
 
     Args:
@@ -151,7 +161,7 @@ def scaled_for(activation, /, distribution="normal", *, slope=None) -> Initializ
     return variance_scaling(gain(activation, slope=slope) ** 2, "fan_in", distribution)
 
 
-def mean_field(sigma_w, /, **axes) -> Initializer:
+def mean_field(sigma_w: float, /, **axes) -> Initializer:
     r"""Weights of mean-field theory, :math:`N(0, \sigma_w^2 / \mathrm{fan_{in}})`.
 
     The Gaussian is not truncated: the theory's finite-width corrections depend on its
@@ -173,7 +183,7 @@ def mean_field(sigma_w, /, **axes) -> Initializer:
     return variance_scaling(sigma_w**2, "fan_in", "normal", **axes)
 
 
-def mean_field_bias(sigma_b, /) -> Initializer:
+def mean_field_bias(sigma_b: float, /) -> Initializer:
     r"""Biases of mean-field theory, :math:`N(0, \sigma_b^2)`; see `mean_field`.
 
     >>> mean_field_bias(0.0)(jax.random.key(0), (2,))
@@ -182,7 +192,7 @@ def mean_field_bias(sigma_b, /) -> Initializer:
     return normal(sigma_b)
 
 
-def normal(stddev, /) -> Initializer:
+def normal(stddev: float, /) -> Initializer:
     """Gaussian with the same standard deviation for every shape.
 
     >>> round(float(normal(0.01)(jax.random.key(0), (300, 300)).std()), 3)
@@ -191,7 +201,7 @@ def normal(stddev, /) -> Initializer:
     return sampled_wide(initializers.normal(stddev))
 
 
-def gain(activation, /, *, slope=None) -> float:
+def gain(activation: Callable[..., Any], /, *, slope: float | None = None) -> float:
     r"""How large weights undo an activation: their deviation times sqrt(fan_in).
 
     .. math:: g = 1 / \sqrt{E\,\phi(z)^2}, \qquad z \sim N(0, 1),
@@ -273,7 +283,7 @@ def _normal(truncated):
     return "truncated_normal" if truncated else "normal"
 
 
-def _require(what, name, known):
+def _require(what, name: str, known):
     if name not in known:
         raise UserValueError(
             f"unknown {what} {name!r}; the known ones: {', '.join(known)}"

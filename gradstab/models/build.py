@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from gradstab import _memory
 from gradstab._checked import number, truth, whole_number
@@ -38,7 +39,7 @@ _DTYPES = ("dtype", "param_dtype")
 
 
 def build(
-    kind: str, /, *, in_shape: Sequence[int], num_outputs: int, seed=0, **options
+    kind: str, /, *, in_shape: Sequence[int], num_outputs: int, seed: int = 0, **options
 ) -> nnx.Module:
     """A model of a kind, from options that are strings, numbers or None.
 
@@ -98,7 +99,7 @@ def build(
     )
 
 
-def _check(name, value):
+def _check(name: str, value):
     """Names the option whose value makes no sense, before anything is built."""
     row = ROWS[name]
     check = _floating if name in _DTYPES else _CHECKS.get(row.kind)
@@ -107,7 +108,7 @@ def _check(name, value):
             check(each, name, **row.within)
 
 
-def _sequence(values, name):
+def _sequence(values, name: str):
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise UserValueError(
             f"{name} must be a sequence of whole numbers, got {values!r}"
@@ -115,7 +116,7 @@ def _sequence(values, name):
     return values
 
 
-def _floating(dtype, name):
+def _floating(dtype: DTypeLike, name: str):
     try:
         floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     except TypeError:
@@ -131,7 +132,7 @@ _CHECKS: dict[Any, Any] = {
 }
 
 
-def _expect_room(kind, chosen, in_shape, num_outputs):
+def _expect_room(kind: str, chosen, in_shape: Sequence[int], num_outputs: int):
     """An error if the parameters alone do not fit into the memory at hand."""
     least = _least_parameters(kind, chosen, in_shape, num_outputs)
     size = least * jnp.dtype(chosen.param_dtype).itemsize
@@ -144,7 +145,7 @@ def _expect_room(kind, chosen, in_shape, num_outputs):
         )
 
 
-def _least_parameters(kind, chosen, in_shape, num_outputs):
+def _least_parameters(kind: str, chosen, in_shape: Sequence[int], num_outputs: int):
     """How many parameters a model has at least: those of its large matrices."""
     if getattr(chosen, "widths", None):
         widths = [math.prod(in_shape), *chosen.widths, num_outputs]
@@ -168,13 +169,13 @@ def _sizes(chosen):
     return " and ".join(f"{name} {getattr(chosen, name)}" for name in names)
 
 
-def _streams(seed):
+def _streams(seed: int):
     key = seed if isinstance(seed, jax.Array) else jax.random.key(a_seed(seed))
     key_params, key_dropout = jax.random.split(key)
     return nnx.Rngs(params=key_params, dropout=key_dropout)
 
 
-def _from_input(kind, chosen, in_shape):
+def _from_input(kind: str, chosen, in_shape: Sequence[int]):
     """Features of the input, and arguments that follow from it or several options."""
     if kind == "mlp":
         widths = chosen.widths or (chosen.width,) * chosen.depth
@@ -189,7 +190,7 @@ def _from_input(kind, chosen, in_shape):
     return _features(kind, in_shape), {}
 
 
-def _of_transformer(chosen, in_shape):
+def _of_transformer(chosen, in_shape: Sequence[int]):
     tokens = chosen.vocab_size is not None
     if tokens:
         _expect_in_shape("a transformer with vocab_size", in_shape, "time")
@@ -258,12 +259,12 @@ def _norm(chosen):
     return None if chosen.norm == "none" else normalization(chosen.norm, **options)
 
 
-def _features(kind, in_shape):
+def _features(kind: str, in_shape: Sequence[int]):
     _expect_in_shape(kind, in_shape, "time, features")
     return in_shape[-1]
 
 
-def _expect_in_shape(kind, in_shape, axes):
+def _expect_in_shape(kind: str, in_shape: Sequence[int], axes):
     if len(in_shape) != len(axes.split(", ")):
         raise UserValueError(
             f"{kind} takes examples of shape ({axes}); in_shape is {in_shape}."

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserTypeError, UserValueError
 
 
-def expect_shape(x, expected: Sequence[str | int], /, *, model: str) -> jax.Array:
+def expect_shape(
+    x: jax.Array, expected: Sequence[str | int], /, *, model: str
+) -> jax.Array:
     """``x`` as an array, if its shape is as expected.
 
     Args:
@@ -33,7 +36,7 @@ def expect_shape(x, expected: Sequence[str | int], /, *, model: str) -> jax.Arra
     return x
 
 
-def expect_examples(x, features: int, /, *, model: str) -> jax.Array:
+def expect_examples(x: jax.Array, features: int, /, *, model: str) -> jax.Array:
     """``x`` as a matrix ``(batch, features)``: axes after the first are flattened."""
     x = jnp.asarray(x)
     found = math.prod(x.shape[1:])
@@ -46,7 +49,9 @@ def expect_examples(x, features: int, /, *, model: str) -> jax.Array:
     return x.reshape(x.shape[0], features)
 
 
-def expect_floating(x: jax.Array, /, *, model: str, dtype=None) -> jax.Array:
+def expect_floating(
+    x: jax.Array, /, *, model: str, dtype: DTypeLike | None = None
+) -> jax.Array:
     """``x`` in ``dtype`` (or its own), if it is floating; scale pixels first."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise UserTypeError(

@@ -1,11 +1,12 @@
 """The long short-term memory, with every gate initialised by itself."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserValueError
 from gradstab.initializers import forget_bias as forget_bias_init
@@ -28,17 +29,17 @@ class LSTMLayer(RecurrentLayer):
 
     num_gates = 4
 
-    def step(self, state, projected, recurrent_kernel):  # noqa: D102 (see the base)
+    def step(self, state: Any, projected, recurrent_kernel):  # noqa: D102 (see the base)
         gates = projected + jnp.dot(state.h, recurrent_kernel)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return LSTMState(h=jax.nn.sigmoid(o) * jnp.tanh(c), c=c)
 
-    def zero_state(self, batch, dtype):  # noqa: D102 (see the base)
+    def zero_state(self, batch: int, dtype: DTypeLike | None):  # noqa: D102 (see the base)
         zeros = jnp.zeros((batch, self.hidden), dtype)
         return LSTMState(h=zeros, c=zeros)
 
-    def output(self, state):  # noqa: D102 (see the base)
+    def output(self, state: Any):  # noqa: D102 (see the base)
         return state.h
 
 
@@ -105,8 +106,8 @@ class LSTM(RecurrentModel):
         head_init: Initializer | None = None,
         sequence_output: bool = False,
         dropout: float = 0.0,
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         if forget_bias is not None and bias_init is not None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, zeros
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserValueError
 from gradstab.models.activations import Activation
@@ -38,8 +39,8 @@ class DenseBlock(nnx.Module):
         use_bias: bool,
         dropout: float,
         skip: bool,
-        dtype,
-        param_dtype,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.dense = nnx.Linear(
@@ -57,7 +58,7 @@ class DenseBlock(nnx.Module):
         self.dropout = make_dropout(dropout, rngs=rngs)
         self.skip = skip
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """From ``(batch, in_features)`` to ``(batch, out_features)``."""
         branch = self.activation(normalize(self.norm, self.dense(h)))
         branch = drop(self.dropout, branch)
@@ -124,8 +125,8 @@ class MLP(nnx.Module):
         dropout: float = 0.0,
         skip: bool = False,
         aux_heads: Sequence[int] = (),
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         if not widths:
@@ -183,7 +184,7 @@ class MLP(nnx.Module):
         )
         self.auxiliary = nnx.List([head(widths[i]) for i in self.aux_heads])
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits ``(batch, out_features)`` of a batch of examples.
 
         With ``aux_heads``: ``(logits, (logits of each auxiliary head, ...))``.

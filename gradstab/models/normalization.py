@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserKeyError, UserValueError
 
@@ -14,7 +15,7 @@ class MakeNorm(Protocol):
     """A function that makes a normalisation layer for so many features."""
 
     def __call__(  # noqa: D102 (described by the class)
-        self, num_features: int, /, *, param_dtype, rngs: nnx.Rngs
+        self, num_features: int, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs
     ) -> nnx.Module: ...
 
 
@@ -30,7 +31,7 @@ def batch_norm(*, momentum: float = 0.99, epsilon: float = 1e-5) -> MakeNorm:
         Ioffe and Szegedy (2015), Batch Normalization.
     """
 
-    def make(num_features, /, *, param_dtype, rngs):
+    def make(num_features, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
         return nnx.BatchNorm(
             num_features,
             momentum=momentum,
@@ -47,7 +48,7 @@ def batch_norm(*, momentum: float = 0.99, epsilon: float = 1e-5) -> MakeNorm:
 def layer_norm(*, epsilon: float = 1e-6) -> MakeNorm:
     """Normalises each position over its features (Ba et al. 2016)."""
 
-    def make(num_features, /, *, param_dtype, rngs):
+    def make(num_features, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
         return nnx.LayerNorm(
             num_features,
             epsilon=epsilon,
@@ -65,7 +66,7 @@ def group_norm(*, num_groups: int = 32, epsilon: float = 1e-6) -> MakeNorm:
     Wu and He (2018), who use 32 groups. ``num_groups`` must divide the features.
     """
 
-    def make(num_features, /, *, param_dtype, rngs):
+    def make(num_features, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
         if num_features % num_groups:
             raise UserValueError(
                 f"group norm cannot split {num_features} features into {num_groups} "
@@ -86,7 +87,7 @@ def group_norm(*, num_groups: int = 32, epsilon: float = 1e-6) -> MakeNorm:
 def rms_norm(*, epsilon: float = 1e-6) -> MakeNorm:
     """Divides each position by its root mean square (Zhang and Sennrich 2019)."""
 
-    def make(num_features, /, *, param_dtype, rngs):
+    def make(num_features, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs):
         return nnx.RMSNorm(
             num_features, epsilon=epsilon, param_dtype=param_dtype, rngs=rngs
         )
@@ -119,7 +120,9 @@ def normalization(name: str | MakeNorm, /, **options) -> MakeNorm:
     return NORMALIZATIONS[name](**options)
 
 
-def make_norm(norm, num_features: int, /, *, param_dtype, rngs) -> nnx.Module | None:
+def make_norm(
+    norm, num_features: int, /, *, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> nnx.Module | None:
     """The layer that a model's ``norm`` option asks for."""
     if norm is None:
         return None
@@ -138,6 +141,6 @@ def normalize(norm, h: jax.Array, /) -> jax.Array:
     return norm(h.astype(at_least_float32(h.dtype))).astype(h.dtype)
 
 
-def at_least_float32(dtype, /):
+def at_least_float32(dtype: DTypeLike, /):
     """The dtype, or float32 in place of a narrower one."""
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype("float32")

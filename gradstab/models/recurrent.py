@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserValueError
 from gradstab.models.checks import expect_floating, expect_positive, expect_shape
@@ -35,8 +36,8 @@ class RecurrentLayer(nnx.Module):
         recurrent_init: Initializer,
         bias_init: Initializer,
         dropout: float,
-        dtype,
-        param_dtype,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         fused = self.num_gates * hidden
@@ -52,18 +53,18 @@ class RecurrentLayer(nnx.Module):
         self.dropout = make_dropout(dropout, rngs=rngs)
 
     @abc.abstractmethod
-    def step(self, state, projected, recurrent_kernel) -> Any:
+    def step(self, state: Any, projected, recurrent_kernel) -> Any:
         """The next state, from the last one and the projected input of this time."""
 
     @abc.abstractmethod
-    def zero_state(self, batch: int, dtype) -> Any:
+    def zero_state(self, batch: int, dtype: DTypeLike | None) -> Any:
         """The state before the first step."""
 
     @abc.abstractmethod
-    def output(self, state) -> jax.Array:
+    def output(self, state: Any) -> jax.Array:
         """The part of a state that the next layer sees."""
 
-    def run(self, x, initial) -> tuple[jax.Array, Any]:
+    def run(self, x: jax.Array, initial) -> tuple[jax.Array, Any]:
         """Output and states at every time, each with axes (batch, time, hidden)."""
         kernel, recurrent_kernel, bias = (
             p[...] if self.dtype is None else p[...].astype(self.dtype)
@@ -73,7 +74,7 @@ class RecurrentLayer(nnx.Module):
         if initial is None:
             initial = self.zero_state(x.shape[0], projected.dtype)
 
-        def body(state, now):
+        def body(state: Any, now):
             state = self.step(state, now, recurrent_kernel)
             return state, state
 
@@ -112,8 +113,8 @@ class RecurrentModel(nnx.Module):
         depth: int,
         head_init: Initializer,
         sequence_output: bool,
-        dtype,
-        param_dtype,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
         **options,
     ):
@@ -139,7 +140,7 @@ class RecurrentModel(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, x, initial: tuple | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, initial: tuple | None = None) -> jax.Array:
         """Logits of the last step, or with ``sequence_output`` of every step.
 
         Args:
@@ -154,7 +155,7 @@ class RecurrentModel(nnx.Module):
         with jax.named_scope("head"):
             return self.head(h if self.sequence_output else h[:, -1])
 
-    def trajectory(self, x, initial: tuple | None = None) -> tuple:
+    def trajectory(self, x: jax.Array, initial: tuple | None = None) -> tuple:
         """The states of every layer at every time: a tuple with an entry per layer.
 
         Every array is ``(batch, time, hidden)``. The states at the last time,
@@ -165,7 +166,7 @@ class RecurrentModel(nnx.Module):
         _, (first, others) = self._run(x, initial, keep=True)
         return first, *(_take(others, i) for i in range(self.depth - 1))
 
-    def _run(self, x, initial, *, keep: bool) -> tuple[jax.Array, Any]:
+    def _run(self, x: jax.Array, initial, *, keep: bool) -> tuple[jax.Array, Any]:
         name = type(self).__name__
         x = expect_shape(x, ("batch", "time", self.in_features), model=name)
         x = expect_floating(x, model=name, dtype=self.dtype)
@@ -178,7 +179,7 @@ class RecurrentModel(nnx.Module):
         if self.blocks is None:
             return h, (states, None)
 
-        def step(layer, h, initial):
+        def step(layer, h: jax.Array, initial):
             h, states = layer.run(h, initial)
             return h, states if keep else None
 
@@ -186,7 +187,7 @@ class RecurrentModel(nnx.Module):
             h, more = scan_blocks(self.blocks, h, others, step=step)
         return h, (states, more)
 
-    def _checked(self, initial, batch):
+    def _checked(self, initial, batch: int):
         wanted = self.input.zero_state(batch, jnp.float32)
         got = [_shapes(state) for state in initial]
         if got != [_shapes(wanted)] * self.depth:
@@ -199,9 +200,9 @@ class RecurrentModel(nnx.Module):
         return first, stacked
 
 
-def _take(tree, index):
+def _take(tree: Any, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def _shapes(tree):
+def _shapes(tree: Any):
     return jax.tree.map(jnp.shape, tree)

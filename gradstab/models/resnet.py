@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, zeros
+from jax.typing import DTypeLike
 
 from gradstab.models.activations import Activation
 from gradstab.models.activations import activation as named_activation
@@ -47,8 +48,8 @@ class ResidualBlock(nnx.Module):
         bias_init: Initializer,
         use_bias: bool,
         dropout: float,
-        dtype,
-        param_dtype,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         def layer(init):
@@ -74,18 +75,18 @@ class ResidualBlock(nnx.Module):
         self.last = layer(last_init or kernel_init)
         self.alpha = nnx.Param(jnp.zeros((), param_dtype)) if skip_init else None
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """The stream after this block, in the shape that it had before."""
         if self.preactivation:
             return h + self._scaled(self._preactivated_branch(h))
         return self.activation(h + self._scaled(self._postactivated_branch(h)))
 
-    def _preactivated_branch(self, h):
+    def _preactivated_branch(self, h: jax.Array):
         h = self.first(self.activation(normalize(self.first_norm, h)))
         h = self.activation(normalize(self.last_norm, h))
         return self.last(drop(self.dropout, h))
 
-    def _postactivated_branch(self, h):
+    def _postactivated_branch(self, h: jax.Array):
         h = self.activation(normalize(self.first_norm, self.first(h)))
         return normalize(self.last_norm, self.last(drop(self.dropout, h)))
 
@@ -164,8 +165,8 @@ class ResNet(nnx.Module):
         norm: str | MakeNorm | None = None,
         dropout: float = 0.0,
         aux_heads: Sequence[int] = (),
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         expect_positive(in_features=in_features, out_features=out_features)
@@ -220,7 +221,7 @@ class ResNet(nnx.Module):
         self.head = head()
         self.auxiliary = nnx.List([head() for _ in self.aux_heads])
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits ``(batch, out_features)`` of a batch of examples or images.
 
         With ``aux_heads``: ``(logits, (logits of each auxiliary head, ...))``.
@@ -242,7 +243,7 @@ class ResNet(nnx.Module):
             pairs = zip(self.auxiliary, kept, strict=True)
             return logits, tuple(head(_pool(h)) for head, h in pairs)
 
-    def _expected(self, x):
+    def _expected(self, x: jax.Array):
         if self.kernel_size is None:
             return expect_examples(x, self.in_features, model="ResNet")
         image = ("batch", "height", "width", self.in_features)
@@ -258,5 +259,5 @@ def dense_or_conv(
     return nnx.Conv(in_features, out_features, (kernel_size, kernel_size), **options)
 
 
-def _pool(h):
+def _pool(h: jax.Array):
     return h if h.ndim == 2 else h.mean(axis=(1, 2))

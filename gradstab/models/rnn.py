@@ -1,8 +1,11 @@
 """The plain recurrent network that gated ones are measured against."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, zeros
+from jax.typing import DTypeLike
 
 from gradstab.models.activations import Activation
 from gradstab.models.activations import activation as named_activation
@@ -16,13 +19,13 @@ class RNNLayer(RecurrentLayer):
         super().__init__(in_features, hidden, **options)
         self.activation = named_activation(activation)
 
-    def step(self, state, projected, recurrent_kernel):  # noqa: D102 (see the base)
+    def step(self, state: Any, projected, recurrent_kernel):  # noqa: D102 (see the base)
         return self.activation(projected + jnp.dot(state, recurrent_kernel))
 
-    def zero_state(self, batch, dtype):  # noqa: D102 (see the base)
+    def zero_state(self, batch: int, dtype: DTypeLike | None):  # noqa: D102 (see the base)
         return jnp.zeros((batch, self.hidden), dtype)
 
-    def output(self, state):  # noqa: D102 (see the base)
+    def output(self, state: Any):  # noqa: D102 (see the base)
         return state
 
 
@@ -78,8 +81,8 @@ class RNN(RecurrentModel):
         head_init: Initializer | None = None,
         sequence_output: bool = False,
         dropout: float = 0.0,
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         super().__init__(

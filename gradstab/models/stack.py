@@ -38,7 +38,7 @@ def stack(make: Callable[..., nnx.Module], num: int, /, *, rngs: nnx.Rngs):
 
     @nnx.split_rngs(splits=num)
     @nnx.vmap
-    def make_all(rngs):
+    def make_all(rngs: nnx.Rngs):
         return make(rngs=rngs)
 
     return make_all(rngs)
@@ -49,18 +49,20 @@ def num_blocks(blocks: nnx.Module, /) -> int:
     return jax.tree.leaves(nnx.state(blocks))[0].shape[0]
 
 
-def call_block(block, h, _):
+def call_block(block, h: jax.Array, _):
     """The usual step: the block applied to the signal, with nothing emitted."""
     return block(h), None
 
 
-def call_and_keep(block, h, _):
+def call_and_keep(block, h: jax.Array, _):
     """A step that emits the block's output as well."""
     h = block(h)
     return h, h
 
 
-def scan_blocks(blocks, h, per_block=None, /, *, step=call_block) -> tuple[Any, Any]:
+def scan_blocks(
+    blocks, h: jax.Array, per_block=None, /, *, step=call_block
+) -> tuple[Any, Any]:
     """``h`` after all blocks, and what each step emitted.
 
     The signal is the only carry. What a block changes (running averages, counts of
@@ -84,7 +86,7 @@ def scan_blocks(blocks, h, per_block=None, /, *, step=call_block) -> tuple[Any, 
     """
     graphdef, params, rest = nnx.split(blocks, nnx.Param, ...)
 
-    def body(h, layer):
+    def body(h: jax.Array, layer):
         params, rest, x = layer
         block = nnx.merge(graphdef, params, rest, copy=True)
         h, emitted = step(block, h, x)
@@ -97,7 +99,7 @@ def scan_blocks(blocks, h, per_block=None, /, *, step=call_block) -> tuple[Any, 
 
 
 def scan_stacks(
-    stacks: Iterable, h, /, *, keep: Sequence[int] = ()
+    stacks: Iterable, h: jax.Array, /, *, keep: Sequence[int] = ()
 ) -> tuple[Any, list[Any]]:
     """``h`` after all stacks one after another, and after the blocks to keep.
 
@@ -123,7 +125,7 @@ def scan_stacks(
     return h, [kept[i] for i in keep]
 
 
-def _apply_once(body, carry, xs):
+def _apply_once(body, carry: Any, xs):
     """`jax.lax.scan` over a leading axis of length 1."""
     carry, ys = body(carry, jax.tree.map(lambda x: jnp.squeeze(x, axis=0), xs))
     return carry, jax.tree.map(lambda y: y[None], ys)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import Initializer, normal, zeros
+from jax.typing import DTypeLike
 
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.models.activations import Activation
@@ -43,7 +44,7 @@ class Attention(nnx.Module):
         self.value = linear()
         self.out = linear()
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """What each position gathers from those it attends to, shaped as ``h``."""
         query, key, value = (
             p(h).reshape(*h.shape[:-1], self.num_heads, -1)
@@ -87,7 +88,7 @@ class FeedForward(nnx.Module):
         self.activation = named_activation(activation)
         self.down = nnx.Linear(hidden, width, rngs=rngs, **options)
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """From ``(batch, time, width)`` to the same shape."""
         return self.down(self.activation(self.up(h)))
 
@@ -110,7 +111,7 @@ class TransformerBlock(nnx.Module):
         causal: bool,
         residual_scale: float,
         dropout: float,
-        param_dtype,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
         **options,
     ):
@@ -124,7 +125,7 @@ class TransformerBlock(nnx.Module):
         self.mlp_norm = make_norm(norm, width, param_dtype=param_dtype, rngs=rngs)
         self.mlp_dropout = make_dropout(dropout, rngs=rngs)
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """The stream after this block, in the shape that it had before."""
         with jax.named_scope("attention"):
             h = self._residual(
@@ -133,7 +134,7 @@ class TransformerBlock(nnx.Module):
         with jax.named_scope("mlp"):
             return self._residual(self.mlp, self.mlp_norm, self.mlp_dropout, h)
 
-    def _residual(self, branch, norm, dropout, h):
+    def _residual(self, branch, norm, dropout, h: jax.Array):
         if self.prenorm:
             return h + self.residual_scale * drop(dropout, branch(normalize(norm, h)))
         return normalize(norm, h + self.residual_scale * drop(dropout, branch(h)))
@@ -216,8 +217,8 @@ class Transformer(nnx.Module):
         bias_init: Initializer = zeros,
         use_bias: bool = True,
         aux_heads: Sequence[int] = (),
-        dtype=None,
-        param_dtype=jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         expect_positive(in_features=in_features, out_features=out_features)
@@ -283,7 +284,7 @@ class Transformer(nnx.Module):
         self.head = head()
         self.auxiliary = nnx.List([head() for _ in self.aux_heads])
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits ``(batch, out_features)``, or ``(batch, time, out_features)``.
 
         With ``aux_heads``: ``(logits, (logits of each auxiliary head, ...))``.
@@ -303,10 +304,10 @@ class Transformer(nnx.Module):
             pairs = zip(self.auxiliary, kept, strict=True)
             return logits, tuple(self._read(head, h) for head, h in pairs)
 
-    def _read(self, head, h):
+    def _read(self, head, h: jax.Array):
         return head(h if self.sequence_output else h.mean(axis=1))
 
-    def _expected(self, x):
+    def _expected(self, x: jax.Array):
         axes = ("batch", "time") if self.tokens else ("batch", "time", self.in_features)
         x = expect_shape(x, axes, model="Transformer")
         if x.shape[1] > self.max_length:

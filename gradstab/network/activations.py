@@ -9,6 +9,7 @@ chain is a scalar function phi, and phi' at the data says which units are satura
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -198,7 +199,7 @@ def _at_once():
     return jax.ensure_compile_time_eval()
 
 
-def saturation(block, activations, context, data, /) -> Saturation:
+def saturation(block, activations, context, data: Sequence[jax.Array], /) -> Saturation:
     """How much of a block's activations passes no gradient at these data.
 
     Args:
@@ -244,7 +245,7 @@ def unread(block, /) -> str:
     return f"saturation unknown: {', '.join(names)} cannot be looked into"
 
 
-def _hides(eqn):
+def _hides(eqn: _compat.JaxprEqn):
     if is_elementwise(eqn) or _compat.scan_parts(eqn):  # which has a record of its own
         return False
     # A product holds no program but, inside of a rule, need not be all that it does.
@@ -294,7 +295,7 @@ def _statistics(block):
     return found
 
 
-def is_elementwise(eqn, /) -> bool:
+def is_elementwise(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether every entry of the results comes from one entry of each operand."""
     if primitives.acts_on_entries(eqn):
         return True
@@ -303,7 +304,7 @@ def is_elementwise(eqn, /) -> bool:
     return bool(bodies) and all(is_elementwise(e) for b in bodies for e in b.eqns)
 
 
-def _is_linear(eqn, roots):
+def _is_linear(eqn: _compat.JaxprEqn, roots):
     # Linear in real and imaginary parts, however many operands move.
     if primitives.is_a(eqn, Kind.PARTS):
         return True

@@ -32,7 +32,9 @@ class Target(NamedTuple):
     inputs: tuple
 
 
-def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
+def as_target(
+    model: Any, args, /, *, apply_kwargs=None, batched: bool = True
+) -> Target:
     """Recognise a model by its kind and split it into function and arrays.
 
     Args:
@@ -83,7 +85,7 @@ def as_target(model, args, /, *, apply_kwargs=None, batched=True) -> Target:
     return target if batched else over_examples(target)
 
 
-def takes_parameters(model, /) -> bool:
+def takes_parameters(model: Any, /) -> bool:
     """Whether a callable holds no arrays of its own: its parameters are given to it.
 
     A function, also compiled, partly applied, or a method of a linen module; an object
@@ -97,26 +99,26 @@ def takes_parameters(model, /) -> bool:
     )
 
 
-def _from_nnx(model, inputs, kwargs):
+def _from_nnx(model: Any, inputs: tuple, kwargs: Mapping[str, Any]):
     graphdef, params, state = nnx.split(model, nnx.Param, ...)
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         model = nnx.merge(graphdef, params, state, copy=True)
         return call_of_user(model, *inputs, **kwargs)
 
     return Target(apply, params, state, tuple(inputs))
 
 
-def _is_linen(model):
+def _is_linen(model: Any):
     linen = sys.modules.get("flax.linen")
     return linen is not None and isinstance(model, linen.Module)
 
 
-def _is_linen_pair(model):
+def _is_linen_pair(model: Any):
     return len(model) == 2 and _is_linen(model[0])
 
 
-def _from_linen(module, variables, inputs, kwargs):
+def _from_linen(module, variables: Any, inputs: tuple, kwargs: Mapping[str, Any]):
     if not isinstance(variables, Mapping):
         raise UserTypeError(
             "a linen module needs its variables: give (module, module.init(key, x)), "
@@ -126,7 +128,7 @@ def _from_linen(module, variables, inputs, kwargs):
         variables = {"params": variables}
     state = {name: value for name, value in variables.items() if name != "params"}
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         variables = {"params": params, **state}
         result = call_of_user(module.apply, variables, *inputs, **kwargs)
         return result[0] if kwargs.get("mutable") else result
@@ -134,40 +136,42 @@ def _from_linen(module, variables, inputs, kwargs):
     return Target(apply, variables.get("params", {}), state, tuple(inputs))
 
 
-def _are_params(module, variables, inputs, kwargs):
+def _are_params(module, variables: Any, inputs: tuple, kwargs: Mapping[str, Any]):
     """Whether the parameters alone were given, in place of the variables."""
     if "params" in variables or not variables:
         return False
 
-    def runs(variables):
+    def runs(variables: Any):
         apply = functools.partial(module.apply, **kwargs)
         return works(jax.eval_shape, apply, variables, *_tree.fresh_keys(inputs))
 
     return not runs(variables) and runs({"params": variables})
 
 
-def _from_callable_pytree(model, inputs, kwargs):
+def _from_callable_pytree(model: Any, inputs: tuple, kwargs: Mapping[str, Any]):
     params, whole = _set_apart(model, _is_array)
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         return call_of_user(whole(params), *inputs, **kwargs)
 
     return Target(apply, params, (), tuple(inputs))
 
 
-def _from_function(function, params, inputs, kwargs):
+def _from_function(
+    function: Callable[..., Any], params: Any, inputs: tuple, kwargs: Mapping[str, Any]
+):
     # Equinox modules hold names, flags and activations among their leaves; a number
     # beside these is an option, such as the rate of a dropout.
     plain = not callable(params) and all(map(_is_numeric, jax.tree.leaves(params)))
     params, whole = _set_apart(params, _is_numeric if plain else _is_array)
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         return call_of_user(function, whole(params), *inputs, **kwargs)
 
     return Target(apply, params, (), tuple(inputs))
 
 
-def _set_apart(tree, wanted):
+def _set_apart(tree: Any, wanted):
     """The wanted leaves of a pytree, and the function that adds the others to them."""
     leaves, structure = jax.tree.flatten(tree)
     ours = [wanted(leaf) for leaf in leaves]
@@ -175,7 +179,7 @@ def _set_apart(tree, wanted):
     pairs = list(zip(leaves, ours, strict=True))
     params = structure.unflatten([leaf if own else None for leaf, own in pairs])
 
-    def whole(params):
+    def whole(params: Any):
         given = iter(jax.tree.leaves(params))
         return structure.unflatten(
             [next(given) if own else leaf for leaf, own in pairs]
@@ -184,14 +188,14 @@ def _set_apart(tree, wanted):
     return params, whole
 
 
-def _is_numeric(leaf):
+def _is_numeric(leaf: Any):
     return _is_array(leaf) or isinstance(leaf, numbers.Number)
 
 
 def over_examples(target, /) -> Target:
     """The target of a function of one example, mapped over the leading axis."""
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         axes = [jax.tree.map(_example_axis, x) for x in inputs]
         one = jax.vmap(target.apply, in_axes=(None, None, *axes))
         return one(params, state, *inputs)
@@ -199,10 +203,10 @@ def over_examples(target, /) -> Target:
     return target._replace(apply=apply)
 
 
-def _example_axis(leaf):
+def _example_axis(leaf: Any):
     """Where the examples lie; one key alone is that of all of them."""
     return None if _tree.is_key(leaf) and leaf.ndim == 0 else 0
 
 
-def _is_array(leaf):
+def _is_array(leaf: Any):
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")

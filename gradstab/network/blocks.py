@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ class Block:
         )
         return out
 
-    def environment(self, context: Context, data, /) -> dict:
+    def environment(self, context: Context, data: Sequence[Any], /) -> dict:
         """The values of all variables that enter the block."""
         context = _tree.fresh_keys(context)  # what is drawn here was drawn before
         env = dict(zip(self.varying_vars, context.varying, strict=True))
@@ -184,7 +185,7 @@ class Outline:
         inside = self._needed(inside, atom.out_var)
         return [inside[i] for i in sorted(inside)]
 
-    def _needed(self, inside, out_var):
+    def _needed(self, inside, out_var: _compat.Var):
         """Those of the equations that the output needs, with constants, by position."""
         needed, kept = [out_var], {}
         while needed:
@@ -216,9 +217,9 @@ class Outline:
                 constant.update(eqn.outvars)
         return found
 
-    def _moves(self, variable):
+    def _moves(self, variable: _compat.Var):
         return self.flow.is_data(variable) or self.flow.is_dependent(variable)
 
 
-def _variables(eqn):
+def _variables(eqn: _compat.JaxprEqn):
     return [v for v in eqn.invars if not isinstance(v, _compat.Literal)]

@@ -11,6 +11,8 @@ import dataclasses
 import itertools
 import math
 import re
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from gradstab import _compat, _tree
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.network import flow as flows
+from gradstab.program.trace import Program
 from gradstab.program.walk import environment, outputs, retraced, walk
 
 _OURS = "gradstab "
@@ -38,18 +41,18 @@ class Boundaries:
     patterns: tuple[re.Pattern, ...]
     paths: tuple[str, ...]
 
-    def group(self, leaves, /) -> str | None:
+    def group(self, leaves: Collection[Any], /) -> str | None:
         """The part of these parameters' paths that an expression matches."""
         found = (p.search(self.paths[i]) for i in sorted(leaves) for p in self.patterns)
         return next((match.group() for match in found if match), None)
 
-    def names(self, eqn, /) -> bool:
+    def names(self, eqn: _compat.JaxprEqn, /) -> bool:
         """Whether the equation gives a variable a name that an expression matches."""
         name = _compat.given_name(eqn)
         return name is not None and any(p.fullmatch(name) for p in self.patterns)
 
 
-def as_boundaries(boundaries, program, /) -> Boundaries:
+def as_boundaries(boundaries: Any, program: Program, /) -> Boundaries:
     """Compile what a user gives.
 
     Args:
@@ -81,23 +84,30 @@ def as_boundaries(boundaries, program, /) -> Boundaries:
     return Boundaries(patterns, tuple(program.param_names))
 
 
-def is_boundary(eqn, /) -> bool:
+def is_boundary(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether a layer must end where this equation ends."""
     return (_compat.given_name(eqn) or "").startswith(_MARK)
 
 
-def packs_several(eqn, /) -> bool:
+def packs_several(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether the equation makes one array of several, at a boundary."""
     return (_compat.given_name(eqn) or "").startswith(_PACKED)
 
 
-def trunk_among(eqn, /) -> int | None:
+def trunk_among(eqn: _compat.JaxprEqn, /) -> int | None:
     """How many arrays the equation packs, if but one of them is a trunk."""
     number = (_compat.given_name(eqn) or "").removeprefix(_PACKED)
     return int(number) if packs_several(eqn) and number else None
 
 
-def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
+def divide(
+    closed: _compat.ClosedJaxpr,
+    flow: flows.Flow,
+    out_var,
+    boundaries: Boundaries,
+    num_examples: int,
+    /,
+):
     """The program with all that is live packed into one array at every boundary.
 
     Args:
@@ -118,7 +128,7 @@ def divide(closed, flow, out_var, boundaries: Boundaries, num_examples, /):
     return cut_behind(closed, {id(eqns[i]): live[i] for i in ends}, num_examples)
 
 
-def cut_behind(closed, packs, num_examples, /):
+def cut_behind(closed: _compat.ClosedJaxpr, packs, num_examples: int, /):
     """The program with these variables packed into one behind these equations.
 
     Args:
@@ -136,7 +146,7 @@ def cut_behind(closed, packs, num_examples, /):
     def run(*values):
         env = environment(closed, values)
 
-        def pack(eqn):
+        def pack(eqn: _compat.JaxprEqn):
             held = packs.get(id(eqn), ())
             if held:
                 passed = _passed([env[v] for v in held], num_examples)
@@ -147,7 +157,7 @@ def cut_behind(closed, packs, num_examples, /):
     return retraced(closed, run)
 
 
-def packed(arrays, num_examples, /, *, still=0):
+def packed(arrays, num_examples: int, /, *, still: int = 0):
     """One array that holds several, example by example; the array itself if it is one.
 
     Args:
@@ -169,7 +179,7 @@ def packed(arrays, num_examples, /, *, still=0):
     return checkpoint_name(whole, f"{_PACKED}{len(arrays)}" if trunk else _PACKED)
 
 
-def unpacked(whole, shapes, num_examples, /) -> list:
+def unpacked(whole, shapes, num_examples: int, /) -> list:
     """The arrays that `packed` put together.
 
     Args:
@@ -189,22 +199,24 @@ def unpacked(whole, shapes, num_examples, /) -> list:
     return found
 
 
-def lead_with_examples(variable, num_examples, /) -> bool:
+def lead_with_examples(variable: _compat.Var, num_examples: int, /) -> bool:
     """Whether the leading axis of a variable is that of the examples."""
     return _compat.shape_of(variable)[:1] == (num_examples,)
 
 
-def _are_apart(arrays, num_examples):
+def _are_apart(arrays, num_examples: int):
     return all(array.shape[:1] == (num_examples,) for array in arrays)
 
 
-def _passed(arrays, num_examples):
+def _passed(arrays, num_examples: int):
     """The arrays, by way of one array that holds them all."""
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     return unpacked(packed(arrays, num_examples), shapes, num_examples)
 
 
-def live_after(eqns, flow, out_var, /) -> list[tuple]:
+def live_after(
+    eqns: Sequence[_compat.JaxprEqn], flow: flows.Flow, out_var, /
+) -> list[tuple]:
     """For each equation the data that a later one needs, in order of their making."""
     live, needed = [], {out_var: None}
     for eqn in reversed(eqns):
@@ -216,11 +228,13 @@ def live_after(eqns, flow, out_var, /) -> list[tuple]:
     return [tuple(sorted(vs, key=lambda v: made.get(v, -1))) for vs in live[::-1]]
 
 
-def _named_ends(eqns, boundaries):
+def _named_ends(eqns: Sequence[_compat.JaxprEqn], boundaries: Any):
     return {i for i, eqn in enumerate(eqns) if boundaries.names(eqn)}
 
 
-def _group_ends(eqns, flow, boundaries, live):
+def _group_ends(
+    eqns: Sequence[_compat.JaxprEqn], flow: flows.Flow, boundaries: Any, live
+):
     """Where one group of parameters ends and another begins: least is live there."""
     products = [
         (i, boundaries.group(leaves))
@@ -246,7 +260,7 @@ def _entries(variables):
     return sum(math.prod(_compat.shape_of(v)) for v in variables)
 
 
-def _names(eqns):
+def _names(eqns: Sequence[_compat.JaxprEqn]):
     """Names given by `checkpoint_name`, those inside scans among them.
 
     Bodies that are never entered (branches, unbounded loops) could not be cut there.
@@ -260,6 +274,6 @@ def _names(eqns):
                 yield from _names(body.eqns)
 
 
-def _some(names):
+def _some(names: Sequence[str]):
     names = list(names)
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "none"

@@ -12,16 +12,18 @@ over slices of a vocabulary: their products do not follow from each other.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import lead_with_examples, live_after
 from gradstab.network.gathered import GatheredScan
-from gradstab.program.trace import flatten_body
+from gradstab.program.trace import Program, flatten_body
 from gradstab.program.walk import environment, evaluate, outputs, retraced, walk
 
 
-def gather(program, flow, num_examples, /):
+def gather(program: Program, flow: flows.Flow, num_examples: int, /):
     """The program with one carry in every scan over layers.
 
     Args:
@@ -49,7 +51,7 @@ def gather(program, flow, num_examples, /):
     def run(*values):
         env = environment(closed, values)
 
-        def rule(eqn, operands):
+        def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
             if id(eqn) not in found:
                 return evaluate(eqn, operands)
             scan = found[id(eqn)]
@@ -63,7 +65,9 @@ def gather(program, flow, num_examples, /):
     return dataclasses.replace(program, closed=retraced(closed, run))
 
 
-def carries_needed(body, parts, wanted, /) -> frozenset:
+def carries_needed(
+    body: _compat.ClosedJaxpr, parts: _compat.ScanParts, wanted, /
+) -> frozenset:
     """Positions of the carries on which those wanted depend, over all steps.
 
     Args:
@@ -85,7 +89,9 @@ def carries_needed(body, parts, wanted, /) -> frozenset:
     return needed
 
 
-def _gathered(eqn, flow, live, num_examples, leaf_of) -> GatheredScan | None:
+def _gathered(
+    eqn: _compat.JaxprEqn, flow: flows.Flow, live, num_examples: int, leaf_of
+) -> GatheredScan | None:
     """What to pack in this equation; None if it is no scan or one array does."""
     parts = _compat.scan_parts(eqn)
     if parts is None or parts.length < 2 or eqn.effects:
@@ -121,7 +127,7 @@ def _gathered(eqn, flow, live, num_examples, leaf_of) -> GatheredScan | None:
     return GatheredScan(parts, carries, consts, passengers, leaves, tied)
 
 
-def _with_ends(eqns, flow, found) -> dict:
+def _with_ends(eqns: Sequence[_compat.JaxprEqn], flow: flows.Flow, found) -> dict:
     """By equation what flows through the scans, and which iterations lie outside.
 
     What is done to the data before a scan over layers, or behind it, belongs to the
@@ -142,7 +148,7 @@ def _with_ends(eqns, flow, found) -> dict:
     return result
 
 
-def _kind(eqn, flow):
+def _kind(eqn: _compat.JaxprEqn, flow: flows.Flow):
     """Whether an equation is a product with parameters, alone or scanned over."""
     if not flows.contracts_parameter(eqn, flow):
         return ""
@@ -154,7 +160,12 @@ def _kind(eqn, flow):
     return "product" if moving else "stack"
 
 
-def _moving(body, eqn, parts, flow):
+def _moving(
+    body: _compat.ClosedJaxpr,
+    eqn: _compat.JaxprEqn,
+    parts: _compat.ScanParts,
+    flow: flows.Flow,
+):
     """The carries that are data in one step at least; None if an integer follows."""
     first, last = parts.num_consts, parts.num_consts + parts.num_carry
     inner, outer = body.jaxpr.invars, eqn.invars
@@ -177,7 +188,13 @@ def _moving(body, eqn, parts, flow):
     return {i for i, moves in enumerate(data[first:last]) if moves}
 
 
-def _in_sequence(body, parts, carries, eqn, flow):
+def _in_sequence(
+    body: _compat.ClosedJaxpr,
+    parts: _compat.ScanParts,
+    carries,
+    eqn: _compat.JaxprEqn,
+    flow: flows.Flow,
+):
     """Whether a product of one step takes what follows from one of the step before."""
     first = parts.num_consts
     inner = body.jaxpr.invars
@@ -202,9 +219,9 @@ def _in_sequence(body, parts, carries, eqn, flow):
     )
 
 
-def _is_literal(atom):
+def _is_literal(atom: _compat.Var | _compat.Literal):
     return isinstance(atom, _compat.Literal)
 
 
-def _is_variable(body, position):
+def _is_variable(body: _compat.ClosedJaxpr, position: int):
     return not _is_literal(body.jaxpr.outvars[position])

@@ -1,12 +1,16 @@
 """Which contexts of layers are arrays that the caller holds already."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 
 from gradstab import _compat
 from gradstab.network.blocks import Block, Context, Roll
+from gradstab.program.trace import Program
 
 
-def held_positions(plan, program, /) -> tuple[Context, ...]:
+def held_positions(plan: Sequence[Any], program: Program, /) -> tuple[Context, ...]:
     """For every context variable of every block where the caller holds its value.
 
     Args:
@@ -31,7 +35,7 @@ def held_positions(plan, program, /) -> tuple[Context, ...]:
     )
 
 
-def held_arrays(program, params, state, inputs, /) -> list:
+def held_arrays(program: Program, params: Any, state: Any, inputs: tuple, /) -> list:
     """The program's inputs and constants, in the order of `held_positions`."""
     constants = [value for _, value in _compat.constants(program.closed)]
     return [*jax.tree.leaves((params, state, inputs)), *constants]
@@ -53,13 +57,13 @@ def with_held(contexts, positions, arrays, /) -> list[Context]:
     ]
 
 
-def _drop(values, positions):
+def _drop(values: Sequence[Any], positions):
     pairs = zip(values, positions, strict=True)
     return [value if position is None else None for value, position in pairs]
 
 
-def _fill(values, positions, arrays):
-    def found(value, position):
+def _fill(values: Sequence[Any], positions, arrays):
+    def found(value, position: int):
         if position is None:
             return value
         if isinstance(position, tuple):
@@ -98,5 +102,5 @@ def _position(source, where):
     return None if isinstance(source, _compat.Literal) else where.get(source)
 
 
-def _is_key(variable):
+def _is_key(variable: _compat.Var):
     return jax.numpy.issubdtype(_compat.dtype_of(variable), jax.dtypes.prng_key)

@@ -11,15 +11,16 @@ compared as gradients of the parameters.
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
-from gradstab.network.blocks import Context
+from gradstab.network.blocks import Block, Context
+from gradstab.network.replay import Network
 from gradstab.network.runs import NetworkRun
 from gradstab.program import primitives
 from gradstab.program.compiled import compiled
@@ -98,7 +99,7 @@ def _over_pairs(matrix):
     pairs = np.pad(matrix[:, first, second], [(0, 0), (0, 1)], constant_values=np.nan)
     pairs = np.ma.masked_invalid(pairs)
 
-    def over(function):
+    def over(function: Callable[..., Any]):
         return np.ma.filled(function(axis=1), np.nan)
 
     return GradientCosines(over(pairs.mean), over(pairs.min), over(pairs.max), matrix)
@@ -126,19 +127,19 @@ class _Weights:
     function: Callable
     floating: tuple[int, ...]
 
-    def of(self, context) -> list:
+    def of(self, context: Context) -> list:
         """The entries' values."""
         values = [*context.varying, *context.shared]
         return [values[i] for i in self.entries]
 
-    def put(self, context, weights) -> Context:
+    def put(self, context: Context, weights) -> Context:
         """The context with other values of the entries."""
         values = [*context.varying, *context.shared]
         for i, value in zip(self.entries, weights, strict=True):
             values[i] = value
         return Context(values[: self.num_varying], values[self.num_varying :])
 
-    def of_layer(self, index, arrays):
+    def of_layer(self, index: int | None, arrays):
         """The function from floating parameters to the entries of one layer."""
 
         def entries(floating):
@@ -154,7 +155,7 @@ class _Weights:
         return entries
 
 
-def _find_weights(network, leaves, tree, num_params):
+def _find_weights(network: Network, leaves: Sequence[Any], tree: Any, num_params):
     """For each block its `_Weights`."""
     floating = [i for i in range(num_params) if _tree.is_floating(leaves[i])]
     scanned = {place.block for place in network.layers if place.index is not None}
@@ -195,12 +196,12 @@ def _find_weights(network, leaves, tree, num_params):
     return weights
 
 
-def _with_unused(closed, used):
+def _with_unused(closed: _compat.ClosedJaxpr, used):
     run = _compat.closed_function(closed)
     return lambda *values: run(*(v for v, use in zip(values, used, strict=True) if use))
 
 
-def _moves(closed):
+def _moves(closed: _compat.ClosedJaxpr):
     """Whether a program only moves entries, each of them to one place."""
     atoms = [v for eqn in closed.jaxpr.eqns for v in eqn.invars]
     variables = [v for v in atoms if not isinstance(v, _compat.Literal)]
@@ -209,7 +210,7 @@ def _moves(closed):
     )
 
 
-def _moves_entries(eqn):
+def _moves_entries(eqn: _compat.JaxprEqn):
     parts = _compat.scan_parts(eqn)
     if parts is not None:
         fixed = parts.num_consts + parts.num_carry
@@ -223,7 +224,17 @@ def _moves_entries(eqn):
     return primitives.is_a(eqn, Kind.MOVES) and not grows and not widens
 
 
-def _cosines(block, source, function, context, data, gradient, index, chosen, arrays):
+def _cosines(
+    block: Block,
+    source,
+    function: Callable[..., Any],
+    context: Context,
+    data: Sequence[jax.Array],
+    gradient: jax.Array,
+    index: int | None,
+    chosen,
+    arrays,
+):
     """The cosines between the gradients of the chosen examples: a square matrix."""
     if function is None or not _shares_weights(function, source):
         gradients = _of_batch(block, source, context, data, gradient, chosen)
@@ -247,7 +258,14 @@ def _cosines(block, source, function, context, data, gradient, index, chosen, ar
     return jnp.clip(products / (lengths[:, None] * lengths[None]), -1, 1)
 
 
-def _of_examples(function, source, context, data, gradient, chosen):
+def _of_examples(
+    function,
+    source,
+    context: Context,
+    data: Sequence[jax.Array],
+    gradient: jax.Array,
+    chosen,
+):
     """Gradients of a layer's weights, examples leading: each by its own function."""
     context, data = function.separate(context, data)
     cotangents = function.separate_out(gradient)
@@ -272,7 +290,14 @@ def _example(arrays, axes, number):
     return tree.unflatten([a if axis is None else a[number] for a, axis in pairs])
 
 
-def _of_batch(block, source, context, data, gradient, chosen):
+def _of_batch(
+    block: Block,
+    source,
+    context: Context,
+    data: Sequence[jax.Array],
+    gradient: jax.Array,
+    chosen,
+):
     """The same by the function of the batch: each through one example's output."""
     _, pull = jax.vjp(
         lambda weights: block(source.put(context, weights), *data), source.of(context)
@@ -291,7 +316,7 @@ def _shares_weights(function, source):
     return all(axes[i] is None for i in source.entries)
 
 
-def _unit(cotangent):
+def _unit(cotangent: jax.Array):
     """Of size one: what is below the range of the dtype when squared is not lost."""
     size = _tree.power_of_two_near(jnp.max(jnp.abs(cotangent), initial=0))
     return cotangent / size.astype(cotangent.dtype)
@@ -310,7 +335,7 @@ def _scaled(gradients):
     ]
 
 
-def _there_and_back(pull, push, gradients):
+def _there_and_back(pull: Callable[..., Any], push: Callable[..., Any], gradients):
     """From gradients of the weights to those of the parameters, and forward again.
 
     JAX writes a gradient of complex numbers as the conjugate of the direction in which
@@ -320,7 +345,7 @@ def _there_and_back(pull, push, gradients):
     return _conjugates(images)
 
 
-def _conjugates(tree):
+def _conjugates(tree: Any):
     return jax.tree.map(jnp.conj, tree)
 
 

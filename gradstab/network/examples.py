@@ -8,6 +8,7 @@ multiplied with the weights once for a layer, and not once for every example.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ class ExampleBlock:
         context = Context(_mapped(self.varying_axes), _mapped(self.shared_axes))
         return context, tuple(_mapped(self.data_axes))
 
-    def separate(self, context: Context, data, /):
+    def separate(self, context: Context, data: Sequence[jax.Array], /):
         """Context and data of a batch, the examples on a leading axis of their own.
 
         Args:
@@ -123,7 +124,14 @@ def _pairs(network, single):
     )
 
 
-def agree(block: Block, example: ExampleBlock, context: Context, data, number, /):
+def agree(
+    block: Block,
+    example: ExampleBlock,
+    context: Context,
+    data: Sequence[jax.Array],
+    number: int,
+    /,
+):
     """Whether the function of one example does what the block of the batch does.
 
     Both are evaluated, and pull the same cotangent back, whose entries are as good as
@@ -151,7 +159,7 @@ def agree(block: Block, example: ExampleBlock, context: Context, data, number, /
     return jnp.all(jnp.stack([_close(a, b) for a, b in pairs]))
 
 
-def _scattered(number, size):
+def _scattered(number: int, size):
     """Entries in [-1/2, 1/2) by a hash: drawn, they would compile as long as a layer.
 
     The mixing is MurmurHash3's: https://github.com/aappleby/smhasher.
@@ -162,7 +170,7 @@ def _scattered(number, size):
     return (x >> np.uint32(8)).astype(jnp.float32) * 2.0**-24 - 0.5
 
 
-def _pair(block, one, num):
+def _pair(block: Block, one, num):
     """The example block of two blocks; None if their shapes do not fit."""
     whole = (*block.varying_vars, *block.shared_vars, *block.in_vars, block.out_var)
     parts = (*one.varying_vars, *one.shared_vars, *one.in_vars, one.out_var)
@@ -181,12 +189,12 @@ def _pair(block, one, num):
     return ExampleBlock(one, varying, shared, tuple(entering), leaving, num)
 
 
-def _differing(variable, single):
+def _differing(variable: _compat.Var, single):
     pairs = zip(_compat.shape_of(variable), _compat.shape_of(single), strict=True)
     return [axis for axis, (one, other) in enumerate(pairs) if one != other]
 
 
-def _fit(variable, single, num):
+def _fit(variable: _compat.Var, single, num):
     """Whether a shape is the other one, or ``num`` times as long along one axis."""
     shape, other = _compat.shape_of(variable), _compat.shape_of(single)
     if _compat.dtype_of(variable) != _compat.dtype_of(single):
@@ -197,7 +205,7 @@ def _fit(variable, single, num):
     return len(axes) < 2 and all(shape[axis] == num * other[axis] for axis in axes)
 
 
-def _axis(variable, single):
+def _axis(variable: _compat.Var, single):
     """The axis along which the shapes differ; None if they are equal."""
     return next(iter(_differing(variable, single)), None)
 

@@ -1,5 +1,8 @@
 """From a function to its network: the layers are found, once for each program."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -16,14 +19,21 @@ from gradstab.network.replay import Network
 from gradstab.network.rolling import roll_up
 from gradstab.program.cache import Cache
 from gradstab.program.canonical import key_of
-from gradstab.program.trace import trace_program
+from gradstab.program.trace import Program, trace_program
 
 # Networks of the last programs, with all that was compiled for them.
 NETWORKS = Cache(most=16)
 
 
 def find_layers(
-    apply, params, inputs, /, *, state=None, output=None, boundaries=None
+    apply: Callable[..., Any],
+    params: Any,
+    inputs: tuple,
+    /,
+    *,
+    state: Any = None,
+    output: Any = None,
+    boundaries: Any = None,
 ) -> Network:
     r"""Find the layers of a function by tracing it; no edit, no list of layer types.
 
@@ -83,7 +93,7 @@ def find_layers(
 
     num_examples = _num_examples(inputs)
 
-    def with_state(params, state, *inputs):
+    def with_state(params: Any, state: Any, *inputs):
         return apply(params, *inputs)
 
     function = with_state if state is None else apply
@@ -99,7 +109,7 @@ def find_layers(
     return NETWORKS.get(key, lambda: _find(program, boundaries, num_examples))
 
 
-def _hashable(key):
+def _hashable(key: Any):
     try:
         hash(key)
     except TypeError:  # what the model returns, or a boundary, is not
@@ -107,7 +117,7 @@ def _hashable(key):
     return True
 
 
-def _find(program, boundaries, num_examples):
+def _find(program: Program, boundaries: Any, num_examples: int):
     plan, program = find_plan(program, boundaries, num_examples)
     plan, steps = roll_up(plan, program)
     blocks = tuple(all_blocks(plan))
@@ -130,7 +140,7 @@ def _packs(block):
     return any(packs_several(e) and block.out_var in e.outvars for e in block.eqns)
 
 
-def _several(names):
+def _several(names: Sequence[str]):
     return (
         f"several arrays (skips, streams, sums) leave {summary(names)} together: their "
         "Jacobians are of all of them, one row for each example; boundaries=() "
@@ -138,7 +148,7 @@ def _several(names):
     )
 
 
-def _num_examples(inputs):
+def _num_examples(inputs: tuple):
     """The length of the leading axis that all inputs share; keys have none."""
     shapes = [
         jnp.shape(leaf) for leaf in jax.tree.leaves(inputs) if not _tree.is_key(leaf)

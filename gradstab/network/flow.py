@@ -9,6 +9,7 @@ data-flow graph, and the only place where a network can be cut in two.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 
@@ -33,17 +34,17 @@ class Flow:
     dependent: frozenset
     owners: dict
 
-    def params_of(self, atom) -> frozenset:
+    def params_of(self, atom: _compat.Var | _compat.Literal) -> frozenset:
         """The parameter leaves behind a variable that is not data."""
         if isinstance(atom, _compat.Literal):
             return frozenset()
         return self.owners.get(atom, frozenset())
 
-    def is_data(self, atom) -> bool:
+    def is_data(self, atom: _compat.Var | _compat.Literal) -> bool:
         """Whether the atom is a data variable."""
         return not isinstance(atom, _compat.Literal) and atom in self.data
 
-    def is_dependent(self, atom) -> bool:
+    def is_dependent(self, atom: _compat.Var | _compat.Literal) -> bool:
         """Whether the atom depends on the inputs without a derivative."""
         return not isinstance(atom, _compat.Literal) and atom in self.dependent
 
@@ -63,7 +64,9 @@ class Atom:
     out_var: _compat.Var
 
 
-def trace_flow(eqns, /, *, data=(), dependent=(), owners=None) -> Flow:
+def trace_flow(
+    eqns: Sequence[_compat.JaxprEqn], /, *, data=(), dependent=(), owners=None
+) -> Flow:
     """Follow data, dependence and parameters through the equations.
 
     Args:
@@ -93,7 +96,7 @@ def trace_flow(eqns, /, *, data=(), dependent=(), owners=None) -> Flow:
     return Flow(frozenset(data), frozenset(dependent), owners)
 
 
-def needed_equations(eqns, out_var, flow: Flow, /) -> list:
+def needed_equations(eqns: Sequence[_compat.JaxprEqn], out_var, flow: Flow, /) -> list:
     """The equations through which data reach the output, in order."""
     needed, kept = {out_var}, []
     for eqn in reversed(eqns):
@@ -103,7 +106,9 @@ def needed_equations(eqns, out_var, flow: Flow, /) -> list:
     return kept[::-1]
 
 
-def atoms(eqns, flow: Flow, in_vars, out_var, /) -> list[Atom]:
+def atoms(
+    eqns: Sequence[_compat.JaxprEqn], flow: Flow, in_vars, out_var: _compat.Var, /
+) -> list[Atom]:
     """Cut the way from the inputs to the output at its articulation points.
 
     Args:
@@ -135,7 +140,7 @@ def atoms(eqns, flow: Flow, in_vars, out_var, /) -> list[Atom]:
     return found
 
 
-def contracts_parameter(eqn, flow: Flow, /) -> frozenset:
+def contracts_parameter(eqn: _compat.JaxprEqn, flow: Flow, /) -> frozenset:
     """Parameter leaves that the equation multiplies the data with; empty if none.
 
     An opaque equation (a recurrent scan, a condition) with a contraction inside counts
@@ -146,7 +151,7 @@ def contracts_parameter(eqn, flow: Flow, /) -> frozenset:
     return frozenset().union(*(flow.params_of(v) for v in eqn.invars))
 
 
-def _picks_rows(eqn, flow):
+def _picks_rows(eqn: _compat.JaxprEqn, flow: Flow):
     return (
         primitives.is_named(eqn, "gather")
         and bool(flow.params_of(eqn.invars[0]))

@@ -4,6 +4,7 @@ A rule for the reverse mode has no forward direction, and its backward pass need
 have a transpose; a call of foreign code may take its arrays only as they are.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,17 +16,19 @@ from gradstab.program.primitives import Kind, names
 _FOREIGN = names(Kind.FOREIGN)
 
 
-def limited(eqn, /) -> bool:
+def limited(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether an equation may lack a forward direction, or mapping."""
     return _compat.backward_only(eqn) or _compat.contains(eqn, _FOREIGN)
 
 
-def can_be_traced(function, /, *arguments) -> bool:
+def can_be_traced(function: Callable[..., Any], /, *arguments) -> bool:
     """Whether a function, of rules that a user wrote, can be traced."""
     return works(jax.eval_shape, function, *arguments)
 
 
-def over_leading(eqns, function, /, in_axes: Any = 0):
+def over_leading(
+    eqns: Sequence[_compat.JaxprEqn], function: Callable[..., Any], /, in_axes: Any = 0
+):
     """The function mapped over a leading axis, one by one if it cannot be otherwise.
 
     Args:
@@ -46,7 +49,7 @@ def over_leading(eqns, function, /, in_axes: Any = 0):
     return over
 
 
-def _one_by_one(function, axes, arguments):
+def _one_by_one(function: Callable[..., Any], axes, arguments):
     leaves, tree = jax.tree.flatten(arguments)
     axes = jax.tree.leaves(
         jax.tree.map(

@@ -1,7 +1,8 @@
 """A scan over layers, run with all that flows through it packed into one array."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,9 @@ class GatheredScan:
     first: bool = False
     last: bool = False
 
-    def run(self, operands, around, num_examples) -> tuple[list, list]:
+    def run(
+        self, operands: Sequence[Any], around, num_examples: int
+    ) -> tuple[list, list]:
         """The values of the passengers, and the results of the scan.
 
         Args:
@@ -67,18 +70,18 @@ class GatheredScan:
         state, ys = self._iterate(consts, state, xs, num_examples)
         return state.still[: len(around)], [*self._carry(state), *ys]
 
-    def _state(self, still, carry):
+    def _state(self, still, carry: Any):
         moving = [carry[i] for i in self.carries]
         return State(
             still, moving, [c for i, c in enumerate(carry) if i not in self.carries]
         )
 
-    def _carry(self, state):
+    def _carry(self, state: Any):
         moving, rest = iter(state.moving), iter(state.rest)
         numbers = range(self.parts.num_carry)
         return [next(moving if i in self.carries else rest) for i in numbers]
 
-    def _iterate(self, consts, state, xs, num_examples):
+    def _iterate(self, consts: Any, state: Any, xs: Any, num_examples: int):
         """The iterations that are taken out, and the scan over the others."""
         length = self.parts.length
         order = list(range(length)[:: -1 if self.parts.reverse else 1])
@@ -91,7 +94,7 @@ class GatheredScan:
         if start < end:
             given = self._numbered(consts, start)
 
-            def body(carried, xs):
+            def body(carried, xs: Any):
                 state, ys = self._step(given, None, pack.opened(*carried), xs)
                 return pack.closed(state), ys
 
@@ -113,7 +116,7 @@ class GatheredScan:
         returned = returned[::-1] if self.parts.reverse else returned
         return state, [jnp.concatenate(parts) for parts in zip(*returned, strict=True)]
 
-    def _step(self, consts, number, state, xs):
+    def _step(self, consts: Any, number: int | None, state: Any, xs: Any):
         """One iteration; with its number where it is taken out of the scan."""
         if number is not None:
             consts = self._numbered(consts, number)
@@ -126,7 +129,7 @@ class GatheredScan:
         carry, ys = results[: self.parts.num_carry], results[self.parts.num_carry :]
         return self._state(state.still, carry), ys
 
-    def _slices(self, xs, numbers):
+    def _slices(self, xs: Any, numbers):
         """One slice or some of what is scanned over; of parameters with a mark."""
         if isinstance(numbers, int):
             start, found = numbers, [x[numbers] for x in xs]
@@ -141,7 +144,7 @@ class GatheredScan:
             for part, leaf in zip(found, self.leaves, strict=True)
         ]
 
-    def _numbered(self, consts, start):
+    def _numbered(self, consts: Any, start: int):
         """The constants; of shared parameters one with the number of the iteration."""
         given = list(consts)
         if self.tied is not None and (self.first or self.last):
@@ -156,7 +159,7 @@ class _Packing(NamedTuple):
     num_still: int
     num_examples: int
 
-    def closed(self, state):
+    def closed(self, state: Any):
         arrays = [*state.still, *state.moving]
         return packed(arrays, self.num_examples, still=self.num_still), state.rest
 
@@ -165,7 +168,7 @@ class _Packing(NamedTuple):
         return State(arrays[: self.num_still], arrays[self.num_still :], rest)
 
 
-def _packing(state, num_examples):
+def _packing(state: Any, num_examples: int):
     arrays = [*state.still, *state.moving]
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     return _Packing(shapes, len(state.still), num_examples)

@@ -7,6 +7,7 @@ iteration of its body is a layer, or several, and all of them share one function
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from gradstab import _compat
@@ -19,10 +20,12 @@ from gradstab.network.merging import merge
 from gradstab.network.separators import separators
 from gradstab.network.slices import Slices, find_slices
 from gradstab.network.stages import part_stages
-from gradstab.program.trace import flatten_body
+from gradstab.program.trace import Program, flatten_body
 
 
-def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
+def find_plan(
+    program: Program, boundaries: Any, num_examples: int, /
+) -> tuple[list, Any]:
     """Blocks and stacks of a program, in depth order.
 
     Args:
@@ -55,11 +58,11 @@ def find_plan(program, boundaries, num_examples, /) -> tuple[list, Any]:
     return _plan(program, items, outline), program
 
 
-def _plan(program, items, outline):
+def _plan(program: Program, items, outline: Outline):
     return [item if isinstance(item, Stack) else outline.block(item) for item in items]
 
 
-def _items(program, num_examples):
+def _items(program: Program, num_examples: int):
     """The layers of a program as atoms and stacks, and its outline."""
     flow = flow_of(program)
     floating = [v for v in program.input_vars if _compat.is_floating(v)]
@@ -83,7 +86,7 @@ def _items(program, num_examples):
     return merge(items, outline, num_examples, program.boundaries), outline
 
 
-def _separators(items, outline, paths, num_examples):
+def _separators(items, outline: Outline, paths: Sequence[str], num_examples: int):
     """Where to cut those of the layers that hold many."""
     parts = [
         (frozenset().union(*(block.contracted for block in item.blocks)), None)
@@ -95,7 +98,7 @@ def _separators(items, outline, paths, num_examples):
     return separators(parts, outline, paths, num_examples, trunks)
 
 
-def _trunk(atom, outline):
+def _trunk(atom, outline: Outline):
     """See `separators`: known where the arrays of a scan over layers are packed."""
     ends = [eqn for eqn in outline.eqns if atom.out_var in eqn.outvars]
     for eqn in outline.eqns:
@@ -105,7 +108,7 @@ def _trunk(atom, outline):
     return next(filter(None, map(trunk_among, ends)), None)
 
 
-def _cut_at(boundaries, program, num_examples):
+def _cut_at(boundaries: Any, program: Program, num_examples: int):
     """The program with the boundaries that a user draws."""
     drawn = as_boundaries(boundaries, program)
     closed = divide(
@@ -114,13 +117,13 @@ def _cut_at(boundaries, program, num_examples):
     return dataclasses.replace(program, closed=closed, boundaries=drawn)
 
 
-def all_blocks(plan, /) -> list[Block]:
+def all_blocks(plan: Sequence[Any], /) -> list[Block]:
     """The blocks of a plan, those of stacks and rolls among them, in depth order."""
     lists = ((item,) if isinstance(item, Block) else item.blocks for item in plan)
     return [block for blocks in lists for block in blocks]
 
 
-def flow_of(program, /) -> flows.Flow:
+def flow_of(program: Program, /) -> flows.Flow:
     """The part that each variable of a program plays."""
     inputs = program.input_vars
     return flows.trace_flow(
@@ -131,7 +134,7 @@ def flow_of(program, /) -> flows.Flow:
     )
 
 
-def _as_stack(atom, flow, slices, program, num_examples):
+def _as_stack(atom, flow: flows.Flow, slices, program: Program, num_examples: int):
     """The atom as a scan over layers, or None if it is not one."""
     if len(atom.eqns) != 1 or len(atom.in_vars) != 1:
         return None
@@ -155,7 +158,7 @@ def _as_stack(atom, flow, slices, program, num_examples):
     if any(map(inside.is_dependent, leaving)):
         return None
 
-    def groups(body, inside):
+    def groups(body: _compat.ClosedJaxpr, inside):
         outline = _outline(eqn, parts, body, inside, slices)
         data, out = body.jaxpr.invars[first + position], body.jaxpr.outvars[position]
         atoms = flows.atoms(outline.eqns, inside, [data], out)
@@ -177,7 +180,7 @@ def _as_stack(atom, flow, slices, program, num_examples):
     return Stack(eqn, parts, body, tuple(map(outline.block, found)))
 
 
-def _position(eqn, parts, atom, flow):
+def _position(eqn: _compat.JaxprEqn, parts: _compat.ScanParts, atom, flow: flows.Flow):
     """Where in the carry the data are, if nothing else enters; else None."""
     first, last = parts.num_consts, parts.num_consts + parts.num_carry
     outside = [v for i, v in enumerate(eqn.invars) if not first <= i < last]
@@ -190,7 +193,13 @@ def _position(eqn, parts, atom, flow):
     return position if entering is atom.in_vars[0] else None
 
 
-def _flow_inside(eqn, parts, body, position, flow):
+def _flow_inside(
+    eqn: _compat.JaxprEqn,
+    parts: _compat.ScanParts,
+    body: _compat.ClosedJaxpr,
+    position: int,
+    flow: flows.Flow,
+):
     """The flow through the body of a scan whose carry at this position is the data."""
     pairs = list(zip(body.jaxpr.invars, eqn.invars, strict=True))
     data, _ = pairs.pop(parts.num_consts + position)
@@ -202,7 +211,13 @@ def _flow_inside(eqn, parts, body, position, flow):
     )
 
 
-def _outline(eqn, parts, body, flow, slices):
+def _outline(
+    eqn: _compat.JaxprEqn,
+    parts: _compat.ScanParts,
+    body: _compat.ClosedJaxpr,
+    flow: flows.Flow,
+    slices,
+):
     inner, fixed = body.jaxpr.invars, parts.num_consts + parts.num_carry
     constants = [variable for variable, _ in _compat.constants(body)]
     outer = [None if isinstance(v, _compat.Literal) else v for v in eqn.invars]

@@ -30,7 +30,7 @@ class LossProgram:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def __call__(self, constants, output) -> jax.Array:
+    def __call__(self, constants, output: Any) -> jax.Array:
         """The loss, a scalar.
 
         Args:
@@ -52,7 +52,7 @@ class Loss(NamedTuple):
     program: LossProgram
     constants: tuple
 
-    def __call__(self, output) -> jax.Array:
+    def __call__(self, output: Any) -> jax.Array:
         """The loss, a scalar."""
         return self.program(self.constants, output)
 

@@ -1,5 +1,7 @@
 """From the runs between articulation points to layers."""
 
+from typing import Any
+
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.blocks import Outline, Stack
@@ -7,7 +9,9 @@ from gradstab.network.boundaries import Boundaries, is_boundary
 from gradstab.program.trace import flatten_body
 
 
-def merge(atoms, outline: Outline, num_examples, boundaries=None, /) -> list:
+def merge(
+    atoms, outline: Outline, num_examples: int, boundaries: Any = None, /
+) -> list:
     """Join the atoms that own no product with a parameter to the layer before them.
 
     Args:
@@ -36,7 +40,7 @@ def _between_boundaries(atoms):
     return [part for part in parts if part]
 
 
-def _layers(atoms, outline, num_examples, boundaries: Boundaries | None):
+def _layers(atoms, outline: Outline, num_examples: int, boundaries: Boundaries | None):
     """The layers of atoms, and the atoms behind the last scan or without a product."""
     plain = [atom for atom in atoms if not isinstance(atom, Stack)]
     if boundaries and len(plain) == len(atoms):
@@ -74,7 +78,7 @@ def _take_all(found, tail):
     return []
 
 
-def _take_some(found, tail, num_examples):
+def _take_some(found, tail, num_examples: int):
     """The layer before takes what ends with the examples in front; the rest is left."""
     if not _is_layer(found):
         return tail
@@ -89,7 +93,7 @@ def _take_some(found, tail, num_examples):
     return tail[taken:]
 
 
-def _takes_projections(eqn):
+def _takes_projections(eqn: _compat.JaxprEqn):
     """Whether this is a recurrent scan whose inputs were projected before it.
 
     Multiplying all time steps with the input weights at once, ahead of the scan, is a

@@ -6,6 +6,7 @@ constructor; such paths keep their spelling, and both separators part modules he
 
 import collections
 import re
+from collections.abc import Sequence
 
 _SEPARATOR = re.compile(r"\.|/~/|/")
 
@@ -40,7 +41,7 @@ def base_names(contracted, owned, /) -> list[str]:
     return [_joined(home, holders) or _unnamed(home) for home in homes]
 
 
-def layer_name(base, step, stack_paths, /) -> str:
+def layer_name(base: str, step, stack_paths, /) -> str:
     """The name of a layer.
 
     Args:
@@ -67,7 +68,7 @@ def layer_name(base, step, stack_paths, /) -> str:
     return ".".join(filter(None, [stack, str(step), rest]))
 
 
-def distinct(names, /) -> list[str]:
+def distinct(names: Sequence[str], /) -> list[str]:
     """The names, with the second use of one marked ``name@2`` and so on.
 
     >>> distinct(["cell", "cell", "head"])
@@ -80,7 +81,7 @@ def distinct(names, /) -> list[str]:
     return result
 
 
-def part_of(module, path, /) -> str:
+def part_of(module: str, path: str, /) -> str:
     """The part of a module that a path within it lies in.
 
     >>> part_of("net.blocks", "net.blocks.0.attention.query")
@@ -89,7 +90,7 @@ def part_of(module, path, /) -> str:
     return next((p for p in _prefixes(path) if len(p) > len(module)), path)
 
 
-def summary(names, /) -> str:
+def summary(names: Sequence[str], /) -> str:
     """Many names in few words: the modules that hold them, and how many each holds.
 
     >>> summary(["down.0", "down.1", "mid", "up.0"])
@@ -116,12 +117,12 @@ def summary(names, /) -> str:
     return f"{listed} and {more} more" if more else listed
 
 
-def _unnamed(home):
+def _unnamed(home: tuple):
     """What to call a block whose parameters have no module: a bare array, or none."""
     return "params" if home else "(no parameters)"
 
 
-def _joined(home, holders):
+def _joined(home: tuple, holders):
     """The outermost modules that hold what this block has and no other, as one name."""
     parts = list(dict.fromkeys(_outermost(path, holders) for path in home))
     if len(parts) < 2:
@@ -133,12 +134,12 @@ def _joined(home, holders):
     return ".".join(filter(None, [shared, "+".join(parts)]))
 
 
-def _outermost(path, holders):
+def _outermost(path: str, holders):
     """The shortest prefix that is held by the same blocks as the whole path."""
     return next(p for p in _prefixes(path) if holders[p] == holders[path])
 
 
-def _prefixes(path):
+def _prefixes(path: str):
     """The modules of a path from the outermost to the path itself.
 
     >>> _prefixes("net.mlp/~/linear_0.w")
@@ -148,7 +149,7 @@ def _prefixes(path):
     return [*(path[:end] for end in ends), path]
 
 
-def shared_module(paths, /) -> str:
+def shared_module(paths: Sequence[str], /) -> str:
     """The longest path of modules that all parameters share."""
     chains = [_prefixes(path)[:-1] for path in paths]
     shared = ""

@@ -1,5 +1,8 @@
 """The norms of the parameters of every layer, without a program for each of them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import numpy as np
 from gradstab import _tree
 
 
-def parameter_norms(network, leaves, /) -> jax.Array:
+def parameter_norms(network, leaves: Sequence[Any], /) -> jax.Array:
     """The norm of all parameters that a layer uses, for every layer.
 
     Args:
@@ -38,7 +41,7 @@ def parameter_norms(network, leaves, /) -> jax.Array:
     return _tree.safe_norm(norms[table], axes=1)
 
 
-def _norms(leaves, parts):
+def _norms(leaves: Sequence[Any], parts):
     """The norms of leaves and of slices, a zero behind, and the place of each."""
     groups: dict = {}
     for leaf, number in parts:

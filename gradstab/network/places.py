@@ -1,13 +1,17 @@
 """Where each layer sits: its name, its shapes, its parameters."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from gradstab import _compat
 from gradstab.network import naming
 from gradstab.network.blocks import Block, Roll
+from gradstab.network.flow import Flow
 from gradstab.network.layers import all_blocks
 from gradstab.network.reasons import why_joined
 from gradstab.network.scopes import naming_paths
+from gradstab.program.trace import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Place:
     note: str = ""
 
 
-def find_places(plan, program, flow, /) -> tuple[Place, ...]:
+def find_places(
+    plan: Sequence[Any], program: Program, flow: Flow, /
+) -> tuple[Place, ...]:
     """Every layer of the plan, in depth order, named by the parameters it owns."""
     number_of = {block: number for number, block in enumerate(all_blocks(plan))}
     sites = [site for item in plan for site in _sites(item)]
@@ -87,18 +93,18 @@ def _sites(item):
     return [(block, block, step, slices) for step in steps for block in item.blocks]
 
 
-def _stack(block):
+def _stack(block: Block):
     """The parameter leaves of its scan, if a block was an iteration of one."""
     return None if block.start is None else block.stack
 
 
-def _slice(block, index):
+def _slice(block: Block, index):
     """The slice of a scan's parameters that its ``index``-th layer owns."""
     number = block.length - 1 - index if block.reverse else index
     return number + (block.start or 0)
 
 
-def _place(name, block, number, index, part, program):
+def _place(name: str, block: Block, number: int, index, part, program: Program):
     return Place(
         name=name,
         in_shapes=tuple(map(_compat.shape_of, block.in_vars)),
@@ -112,9 +118,9 @@ def _place(name, block, number, index, part, program):
     )
 
 
-def _paths(leaves, program):
+def _paths(leaves, program: Program):
     return _of(leaves, program.param_names)
 
 
-def _of(leaves, paths):
+def _of(leaves, paths: tuple[str, ...]):
     return tuple(paths[i] for i in sorted(leaves))

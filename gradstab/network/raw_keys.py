@@ -1,5 +1,7 @@
 """PRNG keys of the old style: arrays of integers that only their use makes keys."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +25,7 @@ def with_typed_keys(target, /):
     if not any(jax.tree.leaves(raw)):
         return target
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         given = jax.tree.map(_as_raw, raw, inputs)
         return target.apply(params, state, *given)
 
@@ -31,7 +33,7 @@ def with_typed_keys(target, /):
     return target._replace(apply=apply, inputs=inputs)
 
 
-def _is_raw_key(leaf):
+def _is_raw_key(leaf: Any):
     if _tree.is_key(leaf) or jnp.result_type(leaf) != jnp.uint32:
         return False
     return jnp.shape(leaf) == _shape()
@@ -42,9 +44,9 @@ def _shape():
     return data.shape
 
 
-def _as_typed(raw, leaf):
+def _as_typed(raw, leaf: Any):
     return jax.random.wrap_key_data(jnp.asarray(leaf)) if raw else leaf
 
 
-def _as_raw(raw, leaf):
+def _as_raw(raw, leaf: Any):
     return jax.random.key_data(leaf) if raw else leaf

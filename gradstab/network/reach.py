@@ -1,12 +1,15 @@
 """Which layers the gradient of a loss reaches."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
 
 
-def pull_back(pull, cotangent, /):
+def pull_back(pull: Callable[..., Any], cotangent: jax.Array, /):
     """Pull a cotangent back, and say which results it can reach at all.
 
     The program that pulls back is linear in the cotangent. A result that does not
@@ -31,7 +34,7 @@ def pull_back(pull, cotangent, /):
     return jax.tree.unflatten(tree, values), jax.tree.unflatten(tree, found)
 
 
-def paths(network, leaves, taps, /) -> list[bool]:
+def paths(network, leaves, taps: Any, /) -> list[bool]:
     """For every layer whether the program has a path from it to the loss.
 
     Args:
@@ -84,5 +87,5 @@ def disconnected(network, rms, reached, /) -> jax.Array:
     return jax.lax.scan(before, jnp.array(False), layers, reverse=True)[1]
 
 
-def _among(atom, variables):
+def _among(atom: _compat.Var | _compat.Literal, variables):
     return not isinstance(atom, _compat.Literal) and atom in variables

@@ -1,6 +1,7 @@
 """Why a layer holds products that a reader would take for several layers."""
 
 import re
+from collections.abc import Sequence
 
 from gradstab import _compat
 from gradstab.network import naming
@@ -11,7 +12,7 @@ _FEW = 3  # a gate beside its value is one layer to everyone
 _SHORT = 80
 
 
-def why_joined(name, block, paths, /, *, alone) -> str:
+def why_joined(name: str, block, paths: Sequence[str], /, *, alone) -> str:
     """Why a layer could not be cut, in words; empty if nobody would ask.
 
     Nobody asks why the products of one module, such as a residual block, are one layer,
@@ -44,7 +45,7 @@ def why_joined(name, block, paths, /, *, alone) -> str:
     )
 
 
-def seems_many(name, paths, /, *, alone) -> bool:
+def seems_many(name: str, paths: Sequence[str], /, *, alone) -> bool:
     """Whether a reader would take the products of a layer for several layers.
 
     Args:
@@ -58,7 +59,7 @@ def seems_many(name, paths, /, *, alone) -> bool:
     return len(modules) >= _FEW and (alone or "+" in name)
 
 
-def is_list(name, modules, /) -> bool:
+def is_list(name: str, modules, /) -> bool:
     """Whether the module of this name is a list, and holds several of these."""
     items = {m.removeprefix(name).lstrip(".").split(".")[0] for m in modules}
     return sum(item.isdigit() for item in items) >= _FEW

@@ -7,6 +7,7 @@ state of the whole batch.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ class RecurrentScan:
         """The scan equation."""
         return (self.eqn,)
 
-    def step(self, others, state):
+    def step(self, others, state: Any):
         """One step: the state after it.
 
         Args:
@@ -87,7 +88,9 @@ class Trajectory(NamedTuple):
         return self.consts, carries, [array[step] for array in self.xs]
 
 
-def find_recurrent_scans(block, num_examples, /) -> tuple[RecurrentScan, ...]:
+def find_recurrent_scans(
+    block: Block, num_examples: int, /
+) -> tuple[RecurrentScan, ...]:
     """The recurrent scans of a block, in the order of evaluation.
 
     Args:
@@ -122,7 +125,7 @@ def find_recurrent_scans(block, num_examples, /) -> tuple[RecurrentScan, ...]:
     return tuple(found)
 
 
-def _reached(body, parts, moving):
+def _reached(body: _compat.ClosedJaxpr, parts: _compat.ScanParts, moving):
     """Which parts of the carry the data reach, at the first step or a later one."""
     first, last = parts.num_consts, parts.num_consts + parts.num_carry
     moving = list(moving)
@@ -138,11 +141,17 @@ def _reached(body, parts, moving):
     return moving[first:last]
 
 
-def _is_in(atom, variables):
+def _is_in(atom: _compat.Var | _compat.Literal, variables):
     return not isinstance(atom, _compat.Literal) and atom in variables
 
 
-def follow_state(scan: RecurrentScan, context: Context, data, cotangent, /):
+def follow_state(
+    scan: RecurrentScan,
+    context: Context,
+    data: Sequence[jax.Array],
+    cotangent: jax.Array,
+    /,
+):
     """Run a block and send a gradient back through the time steps of its scan.
 
     Args:
@@ -172,11 +181,11 @@ def follow_state(scan: RecurrentScan, context: Context, data, cotangent, /):
     return Trajectory(before, after, gradients, consts, carries, xs)
 
 
-def _run(scan, context, data, taps):
+def _run(scan: RecurrentScan, context: Context, data: Sequence[jax.Array], taps: Any):
     block = scan.block
     seen: Any = (None, ())
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
         nonlocal seen
         if eqn is not scan.eqn:
             return evaluate(eqn, operands)
@@ -187,11 +196,11 @@ def _run(scan, context, data, taps):
     return env[block.out_var], seen
 
 
-def _run_scan(scan, operands, taps):
+def _run_scan(scan: RecurrentScan, operands: Sequence[Any], taps: Any):
     parts = scan.parts
     consts, carry, xs = split_operands(parts, operands)
 
-    def step(carry, slices):
+    def step(carry: Any, slices):
         xs, taps = slices
         results = _tapped_body(scan, [*consts, *carry, *xs], taps)
         following, ys = results[: parts.num_carry], results[parts.num_carry :]
@@ -206,7 +215,7 @@ def _run_scan(scan, operands, taps):
     return [*carry, *ys], (consts, (before, after, carries, xs))
 
 
-def _tapped_body(scan, operands, taps):
+def _tapped_body(scan: RecurrentScan, operands: Sequence[Any], taps: Any):
     """The body's results with a tap on every part of the state that leaves it.
 
     The parts of a state can depend on each other (h on c), and outputs on both. A tap
@@ -234,11 +243,11 @@ def _tapped_body(scan, operands, taps):
     return [results[i] if i in results else read(env, v) for i, v in enumerate(outvars)]
 
 
-def _body(scan, operands):
+def _body(scan: RecurrentScan, operands: Sequence[Any]):
     """The values of all variables of the body."""
     operands = _tree.fresh_keys(operands)  # steps are run again, with equal draws
     return walk(scan.body.jaxpr.eqns, environment(scan.body, operands))
 
 
-def _is_integer(variable):
+def _is_integer(variable: _compat.Var):
     return jnp.issubdtype(_compat.dtype_of(variable), jnp.integer)

@@ -2,6 +2,7 @@
 
 import collections
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from gradstab import _tree
 
 
-def without_parameters(model, /) -> str:
+def without_parameters(model: Any, /) -> str:
     """Why a callable that holds no arrays needs more than inputs, and what to write."""
     kind = type(model).__name__
     name = getattr(model, "__name__", kind)
@@ -38,7 +39,7 @@ def without_parameters(model, /) -> str:
     )
 
 
-def not_numeric(tree, name, /) -> str:
+def not_numeric(tree: Any, name: str, /) -> str:
     """Which leaf of a pytree is no array of numbers and no key; empty if all are."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     for path, leaf in flat:
@@ -51,7 +52,7 @@ def not_numeric(tree, name, /) -> str:
     return ""
 
 
-def without_examples(inputs, /) -> str:
+def without_examples(inputs: tuple, /) -> str:
     """Which leaves of the inputs do not have the examples on their leading axis."""
     flat, _ = jax.tree_util.tree_flatten_with_path(inputs)
     rows = [
@@ -76,5 +77,5 @@ def without_examples(inputs, /) -> str:
     )
 
 
-def _is_array(leaf):
+def _is_array(leaf: Any):
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +86,9 @@ class Network:
         data = [v for block in self.blocks for v in (*block.in_vars, block.out_var)]
         return tuple(dict.fromkeys(str(_compat.dtype_of(v)) for v in data))
 
-    def replay(self, params, state, inputs, taps=None) -> Replay:
+    def replay(
+        self, params: Any, state: Any, inputs: tuple, taps: Any = None
+    ) -> Replay:
         """Evaluate the model and keep what passes between its layers.
 
         Args:
@@ -118,7 +121,7 @@ class Network:
         columns = zip(*(record[block] for block in self.blocks), strict=True)
         return Replay(output, *map(list, columns))
 
-    def is_scanned(self, number) -> bool:
+    def is_scanned(self, number: int) -> bool:
         """Whether the arrays of this block have a leading axis over its layers."""
         return number in self._scanned
 
@@ -146,7 +149,9 @@ class Network:
             for block, shape in _tap_shapes(item)
         ]
 
-    def activations(self, params, inputs, *, state=()) -> tuple[jax.Array, ...]:
+    def activations(
+        self, params: Any, inputs: tuple, *, state: Any = ()
+    ) -> tuple[jax.Array, ...]:
         """The data that leave each layer, in depth order; examples first.
 
         Args:
@@ -158,7 +163,7 @@ class Network:
         return tuple(layer_slice(per_block, place) for place in self.layers)
 
 
-def layer_slice(per_block, place, /) -> Any:
+def layer_slice(per_block, place: Place, /) -> Any:
     """The part of one layer in a list with one entry (array or pytree) per block."""
     entry = per_block[place.block]
     if place.index is None:
@@ -175,7 +180,7 @@ def layer_slice(per_block, place, /) -> Any:
     return _taken(entry, place.index)
 
 
-def _taken(tree, index):
+def _taken(tree: Any, index: int | None):
     """The same element of all arrays: of those that the host holds, without a copy."""
     if all(map(_tree.is_on_host, jax.tree.leaves(tree))):
         return jax.tree.map(lambda array: np.asarray(array)[index, ...], tree)
@@ -183,28 +188,35 @@ def _taken(tree, index):
 
 
 @quick_jit
-def _taken_on_device(tree, index):
+def _taken_on_device(tree: Any, index: int | None):
     return jax.tree.map(lambda array: array[index], tree)
 
 
-def _passed(env, block):
+def _passed(env: dict, block: Block):
     context = Context(
         [env[v] for v in block.varying_vars], [env[v] for v in block.shared_vars]
     )
     return tuple(env[v] for v in block.in_vars), env[block.out_var], context
 
 
-def _run(eqns, env, blocks, tap_of, stacks, record):
+def _run(
+    eqns: Sequence[_compat.JaxprEqn],
+    env: dict,
+    blocks,
+    tap_of: dict,
+    stacks,
+    record: dict,
+):
     """Evaluate equations into ``env``, adding each block's tap where its data leave."""
     leaving = {block.out_var: block for block in blocks}
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
         stack = stacks.get(id(eqn))
         if stack is None:
             return evaluate(eqn, operands)
         return _run_stack(stack, operands, tap_of, record)
 
-    def add_tap(eqn):
+    def add_tap(eqn: _compat.JaxprEqn):
         for var in () if id(eqn) in stacks else eqn.outvars:
             block = leaving.get(var)
             if block is not None and tap_of[block] is not None:
@@ -213,14 +225,14 @@ def _run(eqns, env, blocks, tap_of, stacks, record):
     walk(eqns, env, rule, add_tap)
 
 
-def _run_stack(stack, operands, tap_of, record):
+def _run_stack(stack: Stack, operands: Sequence[Any], tap_of: dict, record: dict):
     parts, invars = stack.parts, stack.body.jaxpr.invars
     consts, carry, xs = split_operands(parts, operands)
     shared = dict(_compat.constants(stack.body))
     shared.update(zip(invars[: len(consts)], consts, strict=True))
     taps = _in_order([tap_of[block] for block in stack.blocks], parts)
 
-    def step(carry, slices):
+    def step(carry: Any, slices):
         xs, taps = slices
         env = dict(shared)
         env.update(zip(invars[len(consts) :], [*carry, *xs], strict=True))
@@ -246,7 +258,7 @@ def _run_stack(stack, operands, tap_of, record):
     return [*carry, *ys]
 
 
-def _run_roll(roll, env, tap_of, record):
+def _run_roll(roll: Roll, env: dict, tap_of: dict, record: dict):
     """Evaluate equal groups of blocks by a scan over the groups."""
     contexts = [
         Context(
@@ -286,7 +298,7 @@ def _run_roll(roll, env, tap_of, record):
         env[variable] = left[number][group]
 
 
-def _rerun(step, eqns, length):
+def _rerun(step, eqns: Sequence[_compat.JaxprEqn], length):
     """The step of a scan; what it computes is computed again on the way back.
 
     That is left out where all of it takes little memory, and where an effect would be
@@ -298,7 +310,7 @@ def _rerun(step, eqns, length):
     return jax.checkpoint(step, prevent_cse=False)
 
 
-def _in_order(tree, parts):
+def _in_order(tree: Any, parts: _compat.ScanParts):
     """From the order of the layers to that of a scan's slices, and back."""
     return jax.tree.map(lambda array: array[::-1], tree) if parts.reverse else tree
 

@@ -8,13 +8,16 @@ else but for the data that leave it, and its context must be known before the ch
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from gradstab import _compat
 from gradstab.network.blocks import Block, Roll
 from gradstab.program.canonical import Forms
+from gradstab.program.trace import Program
 
 
-def roll_up(plan, program, /) -> tuple[list, list]:
+def roll_up(plan: Sequence[Any], program: Program, /) -> tuple[list, list]:
     """Replace chains of equal blocks in a plan by rolls.
 
     Args:
@@ -38,7 +41,7 @@ def roll_up(plan, program, /) -> tuple[list, list]:
     return items, _schedule(eqns, rolls)
 
 
-def live_equations(program, /) -> list:
+def live_equations(program: Program, /) -> list:
     """The equations with effects, and those that an output of the program needs."""
     needed, kept = set(_variables(program.closed.jaxpr.outvars)), []
     for eqn in reversed(program.eqns):
@@ -51,7 +54,7 @@ def live_equations(program, /) -> list:
 class _Chains:
     """Where in a plan equal groups of blocks follow each other."""
 
-    def __init__(self, plan, eqns, outvars):
+    def __init__(self, plan: Sequence[Any], eqns: Sequence[_compat.JaxprEqn], outvars):
         self.plan = plan
         self._item_of = _items_of_equations(plan)
         self._users = self._items_that_use(eqns, outvars)
@@ -66,7 +69,7 @@ class _Chains:
         self._contexts = self._context_depths(eqns)
         self._interrupted = self._behind_effects(eqns)
 
-    def longest(self, start):
+    def longest(self, start: int):
         """``(period, groups)`` of the longest chain from here; the shortest period."""
         best = 1, 1
         for period in range(1, (len(self.plan) - start) // 2 + 1):
@@ -75,7 +78,7 @@ class _Chains:
                 best = period, groups
         return best
 
-    def _groups(self, start, period):
+    def _groups(self, start: int, period):
         """How many equal groups of this many blocks follow each other from here on."""
         if not self._equal(start, start + period):
             return 1
@@ -84,7 +87,7 @@ class _Chains:
             end += 1
         return (end - start) // period
 
-    def _joins(self, start, number, period):
+    def _joins(self, start: int, number: int, period):
         block = self.plan[number]
         return (
             (number < start + period or self._equal(number, number - period))
@@ -97,7 +100,7 @@ class _Chains:
     def _equal(self, one, other):
         return self._forms[one] == self._forms[other]
 
-    def roll(self, start, end, period):
+    def roll(self, start: int, end, period):
         """The blocks from here to the end as one scan over groups of them."""
         members = self.plan[start:end]
         copies = (members[number::period] for number in range(period))
@@ -110,7 +113,7 @@ class _Chains:
         ]
         return Roll(tuple(members), blocks, contexts, tuple(exits))
 
-    def _items_that_use(self, eqns, outvars):
+    def _items_that_use(self, eqns: Sequence[_compat.JaxprEqn], outvars):
         """For every variable the items that use it; None stands for all the rest."""
         users: dict = {v: {None} for v in _variables(outvars)}
         for eqn in eqns:
@@ -118,13 +121,13 @@ class _Chains:
                 users.setdefault(v, set()).add(self._item_of.get(id(eqn)))
         return users
 
-    def _is_open(self, number):
+    def _is_open(self, number: int):
         """Whether a block makes anything but its output that others use."""
         block = self.plan[number]
         made = {v for eqn in _moving(block) for v in eqn.outvars} - {block.out_var}
         return any(self._users.get(v, set()) - {number} for v in made)
 
-    def _context_depths(self, eqns):
+    def _context_depths(self, eqns: Sequence[_compat.JaxprEqn]):
         """For each item the last item on which its context depends; -1 without one."""
         depths: dict = {}
         for eqn in eqns:
@@ -138,7 +141,7 @@ class _Chains:
             for item in self.plan
         ]
 
-    def _behind_effects(self, eqns):
+    def _behind_effects(self, eqns: Sequence[_compat.JaxprEqn]):
         """The items with an effect between the item before and their last equation.
 
         An effect must keep its place among all other effects.
@@ -152,7 +155,7 @@ class _Chains:
         return found
 
 
-def _items_of_equations(plan):
+def _items_of_equations(plan: Sequence[Any]):
     return {
         id(eqn): i
         for i, item in enumerate(plan)
@@ -160,7 +163,7 @@ def _items_of_equations(plan):
     }
 
 
-def _moving(block):
+def _moving(block: Block):
     """The equations of a block but for those of constants, which are no block's own."""
     found, constant = [], set()
     for eqn in block.eqns:
@@ -187,7 +190,7 @@ def _shared_block(copies):
     return block, tuple(row for row, v in zip(rows, varies, strict=True) if v)
 
 
-def _schedule(eqns, rolls):
+def _schedule(eqns: Sequence[_compat.JaxprEqn], rolls):
     """Equations and rolls in an order in which everything is made before it is used.
 
     A roll stands where its last equation stood. What needs data that leave one of its

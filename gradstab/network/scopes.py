@@ -6,9 +6,10 @@ module in a `jax.named_scope` of its name.
 
 from gradstab import _rules
 from gradstab.network import flow as flows
+from gradstab.program.trace import Program
 
 
-def naming_paths(program, flow, /) -> tuple[str, ...]:
+def naming_paths(program: Program, flow: flows.Flow, /) -> tuple[str, ...]:
     """The paths by which layers are named: those of the parameters, as a rule.
 
     Where all parameters are numbered, as those of a list are, a number stands in the

@@ -10,6 +10,7 @@ between is cut again, until it is a layer to its reader: an attention, a residua
 import collections
 import functools
 import itertools
+from collections.abc import Sequence
 
 from gradstab.network import flow as flows
 from gradstab.network import naming
@@ -17,7 +18,9 @@ from gradstab.network.boundaries import lead_with_examples, live_after
 from gradstab.network.reasons import is_list, module
 
 
-def separators(parts, outline, paths, num_examples, trunks, /) -> dict:
+def separators(
+    parts, outline, paths: Sequence[str], num_examples: int, trunks, /
+) -> dict:
     """Where to cut layers that hold many.
 
     Args:
@@ -48,7 +51,7 @@ def separators(parts, outline, paths, num_examples, trunks, /) -> dict:
 class _Run:
     """The data equations of one layer, and what is live between them."""
 
-    def __init__(self, atom, flow, paths, num_examples):
+    def __init__(self, atom, flow: flows.Flow, paths: Sequence[str], num_examples: int):
         self.eqns, self.flow, self.in_vars = atom.eqns, flow, atom.in_vars
         self.live = live_after(self.eqns, flow, atom.out_var)
         self.products = [
@@ -95,7 +98,7 @@ class _Run:
         passing = set(self.in_vars)
         return len(passing) == 1 and all(len(set(c) - passing) < 2 for c in cuts)
 
-    def _is_many(self, piece, name, *, whole):
+    def _is_many(self, piece, name: str, *, whole):
         """Whether a reader would take the products for several layers, in a row."""
         modules = list(dict.fromkeys(map(module, self._paths(piece))))
         depth = self._depth(piece, module)

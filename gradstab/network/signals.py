@@ -4,9 +4,12 @@ import collections
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradstab import _compat, _tree
 from gradstab.errors import UserValueError
@@ -17,7 +20,7 @@ from gradstab.network.finding import find_layers
 from gradstab.network.losses import as_loss
 from gradstab.network.norms import parameter_norms
 from gradstab.network.reach import disconnected, paths, pull_back
-from gradstab.network.replay import Network
+from gradstab.network.replay import Network, Replay
 from gradstab.network.runs import NetworkRun
 from gradstab.program.compiled import compiled
 from gradstab.program.compiling import quick_jit
@@ -25,7 +28,15 @@ from gradstab.records import Signals
 
 
 def propagate(
-    network: Network, params, state, inputs, /, *, loss=None, key=None, whole=True
+    network: Network,
+    params: Any,
+    state: Any,
+    inputs: tuple,
+    /,
+    *,
+    loss: Callable[..., Any] | None = None,
+    key: jax.Array | None = None,
+    whole: bool = True,
 ) -> NetworkRun:
     """Send the inputs forward and the gradient of the loss backward.
 
@@ -61,7 +72,15 @@ def propagate(
     return NetworkRun(network, (params, state, inputs), signals, replay, *rest)
 
 
-def locate_nonfinite(apply, params, inputs, loss, /, *, output=None):
+def locate_nonfinite(
+    apply: Callable[..., Any],
+    params: Any,
+    inputs: tuple,
+    loss: Callable[..., Any] | None,
+    /,
+    *,
+    output: Any = None,
+):
     """Name the first layer with a NaN or an infinity.
 
     Looked for in this order: parameters from the input on; data that leave a layer,
@@ -116,26 +135,34 @@ def _first_backward(run):
     return None if _finite(list(slopes.values())) else (following, "backward")
 
 
-def _finite(tree):
+def _finite(tree: Any):
     return bool(_tree.all_finite(tree))
 
 
-def _by_name(network, params):
+def _by_name(network: Network, params: Any):
     return dict(zip(network.program.param_names, jax.tree.leaves(params), strict=True))
 
 
-def _owned(leaves, place, name):
+def _owned(leaves: Mapping[str, Any], place, name: str):
     leaf = leaves[name]
     return leaf[place.slice] if name in place.sliced_params else leaf
 
 
-def _propagate(network, loss, whole, params, state, inputs, seed):
+def _propagate(
+    network: Network,
+    loss: Callable[..., Any] | None,
+    whole: bool,
+    params: Any,
+    state: Any,
+    inputs: tuple,
+    seed: Any,
+):
     """See `propagate`; the seed is the cotangent, or what the loss holds."""
     leaves, tree = jax.tree.flatten(params)
     # Integers among the parameters have no gradient.
     which = [i for i, leaf in enumerate(leaves) if _tree.is_floating(leaf)]
 
-    def total(floating, taps):
+    def total(floating, taps: Any):
         filled = tree.unflatten(_put(leaves, which, floating))
         replay = network.replay(filled, state, inputs, taps)
         return _loss(network, replay.output, loss, seed), replay
@@ -165,7 +192,7 @@ def _propagate(network, loss, whole, params, state, inputs, seed):
     return signals, replay, of_taps, of_params, value
 
 
-def _put(leaves, positions, values):
+def _put(leaves: Iterable[Any], positions, values: Sequence[Any]):
     """The leaves with new values at these positions."""
     filled = list(leaves)
     for position, value in zip(positions, values, strict=True):
@@ -173,7 +200,7 @@ def _put(leaves, positions, values):
     return filled
 
 
-def _signals(network, leaves, replay, of_taps, reached):
+def _signals(network: Network, leaves: Sequence[Any], replay: Replay, of_taps, reached):
     """The signals of all layers, but for those that come from a loss: NaN."""
     columns = [
         _block_signals(network, number, *arrays)
@@ -201,7 +228,9 @@ def _signals(network, leaves, replay, of_taps, reached):
     )
 
 
-def _block_signals(network, number, entering, out, context, gradient):
+def _block_signals(
+    network: Network, number: int, entering, out, context, gradient: jax.Array
+):
     """The signals of the layers of one block, stacked."""
     block = network.blocks[number]
     function = functools.partial(_layer_signals, block, network.num_examples)
@@ -217,7 +246,9 @@ def _block_signals(network, number, entering, out, context, gradient):
     return jax.lax.map(of_layer, (entering, out, context.varying, gradient))
 
 
-def _layer_signals(block, num_examples, entering, out, context, gradient):
+def _layer_signals(
+    block, num_examples: int, entering, out, context, gradient: jax.Array
+):
     activations = find_activations(block)
     lost = saturation(block, activations, context, entering)
     norms = (
@@ -243,14 +274,14 @@ def _layer_signals(block, num_examples, entering, out, context, gradient):
     }
 
 
-def _loss(network, output, loss, seed):
+def _loss(network: Network, output: Any, loss: Callable[..., Any] | None, seed: Any):
     if loss is not None:
         return loss(seed, output)
     out = jax.tree.leaves(output)[network.program.out_index]
     return jnp.sum((out * seed).real)
 
 
-def _random_cotangent(network, key):
+def _random_cotangent(network: Network, key: jax.Array | None):
     """A vector of norm one per example, shaped like the differentiated output."""
     out = network.program.out_var
     shape, dtype = _compat.shape_of(out), _compat.dtype_of(out)
@@ -266,7 +297,7 @@ def _random_cotangent(network, key):
 
 
 @functools.partial(quick_jit, static=("shape", "dtype"))
-def _unit_rows(key, shape, dtype):
+def _unit_rows(key: jax.Array, shape, dtype: DTypeLike):
     rows = jax.random.normal(key, shape, dtype).reshape(shape[0], -1)
     norms = jax.vmap(_tree.safe_norm)(rows).astype(dtype)
     return (rows / norms[:, None]).reshape(shape)

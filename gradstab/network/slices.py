@@ -1,11 +1,13 @@
 """Slices of parameters that stacks of layers own, outside of their scan."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from gradstab import _compat
+from gradstab.network.flow import Flow
 
 _MARK = "gradstab slices from "
 
@@ -24,7 +26,7 @@ class Slices(NamedTuple):
     stack: frozenset
 
 
-def marked_slices(array, start, stack, /) -> jax.Array:
+def marked_slices(array, start: int, stack, /) -> jax.Array:
     """Slices of a parameter leaf, with a name that says which.
 
     Args:
@@ -35,7 +37,7 @@ def marked_slices(array, start, stack, /) -> jax.Array:
     return checkpoint_name(array, f"{_MARK}{start} of {' '.join(map(str, stack))}")
 
 
-def find_slices(eqns, flow, given=None, /) -> dict:
+def find_slices(eqns: Sequence[_compat.JaxprEqn], flow: Flow, given=None, /) -> dict:
     """What is made of slices of parameters, and of which.
 
     Args:
@@ -61,5 +63,5 @@ def find_slices(eqns, flow, given=None, /) -> dict:
     return found
 
 
-def _variables(eqn):
+def _variables(eqn: _compat.JaxprEqn):
     return [v for v in eqn.invars if not isinstance(v, _compat.Literal)]

@@ -9,7 +9,8 @@ into each other are one.
 
 import dataclasses
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.boundaries import packed, unpacked
 from gradstab.network.reasons import module
-from gradstab.program.trace import flatten_body
+from gradstab.program.trace import Program, flatten_body
 from gradstab.program.walk import (
     evaluate,
     evaluated,
@@ -61,7 +62,7 @@ class DeepScan:
     stages: tuple[Stage, ...]
     data: frozenset
 
-    def run(self, operands, num_examples) -> list:
+    def run(self, operands: Sequence[Any], num_examples: int) -> list:
         """The results of the scan: one scan for each stage."""
         parts, invars = self.parts, self.body.jaxpr.invars
         first, last = parts.num_consts, parts.num_consts + parts.num_carry
@@ -79,7 +80,7 @@ class DeepScan:
             needed = self._needed(stage)
             sliced = [v for v in steps if v in needed]
 
-            def step(carry, xs, stage=stage, wanted=wanted, sliced=sliced):
+            def step(carry: Any, xs: Any, stage=stage, wanted=wanted, sliced=sliced):
                 env = still | dict(zip(sliced, xs, strict=True))
                 env.update({invars[first + i]: value for i, value in carry.items()})
                 walk(stage.eqns, env)
@@ -102,7 +103,7 @@ class DeepScan:
         ]
         return [*(carried[i] for i in range(parts.num_carry)), *returned]
 
-    def _hand_over(self, steps, number, num_examples):
+    def _hand_over(self, steps, number: int, num_examples: int):
         """Lead all that moves on through one array with the examples in front."""
         later = [self._needed(stage) for stage in self.stages[number + 1 :]]
         if not later:
@@ -125,7 +126,7 @@ class DeepScan:
         found = {v for eqn in stage.eqns for v in _variables(eqn.invars)}
         return found | set(_variables(outs))
 
-    def _wanted(self, number):
+    def _wanted(self, number: int):
         """What a stage makes that later ones read, or the scan returns."""
         stage, first = self.stages[number], self.parts.num_consts
         made = [self.body.jaxpr.invars[first + i] for i in stage.carries]
@@ -140,7 +141,7 @@ class DeepScan:
         return jnp.broadcast_to(value, (self.parts.length, *jnp.shape(value)))
 
 
-def part_stages(program, flow, num_examples, /):
+def part_stages(program: Program, flow: flows.Flow, num_examples: int, /):
     """The program with a scan for each of the layers inside of a scan over time.
 
     Args:
@@ -160,7 +161,7 @@ def part_stages(program, flow, num_examples, /):
         return program
     closed = program.closed
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
         if id(eqn) in found:
             return found[id(eqn)].run(operands, num_examples)
         return evaluate(eqn, operands)
@@ -171,7 +172,9 @@ def part_stages(program, flow, num_examples, /):
     return dataclasses.replace(program, closed=retraced(closed, run))
 
 
-def _deep_scan(eqn, flow, paths) -> DeepScan | None:
+def _deep_scan(
+    eqn: _compat.JaxprEqn, flow: flows.Flow, paths: Sequence[str]
+) -> DeepScan | None:
     """The stages of a scan over time; None if it is none, or has but one."""
     parts = _compat.scan_parts(eqn)
     if parts is None or parts.num_carry < 2 or eqn.effects:
@@ -206,7 +209,13 @@ def _deep_scan(eqn, flow, paths) -> DeepScan | None:
     return DeepScan(parts, body, tuple(fixed), tuple(stages), inside.data)
 
 
-def _stages(body, parts, fixed, flow, paths):
+def _stages(
+    body: _compat.ClosedJaxpr,
+    parts: _compat.ScanParts,
+    fixed,
+    flow: flows.Flow,
+    paths: Sequence[str],
+):
     """The stages, joined where one has no product or is no layer of its own."""
     skipped, stages = set(map(id, fixed)), []
     outs = body.jaxpr.outvars
@@ -243,7 +252,7 @@ def _belongs(before, new):
     return len(parents) == 1 and parents != {""} and not numbered
 
 
-def _joined(body, one, other):
+def _joined(body: _compat.ClosedJaxpr, one, other):
     ours = set(map(id, (*one.eqns, *other.eqns)))
     return Stage(
         (*one.carries, *other.carries),
@@ -252,7 +261,7 @@ def _joined(body, one, other):
     )
 
 
-def _cycles(body, parts):
+def _cycles(body: _compat.ClosedJaxpr, parts: _compat.ScanParts):
     """Groups of carries that need each other, those that others need first."""
     first = parts.num_consts
     number = {v: i for i, v in enumerate(body.jaxpr.invars[first:])}
@@ -273,7 +282,7 @@ def _cycles(body, parts):
     return sorted(groups, key=lambda g: len(set().union(*(reach[i] for i in g)) | g))
 
 
-def _slice(body, wanted, skipped):
+def _slice(body: _compat.ClosedJaxpr, wanted, skipped):
     """The equations that these need, without those skipped, in order."""
     needed, kept = set(_variables(wanted)), []
     for eqn in reversed(body.jaxpr.eqns):

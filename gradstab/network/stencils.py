@@ -60,7 +60,7 @@ def find_stencil(block, /) -> Stencil | None:
     return Stencil(shape, _compat.shape_of(block.out_var), reaches)
 
 
-def _spread(known, eqn):
+def _spread(known, eqn: _compat.JaxprEqn):
     """Adds what the results of an equation depend on, if they depend on the data."""
     moving = [
         (i, known[v])
@@ -74,7 +74,7 @@ def _spread(known, eqn):
         known[out] = tuple(map(_joined, zip(*found, strict=True)))
 
 
-def _of_operand(eqn, position, before, out):
+def _of_operand(eqn: _compat.JaxprEqn, position: int, before, out):
     """How the axes of a result depend on the data, by way of one operand."""
     to, shape = _compat.shape_of(out), _compat.shape_of(eqn.invars[position])
     if is_elementwise(eqn) and len(shape) == len(to):

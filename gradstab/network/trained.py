@@ -9,6 +9,7 @@ that is no `nnx.Param`, in a wrapper called ``NonTrainable``.
 import collections
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -25,7 +26,7 @@ _COLLECTIONS = frozenset(
 )
 
 
-def trained_only(target: Target, model, /) -> tuple[Target, tuple[str, ...]]:
+def trained_only(target: Target, model: Any, /) -> tuple[Target, tuple[str, ...]]:
     """The target with all that is not trained among its state.
 
     Args:
@@ -49,7 +50,7 @@ def trained_only(target: Target, model, /) -> tuple[Target, tuple[str, ...]]:
     params = tree.unflatten([leaf if own else None for leaf, own in pairs])
     rest = [leaf for leaf, own in pairs if not own]
 
-    def apply(params, state, *inputs):
+    def apply(params: Any, state: Any, *inputs):
         state, rest = state
         ours, others = iter(jax.tree.leaves(params)), iter(rest)
         whole = [next(ours if own else others) for own in trained]
@@ -66,7 +67,7 @@ def trained_only(target: Target, model, /) -> tuple[Target, tuple[str, ...]]:
     return Target(apply, params, state, target.inputs), (note,)
 
 
-def _fixed(params, model):
+def _fixed(params: Any, model: Any):
     """For every leaf whether it stands where no parameter is."""
     if isinstance(params, Mapping) and "params" in params:
         owner = getattr(model, "__self__", None)
@@ -80,7 +81,7 @@ def _fixed(params, model):
     return jax.tree.leaves(_by_wrapper(params))
 
 
-def _by_wrapper(tree):
+def _by_wrapper(tree: Any):
     """The tree with a boolean for every leaf: whether a wrapper says it is fixed."""
 
     def inside(node):
@@ -109,7 +110,7 @@ def _is_linen(owner):
     return linen is not None and isinstance(owner, linen.Module)
 
 
-def _kind(place, leaf, fixed):
+def _kind(place, leaf: Any, fixed):
     """What to call an array that is not trained."""
     if not fixed:
         return f"of {jax.numpy.result_type(leaf)}"

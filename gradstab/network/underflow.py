@@ -4,11 +4,15 @@ A float32 gradient that shrinks by 0.7 per step is exactly zero after 250 steps.
 zeros are no missing data: the signal is below what the dtype can hold.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 
-def last_before_zero(dtype, /) -> float:
+def last_before_zero(dtype: DTypeLike, /) -> float:
     """The largest size from which a signal that shrinks can underflow in one step.
 
     1e8 times the smallest normal number, 1e-30 in float32: what falls by more is cut
@@ -18,7 +22,9 @@ def last_before_zero(dtype, /) -> float:
     return least * 1e8 if least < 1e-30 else least
 
 
-def underflow_step(norms, dtype, /) -> int | None:
+def underflow_step(
+    norms: np.ndarray | Sequence[Any], dtype: DTypeLike, /
+) -> int | None:
     """The first step at which a signal has become zero for good.
 
     Args:
@@ -42,7 +48,7 @@ def underflow_step(norms, dtype, /) -> int | None:
     return int(last) + 1 if sizes[last] <= last_before_zero(dtype) else None
 
 
-def num_clear_steps(norms, dtype, /) -> int:
+def num_clear_steps(norms: np.ndarray | Sequence[Any], dtype: DTypeLike, /) -> int:
     """How many steps a signal travels before any of it is near underflow.
 
     All of them if it does not underflow at all.

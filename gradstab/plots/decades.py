@@ -1,5 +1,7 @@
 """Norms of gradients while training, as a map."""
 
+from typing import Any
+
 import numpy as np
 
 from gradstab import _drawing as drawing
@@ -8,7 +10,7 @@ from gradstab.errors import UserValueError
 _FEW_STEPS = 10  # as many numbers are read on an axis
 
 
-def heat_map(norms, /, *, layers=None, steps=None, ax=None):
+def heat_map(norms, /, *, layers=None, steps=None, ax: Any = None):
     """Gradient norms, layer against step, in decades.
 
     Args:

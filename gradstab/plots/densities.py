@@ -1,5 +1,7 @@
 """Singular values of layers, and the density that theory has for them."""
 
+from typing import Any
+
 import numpy as np
 from scipy import integrate
 
@@ -13,7 +15,7 @@ _FEW_VALUES = 500
 _MOST_BINS = 60
 
 
-def spectra(report, /, *, layers=None, field=None, ax=None):
+def spectra(report, /, *, layers=None, field=None, ax: Any = None):
     """Singular values of layer Jacobians, with theory where it is known.
 
     Of many values the density is drawn; of few, the share of values up to each one.
@@ -79,12 +81,12 @@ def _words(chosen, known):
     return f"{number}{which}, first (blue) to last (orange)"
 
 
-def _shares(ax, values, top, style):
+def _shares(ax: Any, values, top, style):
     share = np.arange(1, len(values) + 1) / len(values)
     ax.step([0, *values, top], [0, *share, 1], where="post", **style)
 
 
-def _density(ax, values, top, style):
+def _density(ax: Any, values, top, style):
     """Of all values, so that those that are zero are missing from the area."""
     live = values[values > 0]
     low, high = np.quantile(live, [0.25, 0.75])

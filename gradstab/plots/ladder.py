@@ -1,11 +1,13 @@
 """The ladder of growth exponents."""
 
+from typing import Any
+
 from gradstab import _drawing as drawing
 from gradstab.errors import UserValueError
 from gradstab.report import panels
 
 
-def exponents(report, /, *, rate=None, ax=None):
+def exponents(report, /, *, rate=None, ax: Any = None):
     """The ladder of growth exponents of the input-output Jacobian, by rank.
 
     Beside it the mean logarithm per layer of the factor by which the gradient's norm

@@ -1,5 +1,8 @@
 """The phases of wide networks."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 from scipy import optimize
 
@@ -13,7 +16,14 @@ _PHASES = {-1: "ordered: gradients vanish", 1: "chaotic: gradients explode"}
 _NUM_POINTS = 49
 
 
-def phase_diagram(activation, /, *, sigma_w=None, sigma_b=None, ax=None):
+def phase_diagram(
+    activation: Callable[..., Any],
+    /,
+    *,
+    sigma_w: Sequence[float] | np.ndarray | None = None,
+    sigma_b: Sequence[float] | np.ndarray | None = None,
+    ax: Any = None,
+):
     """Where gradients vanish and where they explode: the phases of wide networks.
 
     Args:
@@ -102,7 +112,7 @@ def _about_zero(low, high):
     return ListedColormap(colormaps["PuOr_r"](0.5 + 0.5 * parts))
 
 
-def _critical_line(activation, sigma_w, sigma_b):
+def _critical_line(activation, sigma_w: np.ndarray, sigma_b: np.ndarray):
     """Pieces of the line inside of the borders, ``(points, 2)``, ends included."""
     low, high = sigma_w
     biases = sigma_b[0] + np.ptp(sigma_b) * np.linspace(0, 1, _NUM_POINTS) ** 2
@@ -126,7 +136,7 @@ def _critical_line(activation, sigma_w, sigma_b):
     return pieces
 
 
-def _crossing(activation, sigma_w, biases, weights):
+def _crossing(activation, sigma_w: np.ndarray, biases, weights):
     """Where the line leaves the borders; empty if it ends there."""
     if not np.isfinite(weights).all():
         return []
@@ -148,7 +158,7 @@ def _critical(activation, sigma_b):
         return np.nan
 
 
-def _is_inside(point, sigma_w, sigma_b):
+def _is_inside(point, sigma_w: np.ndarray, sigma_b: np.ndarray):
     """Whether a point is on no border."""
     ends = ((sigma_w[0], sigma_w[-1]), (sigma_b[0], sigma_b[-1]))
     return not any(
@@ -158,7 +168,7 @@ def _is_inside(point, sigma_w, sigma_b):
     )
 
 
-def _name(ax, words, phase, sigma_w, sigma_b):
+def _name(ax: Any, words, phase, sigma_w: np.ndarray, sigma_b: np.ndarray):
     """Write the name of a phase in the cell that is deepest inside of it."""
     if not phase.any():
         return
@@ -177,7 +187,7 @@ def _name(ax, words, phase, sigma_w, sigma_b):
     _write(ax, words.replace(": ", ":\n"), sigma_w[column], sigma_b[row])
 
 
-def _write(ax, words, x, y):
+def _write(ax: Any, words, x, y):
     """Words that can be read on every colour, inside of the axes."""
     from matplotlib import patheffects
 

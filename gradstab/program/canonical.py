@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ class Forms:
         self._programs: dict[tuple[int, bool], tuple[Any, int]] = {}
         self._unique = itertools.count()
 
-    def number(self, eqns, invars, outvars, /) -> int:
+    def number(self, eqns: Sequence[_compat.JaxprEqn], invars, outvars, /) -> int:
         """The number of the program ``invars -> outvars``.
 
         Variables that no equation makes and that are not among ``invars`` are
@@ -43,7 +43,7 @@ class Forms:
     def _number(self, form) -> Any:
         return self._numbers.setdefault(form, len(self._numbers))
 
-    def _form(self, eqns, invars, outvars, *, rules):
+    def _form(self, eqns: Sequence[_compat.JaxprEqn], invars, outvars, *, rules):
         seen: dict[Any, int] = {}
 
         def atom(variable):
@@ -64,7 +64,7 @@ class Forms:
             lines.append((eqn.primitive, inside, operands, *map(atom, eqn.outvars)))
         return start, tuple(lines), tuple(map(atom, outvars))
 
-    def _label(self, eqn) -> Hashable:
+    def _label(self, eqn: _compat.JaxprEqn) -> Hashable:
         """What an equation is called, where that counts."""
         return None
 
@@ -72,7 +72,7 @@ class Forms:
         """What a variable holds, so far as that counts."""
         return _type(variable)
 
-    def _inside(self, eqn, *, rules):
+    def _inside(self, eqn: _compat.JaxprEqn, *, rules):
         """The form of an equation's parameters."""
         if _compat.given_name(eqn) is not None:
             return ()
@@ -87,7 +87,7 @@ class Forms:
             if (eqn.primitive.name, name) not in _LABELS
         )
 
-    def _derivative(self, eqn):
+    def _derivative(self, eqn: _compat.JaxprEqn):
         traced = attempt(_derivative, eqn)
         if isinstance(traced, Refusal):
             raise _UncertainError from traced.error
@@ -106,7 +106,7 @@ class Forms:
             self._programs[key] = program, self._number((constants, form))
         return self._programs[key][1]
 
-    def _value(self, value, rules):
+    def _value(self, value: Any, rules):
         if hasattr(value, "eqns"):
             return self._program(value, rules)
         if isinstance(value, dict):
@@ -136,7 +136,7 @@ class _Keys(Forms):
     def _number(self, form):
         return form
 
-    def _label(self, eqn):
+    def _label(self, eqn: _compat.JaxprEqn):
         if not self._names:
             return None
         named = (
@@ -157,7 +157,9 @@ class _Keys(Forms):
         return variable.aval  # with its sharding, and whether its dtype is weak
 
 
-def key_of(closed, /, *, constants: bool = True, names: bool = True) -> Hashable | None:
+def key_of(
+    closed: _compat.ClosedJaxpr, /, *, constants: bool = True, names: bool = True
+) -> Hashable | None:
     """What is equal for programs that compute the same and call it the same.
 
     Args:
@@ -202,7 +204,7 @@ def _type(variable):
     return _compat.shape_of(variable), _compat.dtype_of(variable)
 
 
-def _array(value):
+def _array(value: Any):
     """An array by value; tracers and keys have none to look at."""
     try:
         array = np.asarray(value)
@@ -216,7 +218,7 @@ def _array(value):
     return array.shape, str(array.dtype), content
 
 
-def _derivative(eqn):
+def _derivative(eqn: _compat.JaxprEqn):
     """The program of the first derivative of an equation with a rule of its own."""
     if _compat.looks_at_zeros(eqn):
         raise _UncertainError  # the rule may look at what is zero: no one program

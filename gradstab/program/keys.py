@@ -41,7 +41,7 @@ def _splits_as_here():
     return jax.config.values["jax_threefry_partitionable"]
 
 
-def _split_words(words, num):
+def _split_words(words, num: int):
     return [
         jax.random.wrap_key_data(row, impl=_KIND)
         for row in _threefry(words, np.arange(num))
@@ -63,11 +63,11 @@ def _threefry(key, counts):
     return np.stack([high, low], axis=1)
 
 
-def _of_seed(seed, num, apart):
+def _of_seed(seed: int, num: int, apart):
     return list(jax.random.split(jax.random.fold_in(jax.random.key(seed), apart), num))
 
 
-def _list(key, num):
+def _list(key, num: int):
     return list(jax.random.split(key, num))
 
 

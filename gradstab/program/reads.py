@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradstab import _compat
 from gradstab._compat import JaxprEqn, Literal, Var, dtype_of, shape_of
 
 
@@ -76,33 +77,33 @@ def num_flops(eqn: JaxprEqn, /) -> float | None:
     return None
 
 
-def _broadcast(eqn, position):
+def _broadcast(eqn: _compat.JaxprEqn, position: int):
     shape = shape_of(eqn.invars[0])
     axes = eqn.params["broadcast_dimensions"] if position == 0 else ()
     out = shape_of(eqn.outvars[0])
     return {to: Reach(i) for i, to in enumerate(axes) if shape[i] == out[to]}
 
 
-def _transpose(eqn, position):
+def _transpose(eqn: _compat.JaxprEqn, position: int):
     return {to: Reach(axis) for to, axis in enumerate(eqn.params["permutation"])}
 
 
-def _squeeze(eqn, position):
+def _squeeze(eqn: _compat.JaxprEqn, position: int):
     removed = {axis % len(shape_of(eqn.invars[0])) for axis in eqn.params["dimensions"]}
     return _without(eqn, removed)
 
 
-def _reduce(eqn, position):
+def _reduce(eqn: _compat.JaxprEqn, position: int):
     return _without(eqn, set(eqn.params["axes"]))
 
 
-def _without(eqn, removed):
+def _without(eqn: _compat.JaxprEqn, removed):
     """The axes that are left if some are taken out."""
     kept = (i for i in range(len(shape_of(eqn.invars[0]))) if i not in removed)
     return {to: Reach(axis) for to, axis in enumerate(kept)}
 
 
-def _reshape(eqn, position):
+def _reshape(eqn: _compat.JaxprEqn, position: int):
     """Leading and trailing axes that stay as they are; those between may be merged."""
     old, new = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     ahead = _num_equal(old, new)
@@ -117,32 +118,32 @@ def _num_equal(first, second):
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def _slice(eqn, position):
+def _slice(eqn: _compat.JaxprEqn, position: int):
     starts, rank = eqn.params["start_indices"], len(shape_of(eqn.invars[0]))
     strides = eqn.params["strides"] or (1,) * rank
     return {i: Reach(i, strides[i], starts[i], starts[i]) for i in range(rank)}
 
 
-def _pad(eqn, position):
+def _pad(eqn: _compat.JaxprEqn, position: int):
     if position != 0:  # the value to pad with is one number
         return {}
     sides = enumerate(eqn.params["padding_config"])
     return {i: Reach(i, 1, -low, -low) for i, (low, _, gap) in sides if gap == 0}
 
 
-def _concatenate(eqn, position):
+def _concatenate(eqn: _compat.JaxprEqn, position: int):
     joined = eqn.params["dimension"]
     rank = len(shape_of(eqn.outvars[0]))
     return {i: Reach(i) for i in range(rank) if i != joined}
 
 
-def _reversed(eqn, position):
+def _reversed(eqn: _compat.JaxprEqn, position: int):
     mirrored = eqn.params["dimensions"]
     rank = len(shape_of(eqn.outvars[0]))
     return {i: Reach(i) for i in range(rank) if i not in mirrored}
 
 
-def _product(eqn, position):
+def _product(eqn: _compat.JaxprEqn, position: int):
     contracted, batch = eqn.params["dimension_numbers"]
     summed, shared = contracted[position], batch[position]
     rank = len(shape_of(eqn.invars[position]))
@@ -153,7 +154,7 @@ def _product(eqn, position):
     return kept | {first + to: Reach(axis) for to, axis in enumerate(free)}
 
 
-def _convolution(eqn, position):
+def _convolution(eqn: _compat.JaxprEqn, position: int):
     p = eqn.params
     if position != 0 or p["batch_group_count"] != 1:
         return {}
@@ -169,7 +170,7 @@ def _convolution(eqn, position):
     return found
 
 
-def _window(eqn, position):
+def _window(eqn: _compat.JaxprEqn, position: int):
     p, found = eqn.params, {}
     for i, size in enumerate(p["window_dimensions"]):
         if p["base_dilation"][i] == 1:

@@ -76,7 +76,7 @@ def _form(args):
 
 
 def shared_program(
-    closed, options: Mapping[str, Any] | None = None, /
+    closed: _compat.ClosedJaxpr, options: Mapping[str, Any] | None = None, /
 ) -> Callable[..., list]:
     """A program as a function of its inputs, compiled once for all that are equal.
 
@@ -88,7 +88,7 @@ def shared_program(
     return lambda *values: program(*constants, *values)
 
 
-def _compiled(closed, options):
+def _compiled(closed: _compat.ClosedJaxpr, options):
     """The program of its constants and its inputs, compiled once; the constants."""
     jaxpr = closed.jaxpr
     inputs = [*jaxpr.constvars, *jaxpr.invars]

@@ -63,7 +63,7 @@ class Program:
         return self.closed.jaxpr.outvars[self.out_index]
 
 
-def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
+def trace_program(apply, params: Any, state, inputs, /, *, output=None) -> Program:
     """Trace ``apply(params, state, *inputs)`` and flatten the program.
 
     Args:
@@ -101,7 +101,7 @@ def trace_program(apply, params, state, inputs, /, *, output=None) -> Program:
     )
 
 
-def flatten_body(closed, /):
+def flatten_body(closed: _compat.ClosedJaxpr, /):
     """A scan body as a flat program."""
     return retraced(closed, lambda *values: _evaluate_inlined(closed, values))
 
@@ -146,17 +146,17 @@ def _is_numeric(leaf):
     return hasattr(leaf, "dtype") or isinstance(leaf, numbers.Number)
 
 
-def _described(tree):
+def _described(tree: Any):
     leaves = jax.tree.leaves(tree)
     shapes = ", ".join(f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in leaves)
     return f"{type(tree).__name__} of {shapes or 'no arrays'}"
 
 
-def _evaluate_inlined(closed, values):
+def _evaluate_inlined(closed: _compat.ClosedJaxpr, values):
     return evaluated(closed, values, _inlined)
 
 
-def _inlined(eqn, operands):
+def _inlined(eqn: _compat.JaxprEqn, operands):
     body = _compat.inlined_body(eqn)
     if body is not None:
         # The names of scopes inside of a call do not hold those around it.

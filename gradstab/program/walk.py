@@ -33,7 +33,7 @@ def read(env: Environment, atom: Any, /) -> Any:
     return atom.val if isinstance(atom, _compat.Literal) else env[atom]
 
 
-def environment(closed, values: Iterable, /) -> Environment:
+def environment(closed: _compat.ClosedJaxpr, values: Iterable, /) -> Environment:
     """The values of a program's constants and inputs, by variable."""
     env = dict(_compat.constants(closed))
     env.update(zip(closed.jaxpr.invars, values, strict=True))
@@ -68,7 +68,9 @@ def walk(
     return env
 
 
-def evaluated(closed, values: Iterable, /, rule: Rule = evaluate) -> list:
+def evaluated(
+    closed: _compat.ClosedJaxpr, values: Iterable, /, rule: Rule = evaluate
+) -> list:
     """The results of a program, each of its equations evaluated by a rule.
 
     Args:
@@ -85,12 +87,12 @@ def evaluated(closed, values: Iterable, /, rule: Rule = evaluate) -> list:
     return outputs(closed, walk(closed.jaxpr.eqns, environment(closed, values), rule))
 
 
-def outputs(closed, env: Environment, /) -> list:
+def outputs(closed: _compat.ClosedJaxpr, env: Environment, /) -> list:
     """What a program returns, of the values of its variables."""
     return [read(env, atom) for atom in closed.jaxpr.outvars]
 
 
-def retraced(closed, run: Callable, /):
+def retraced(closed: _compat.ClosedJaxpr, run: Callable, /):
     """The program of a function of the same inputs as those of another program."""
     return jax.make_jaxpr(run)(*map(shape_of_input, closed.jaxpr.invars))
 

@@ -1,6 +1,7 @@
 """How much a program computes: counted on its equations, without running it."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gradstab import _compat
@@ -34,7 +35,7 @@ class Work(NamedTuple):
     __rmul__ = __mul__  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
-def work_of(eqns, /) -> Work:
+def work_of(eqns: Sequence[_compat.JaxprEqn], /) -> Work:
     """The work of one evaluation of some equations.
 
     The body of a scan counts as often as it runs, that of an unbounded loop once, and
@@ -53,13 +54,13 @@ def work_of(eqns, /) -> Work:
     return total
 
 
-def num_equations(eqns, /) -> int:
+def num_equations(eqns: Sequence[_compat.JaxprEqn], /) -> int:
     """The equations that a compiler sees, those of bodies among them, each once."""
     inner = (body.eqns for eqn in eqns for body in _bodies(eqn))
     return len(eqns) + sum(map(num_equations, inner))
 
 
-def _of_equation(eqn):
+def _of_equation(eqn: _compat.JaxprEqn):
     if (parts := _compat.scan_parts(eqn)) is not None:
         return parts.length * (work_of(parts.body.jaxpr.eqns) + Work(calls=1))
     if bodies := _bodies(eqn):
@@ -74,7 +75,7 @@ def _of_equation(eqn):
     return Work(num_bytes=_moved(eqn), functions=functions, calls=1)
 
 
-def _bodies(eqn):
+def _bodies(eqn: _compat.JaxprEqn):
     """The programs that the equation runs; of a rule the function's alone."""
     if combines_by_program(eqn):
         return []  # how two numbers are combined is part of the operation
@@ -82,5 +83,5 @@ def _bodies(eqn):
     return bodies[:1] if _compat.is_rule(eqn) else bodies
 
 
-def _moved(eqn):
+def _moved(eqn: _compat.JaxprEqn):
     return sum(map(reads.num_bytes, (*eqn.invars, *eqn.outvars)))

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import typing
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def record(*, eq: bool) -> Callable[[type[T]], type[T]]: ...
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(static,))
-def record(cls=None, /, *, eq=True):
+def record(cls=None, /, *, eq: bool = True):
     """A frozen dataclass that is a pytree; fields made by `static` are not leaves.
 
     Its ``repr`` is of a few lines, however large the arrays are.
@@ -61,15 +61,17 @@ def _in_short(self):
     return f"{type(self).__name__}({', '.join(fields)})"
 
 
-def _is_default(value, default):
+def _is_default(value: Any, default):
     # By what is written: NaN is not equal to itself.
     return type(value) is type(default) and repr(value) == repr(default)
 
 
-def short(value, /) -> str:
+def short(value: Any, /) -> str:
     """A value in a few words.
 
-    >>> import numpy as np
+    >>> from typing import Any
+
+    import numpy as np
     >>> short(np.arange(6.0).reshape(2, 3)), short(tuple(range(9))), short(0.25)
     ('float64[2,3] 0 .. 5', '(0, 1, 2, ..., 7, 8: 9 items)', '0.25')
     """
@@ -86,7 +88,7 @@ def short(value, /) -> str:
     return repr(value)
 
 
-def _array(value):
+def _array(value: Any):
     kind = f"{value.dtype}[{','.join(map(str, value.shape))}]"
     array = numbers(value)
     if array is None or not array.size:
@@ -100,7 +102,7 @@ def _array(value):
     return f"{kind} {known.min():.4g} .. {known.max():.4g}{lost}"
 
 
-def numbers(value, /):
+def numbers(value: Any, /):
     """The array in float64; None inside of jit, and of what is no array of reals."""
     try:
         array = np.asarray(value)
@@ -109,7 +111,7 @@ def numbers(value, /):
     return array.astype(np.float64) if array.dtype.kind in "iuf" else None
 
 
-def reduced(reduce, value, /) -> str:
+def reduced(reduce, value: Any, /) -> str:
     """The result of a function of an array, in short, where it has numbers."""
     array = numbers(value)
     if array is None or not array.size:

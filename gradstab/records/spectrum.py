@@ -37,7 +37,7 @@ class Estimate:
     high: np.ndarray
 
     @classmethod
-    def within(cls, value, bound, /) -> "Estimate":
+    def within(cls, value: object, bound, /) -> "Estimate":
         """A number that is off by no more than the bound."""
         value, bound = np.asarray(value), np.asarray(bound)
         return cls(value, bound, value - bound, value + bound)

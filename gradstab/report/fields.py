@@ -47,7 +47,7 @@ class DamagedError(UserValueError):
     """A value that is not what its field holds; the message names the field."""
 
 
-def decode(value, kind, where: str, /):
+def decode(value: Any, kind, where: str, /):
     """A value of a file as what a field of a record holds.
 
     Args:
@@ -81,7 +81,7 @@ def decode(value, kind, where: str, /):
     return _single(value, kind, where)
 
 
-def _record(value, cls, where):
+def _record(value: Any, cls, where: str):
     name = cls.__name__
     right = isinstance(value, dict) and value.get("record") == name
     _expect(right, where, f"a record {name}", value)
@@ -102,7 +102,7 @@ def _record(value, cls, where):
     return made
 
 
-def strangers(value, where: str, /):
+def strangers(value: Any, where: str, /):
     """Paths of all fields in a file that no record has.
 
     Args:
@@ -121,7 +121,7 @@ def strangers(value, where: str, /):
         yield from strangers(item, f"{where}.{name}")
 
 
-def expect_word(value, words, where: str, /) -> None:
+def expect_word(value: Any, words, where: str, /) -> None:
     """Raise unless a word, or each of several, is among those that a field may be."""
     for word in value if isinstance(value, tuple) else (value,):
         expected = f"one of {', '.join(repr(each) for each in words or ())}"
@@ -136,7 +136,7 @@ def expect_shapes(record, where: str, /) -> None:
         raise DamagedError(f"field {where}.{name}: {text}")
 
 
-def _single(value, kind, where):
+def _single(value: Any, kind, where: str):
     if _is_array(value):  # a NumPy scalar
         array = _array(value, where)
         _expect(array.ndim == 0 and type(array.item()) is kind, where, _NOUNS[kind],
@@ -162,7 +162,7 @@ _NOUNS = {
 }
 
 
-def _several(value, kinds, where):
+def _several(value: Any, kinds, where: str):
     _expect(isinstance(value, list), where, "a list", value)
     if len(kinds) == 2 and kinds[1] is ...:
         kinds = kinds[:1] * len(value)
@@ -173,7 +173,7 @@ def _several(value, kinds, where):
     )
 
 
-def _anything(value, where):
+def _anything(value: Any, where: str):
     """Of how a report was made: what JSON holds, and arrays."""
     if _is_array(value):
         return _array(value, where)
@@ -189,15 +189,15 @@ def _anything(value, where):
     return value
 
 
-def _is_record(value):
+def _is_record(value: Any):
     return isinstance(value.get("record"), str)
 
 
-def _is_array(value):
+def _is_array(value: Any):
     return isinstance(value, dict) and value.keys() >= {"array", "shape", "dtype"}
 
 
-def _array(value: Any, where):
+def _array(value: Any, where: str):
     items, shape, name = value["array"], value["shape"], value["dtype"]
     _expect(isinstance(items, list), where, "a list of numbers", items)
     right = isinstance(shape, list) and all(
@@ -236,7 +236,7 @@ def _is_kept(array, numbers):
     )
 
 
-def _dtype(name, where):
+def _dtype(name: str, where: str):
     try:
         dtype = np.dtype(name) if isinstance(name, str) else None
     except TypeError:
@@ -246,23 +246,23 @@ def _dtype(name, where):
     return typing.cast(np.dtype, dtype)
 
 
-def _is_special(value):
+def _is_special(value: Any):
     return isinstance(value, dict) and value.keys() == {"number"}
 
 
-def _special(name, where):
+def _special(name: str, where: str):
     known = isinstance(name, str) and name in SPECIAL
     _expect(known, where, f"a number or one of {', '.join(SPECIAL)}", name)
     return SPECIAL[name]
 
 
-def _expect(right, where, expected, value):
+def _expect(right, where: str, expected, value: Any):
     if not right:
         text = one_line(repr(value), length=60) if _is_short(value) else _kind(value)
         raise DamagedError(f"field {one_line(where)}: expected {expected}, got {text}")
 
 
-def _is_short(value):
+def _is_short(value: Any):
     if isinstance(value, str | list):
         return len(value) < 60 and not _is_nested(value)
     if isinstance(value, int):
@@ -270,13 +270,13 @@ def _is_short(value):
     return not isinstance(value, dict)
 
 
-def _is_nested(value):
+def _is_nested(value: Any):
     return isinstance(value, list) and any(
         isinstance(item, list | dict) for item in value
     )
 
 
-def _kind(value):
+def _kind(value: Any):
     if isinstance(value, dict) and _is_record(value):
         return f"a record {one_line(value['record'], length=60)}"
     names = {dict: "an object", list: "a list", str: "a long text", int: "a huge one"}
@@ -288,7 +288,7 @@ def _hints(cls):
     return typing.get_type_hints(cls)
 
 
-def _recurrence_of_now(value, where):
+def _recurrence_of_now(value: Any, where: str):
     """One whose exponents are of a finite time: there were no others, and no errors."""
     if "finite_time_exponents" in value:
         return value

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from gradstab.records import Growth
+
 # The largest entry of a layer is that of another unit and example once all numbers are
 # rounded: half of the logarithm of what lies between such draws.
 _REDRAWN = 0.5
@@ -114,7 +116,7 @@ class Crossing(NamedTuple):
     inside: bool
 
 
-def course(levels, growth, /, *, last, backward) -> Course:
+def course(levels, growth: Growth, /, *, last, backward: bool) -> Course:
     """How a signal goes on by its law of growth.
 
     Where the growth has no rate, the mean step is taken for it if it is certain.
@@ -160,7 +162,7 @@ def _variances(steps):
     return found
 
 
-def crossing(levels, course, limit, sign, /) -> Crossing:
+def crossing(levels, course, limit, sign: int, /) -> Crossing:
     """When a signal is beyond a limit.
 
     Args:
@@ -194,7 +196,7 @@ def _first(where, flags):
     return float(where[np.argmax(flags)]) if flags.any() else math.inf
 
 
-def _ahead(course, limit, sign):
+def _ahead(course, limit, sign: int):
     """The first layer beyond the limit, where rounding cannot tell: beyond a tie."""
     if not sign * course.rate > 0 or not math.isfinite(course.start):
         return math.inf

@@ -2,11 +2,12 @@
 
 import itertools
 import re
+from collections.abc import Collection
 
 _SEPARATOR = re.compile(r"/~/|\.|/")
 
 
-def shared_prefix(names, /) -> str:
+def shared_prefix(names: Collection[str], /) -> str:
     r"""The modules that the names of all layers begin with, the separator included.
 
     Empty where a name would begin with a number without it, or nothing would be left.
@@ -31,7 +32,7 @@ def shared_prefix(names, /) -> str:
     return ""
 
 
-def short_names(names, /) -> list[str]:
+def short_names(names: Collection[str], /) -> list[str]:
     """The names without the modules that all of them share."""
     prefix = shared_prefix(names)
     return [name.removeprefix(prefix) for name in names]

@@ -1,10 +1,12 @@
 """The panels of a report's figure, each drawn on axes that it is given."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from gradstab import _drawing as drawing
+from gradstab.records import Growth
 from gradstab.report.names import short_names
 
 _PER = {"exponential": "{unit}", "power": "ln({unit})", "exp-sqrt": "sqrt({unit})"}
@@ -14,7 +16,7 @@ _REDUCED = {"largest": np.max, "median": np.median, "smallest": np.min}
 _STYLES = ("-", "--", "-.", ":")
 
 
-def signals(ax, report, /):
+def signals(ax: Any, report, /):
     """The sizes of signals against depth, the laws fitted to them, and theory."""
     names = [layer.name for layer in report.layers]
     depth = np.arange(1, len(names) + 1)
@@ -49,7 +51,7 @@ def signals(ax, report, /):
     drawing.add_legend(ax)
 
 
-def jacobians(ax, report, /):
+def jacobians(ax: Any, report, /):
     """Singular values of the layers' Jacobians: those above the noise of rounding."""
     places = [i for i, layer in enumerate(report.layers) if layer.jacobian is not None]
     rows = [_above_rounding(report.layers[i].jacobian) for i in places]
@@ -80,7 +82,7 @@ def jacobians(ax, report, /):
     drawing.add_legend(ax)
 
 
-def exponents(ax, report, /, *, rate=None):
+def exponents(ax: Any, report, /, *, rate=None):
     """The ladder of exponents of the input-output Jacobian, and the gradient's rate.
 
     Args:
@@ -139,7 +141,7 @@ def _mean_rate(report, field):
     return float(np.mean(np.log(factors))) if usable else None
 
 
-def units(ax, report, /):
+def units(ax: Any, report, /):
     """Shares of units and of directions that pass nothing on."""
     names = [layer.name for layer in report.layers]
     depth = np.arange(1, len(names) + 1)
@@ -179,7 +181,7 @@ def without(report, /):
     return f"none in any layer: {', '.join(none)}" if none else ""
 
 
-def time(ax, report, /):
+def time(ax: Any, report, /):
     """The gradient of the state at every time step, with its law, and the state."""
     shown = drawing.spread(report.recurrences)
     ax.set_yscale("log")
@@ -201,7 +203,7 @@ def time(ax, report, /):
     drawing.add_legend(ax)
 
 
-def lyapunov(ax, report, /):
+def lyapunov(ax: Any, report, /):
     """Lyapunov exponents of the state's map, by rank, with their errors."""
     known = [x for x in report.recurrences if np.size(x.exponents)]
     shown, lost = drawing.spread(known), []
@@ -226,7 +228,7 @@ def lyapunov(ax, report, /):
     drawing.add_legend(ax)
 
 
-def _curve(ax, x, values, what, /, **style):
+def _curve(ax: Any, x, values, what, /, **style):
     """A curve with gaps where there is nothing to draw; none at all is left out."""
     values = np.ma.filled(np.ma.asarray(values, float), math.nan)
     drawable = np.isfinite(values)
@@ -240,7 +242,7 @@ def _curve(ax, x, values, what, /, **style):
     ax.plot(x, np.where(drawable, values, np.nan), label=what, **style)
 
 
-def _law(ax, growth, x, values, unit, color):
+def _law(ax: Any, growth: Growth, x, values, unit: str, color):
     """The fitted law through the values that it was fitted to."""
     if growth.law == "unknown" or len(x) != growth.depth or len(x) < 2:
         return
@@ -259,14 +261,14 @@ def _law(ax, growth, x, values, unit, color):
     ax.plot(x, np.exp(start + course), "--", color=color, linewidth=1, label=what)
 
 
-def _rate(growth, unit):
+def _rate(growth: Growth, unit: str):
     if growth.law == "constant":
         return "constant"
     per = _PER[growth.law].format(unit=unit)
     return f"{growth.law}, {growth.rate:+.3g} per {per}"
 
 
-def _in_words(growth, unit, sign):
+def _in_words(growth: Growth, unit: str, sign: int):
     """The law and the change from end to end, in the direction of the signal."""
     if math.isnan(growth.change):
         return f"too few {unit}s to tell a change"

@@ -1,5 +1,7 @@
 """The report as a figure: a panel for each question, any of them on axes of yours."""
 
+from typing import Any
+
 import numpy as np
 
 from gradstab import _drawing as drawing
@@ -25,7 +27,7 @@ _HAS = {
 }
 
 
-def plot(report, /, *, kind=None, ax=None):
+def plot(report, /, *, kind=None, ax: Any = None):
     """Signals, singular values, exponents, units, and what happens along time.
 
     Args:

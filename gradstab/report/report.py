@@ -2,6 +2,7 @@
 
 import dataclasses
 import operator
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ class Report:
     def __post_init__(self):
         object.__setattr__(self, "layers", Layers(self.layers))
 
-    def layer(self, name, /) -> Layer:
+    def layer(self, name: str, /) -> Layer:
         """The layer of that name, with or without the modules that all of them share.
 
         Raises:
@@ -129,12 +130,12 @@ class Report:
         """The layers, in depth order."""
         return iter(self.layers)
 
-    def __contains__(self, name) -> bool:
+    def __contains__(self, name: str) -> bool:
         """Whether a layer has that name."""
         names = [layer.name for layer in self.layers]
         return name in names or name in short_names(names)
 
-    def show(self, console=None) -> None:
+    def show(self, console: Any = None) -> None:
         """Print verdict and tables.
 
         Args:
@@ -142,7 +143,7 @@ class Report:
         """
         table.show(self, console)
 
-    def plot(self, *, kind=None, ax=None):
+    def plot(self, *, kind: str | None = None, ax: Any = None):
         """Draw signals, singular values, exponents and time against depth.
 
         Args:
@@ -159,7 +160,7 @@ class Report:
         """
         return plots.plot(self, kind=kind, ax=ax)
 
-    def save(self, path, /, *, overwrite=False) -> None:
+    def save(self, path: str | pathlib.Path, /, *, overwrite: bool = False) -> None:
         """Write everything as JSON; `gradstab.load` reads it back.
 
         Raises:
@@ -182,7 +183,7 @@ class Report:
         return "\n  ".join(map(printable, lines))
 
 
-def load(path, /) -> Report:
+def load(path: str | pathlib.Path, /) -> Report:
     """Read a report that `Report.save` wrote.
 
     Raises:

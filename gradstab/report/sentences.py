@@ -2,10 +2,10 @@
 
 import math
 
-from gradstab.records import NORMAL_95
+from gradstab.records import NORMAL_95, Growth
 
 
-def sentence(growth, unit, signal, way, sign, /) -> str:
+def sentence(growth: Growth, unit: str, signal, way, sign: int, /) -> str:
     """What the growth of a signal says.
 
     Args:
@@ -42,7 +42,7 @@ def sentence(growth, unit, signal, way, sign, /) -> str:
     )
 
 
-def _unknown(growth, unit, sign):
+def _unknown(growth: Growth, unit: str, sign: int):
     if math.isnan(growth.rate):
         return f"too few {unit}s to tell a law"
     low, high = (
@@ -56,7 +56,7 @@ def _unknown(growth, unit, sign):
     )
 
 
-def _bound(growth, unit):
+def _bound(growth: Growth, unit: str):
     whole = growth.bound ** (growth.depth - 1)
     return (
         f"within ±{math.log(growth.bound):.2g} per {unit}, "
@@ -64,19 +64,19 @@ def _bound(growth, unit):
     )
 
 
-def _power(change, sign):
+def _power(change, sign: int):
     if sign > 0:
         return change
     return 1 / change if change else math.inf
 
 
-def _rate(growth, unit):
+def _rate(growth: Growth, unit: str):
     per = {"exponential": unit, "power": f"unit of ln({unit})"}
     unit = per.get(growth.law, f"sqrt({unit})")
     return f"rate {growth.rate:+.4g} ± {growth.error:.2g} per {unit}"
 
 
-def _span(growth, unit):
+def _span(growth: Growth, unit: str):
     if growth.layers:
         return f"over {growth.layers[0]} .. {growth.layers[-1]}"
     return f"over all {unit}s"

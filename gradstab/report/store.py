@@ -24,7 +24,7 @@ SCHEMA = 2
 _NEEDED = {"schema", "layers", "made"}
 
 
-def save(report, path, /, *, overwrite=False) -> None:
+def save(report, path, /, *, overwrite: bool = False) -> None:
     """Write a report to a JSON file, whole or not at all.
 
     Raises:

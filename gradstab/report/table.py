@@ -210,7 +210,7 @@ def _near(ranges):
     return any(found.depth <= _FARTHEST for found in ranges)
 
 
-def _ranges(ranges, unit):
+def _ranges(ranges, unit: str):
     """Where each dtype ends, in the network or beyond it."""
     table = _console.table(
         "dtype",
@@ -227,7 +227,7 @@ def _ranges(ranges, unit):
     return table
 
 
-def _end(found, unit):
+def _end(found, unit: str):
     if found.depth > _FARTHEST:
         return "-"
     where = found.layer or f"{found.depth:.0f} {unit}"

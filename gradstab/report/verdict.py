@@ -40,7 +40,7 @@ def judge(
     /,
     *,
     dtypes=(),
-    precision="float32",
+    precision: str = "float32",
     expected=(None, None),
 ) -> tuple[str, tuple[str, ...]]:
     r"""One word for the whole network.
@@ -160,7 +160,7 @@ def _out_of_range(found, growth, where):
     ]
 
 
-def _judge_pair(forward, backward, unit, where, expected):
+def _judge_pair(forward, backward: bool, unit: str, where, expected):
     back = "the gradient", "on its way back", -1
     on = "the signal", "on its way forward", 1
     return [
@@ -169,7 +169,7 @@ def _judge_pair(forward, backward, unit, where, expected):
     ]
 
 
-def _judge(growth, unit, where, names, expected):
+def _judge(growth, unit: str, where, names, expected):
     word, sign = _word(growth, names[-1]), names[-1]
     said = where + sentence(growth, unit, *names)
     if word == "unknown" and expected and _agrees(growth, expected):
@@ -217,7 +217,7 @@ def _agrees(growth, expected):
     return off <= max(_ERRORS * expected.error, math.log(_LIKE))
 
 
-def _expected_word(expected, depth, sign):
+def _expected_word(expected, depth: int, sign):
     """By the law of the expected norms, or by their change if they are few."""
     if expected.growth is not None:
         word = _word(expected.growth, sign)

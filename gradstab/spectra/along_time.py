@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from gradstab import _tree
 from gradstab.network import LayerRun, follow_state
 from gradstab.network.extremes import largest, typical
+from gradstab.network.recurrence import RecurrentScan, Trajectory
 from gradstab.program.compiled import compiled
 from gradstab.records import Recurrence, root_mean_square
 from gradstab.spectra.dense import dense_spectrum
@@ -61,12 +63,19 @@ def layer_recurrences(
     return recurrences if len(recurrences) < 2 else _renamed(recurrences, names)
 
 
-def _renamed(recurrences, names):
+def _renamed(recurrences, names: Sequence[str]):
     pairs = zip(recurrences, names, strict=True)
     return [dataclasses.replace(recurrence, name=name) for recurrence, name in pairs]
 
 
-def _recurrence(scan, path, name, examples, max_dense, spectra_on):
+def _recurrence(
+    scan: RecurrentScan,
+    path: Trajectory,
+    name,
+    examples,
+    max_dense: int,
+    spectra_on: str,
+):
     joint = scan.joint or bool(
         compiled(scan, couples)(path.operands(0), state_before(path, 0))
     )
@@ -107,13 +116,15 @@ def _recurrence(scan, path, name, examples, max_dense, spectra_on):
     )
 
 
-def _note(scan, lyapunov):
+def _note(scan: RecurrentScan, lyapunov):
     short = scan.parts.length < FEWEST and lyapunov.values.size
     notes = [_JOINT] * scan.joint + [_SHORT.format(scan.parts.length)] * bool(short)
     return "; ".join(notes)
 
 
-def _shown(scan, path, max_dense, spectra_on, which):
+def _shown(
+    scan: RecurrentScan, path: Trajectory, max_dense: int, spectra_on: str, which
+):
     """Some steps and the singular values of their state Jacobians."""
     if which["size"] > max_dense:
         return (), ()
@@ -136,7 +147,7 @@ def _extremes_over_time(parts):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _over_time(parts, num):
+def _over_time(parts, num: int):
     """Norm per step and example over all parts of the state."""
     rows = [part.reshape(part.shape[0], num, -1) for part in parts]
     return jax.vmap(jax.vmap(_tree.safe_norm))(rows)

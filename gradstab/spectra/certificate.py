@@ -24,6 +24,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from scipy import special
 
 # Trial values above a Ritz value: the gaps to both ends of the range double with them.
@@ -36,7 +37,9 @@ _FARTHEST = 100.0
 _ROUNDING = 4
 
 
-def upper_bounds(values, residuals, first, start, count, /, *, chance=1e-3):
+def upper_bounds(
+    values, residuals, first, start, count: int, /, *, chance: float = 1e-3
+):
     r"""Bounds that singular values do not exceed, of all ranks up to ``count``.
 
     Values are counted with their multiplicities. A bound is found from the number of
@@ -93,7 +96,7 @@ def upper_bounds(values, residuals, first, start, count, /, *, chance=1e-3):
     return jax.lax.scan(advance, bounds, jnp.arange(count))[0] * unit
 
 
-def _bound(theta, rho, first, start, least, rank, known, high):
+def _bound(theta, rho, first: int, start, least, rank, known, high):
     """The bound of one rank if ``known`` values are above ``high`` and no more."""
     number = rank + 1 - known
     here = theta[:, rank]
@@ -125,7 +128,7 @@ def _tiny(theta):
     return _ROUNDING * jnp.finfo(theta.dtype).eps
 
 
-def _steps(dtype):
+def _steps(dtype: DTypeLike):
     """Fractions of the way to the other end, denser towards both of them."""
     eps = float(jnp.finfo(dtype).eps)
     near = np.geomspace(eps, 0.5, _TRIALS)
@@ -134,7 +137,7 @@ def _steps(dtype):
 
 
 @functools.cache
-def _least(block, count, chance):
+def _least(block, count: int, chance):
     """What the least singular value of d rows exceeds, d = 1 .. count; 0 beyond b."""
     return np.array(
         [

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradstab.network import Stencil, find_stencil
+from gradstab.network.blocks import Block
 from gradstab.program.trace import is_complex
 
 
@@ -59,7 +60,7 @@ class Colouring(NamedTuple):
         return acts.reshape(math.prod(self.stencil.out_shape), -1)
 
 
-def _of_real_numbers(stencil, block):
+def _of_real_numbers(stencil, block: Block):
     """The stencil between the real views of complex arrays: with a last axis of two."""
     in_shape, out_shape, reaches = stencil
     if is_complex(block.in_vars[0]):
@@ -69,7 +70,7 @@ def _of_real_numbers(stencil, block):
     return Stencil(in_shape, out_shape, reaches)
 
 
-def find_colouring(block, /) -> Colouring | None:
+def find_colouring(block: Block, /) -> Colouring | None:
     """The colours of the entries that enter a block; None if all act on everything.
 
     Args:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from gradstab.network import (
     agree,
     example_blocks,
 )
+from gradstab.network.blocks import Block, Context
 from gradstab.network.foreign import can_be_traced
 from gradstab.program.compiled import compiled
 from gradstab.spectra.one_way import may_be_one_way
@@ -75,15 +78,15 @@ def _agrees(layer: LayerRun, pair: ExampleBlock, number: int):
     return program(*arrays)
 
 
-def _agree(pair, block, context, data, number):
+def _agree(pair, block: Block, context: Context, data: Sequence[jax.Array], number):
     return agree(block, pair, context, data, number)
 
 
-def _couples(block, context, data):
+def _couples(block: Block, context: Context, data: Sequence[jax.Array]):
     return mixes_examples(functools.partial(block, context), data)
 
 
-def mixes_examples(function, data, /):
+def mixes_examples(function: Callable[..., Any], data: Sequence[jax.Array], /):
     """Whether one example's output depends on another example's input.
 
     Half of the examples are replaced by something else; if the outputs of the others
@@ -108,7 +111,7 @@ def mixes_examples(function, data, /):
     halves = (np.arange(num)[None] & digits[:, None]) == 0
     others = [_changed(array) for array in data]
 
-    def compare(out, mask):
+    def compare(out, mask: jax.Array):
         choose = _choose(mask)
         moved = function(*map(choose, data, others))
         out = jnp.where(jnp.all(mask), moved, out)
@@ -136,7 +139,7 @@ def _changed(array):
     return 1.25 * jnp.roll(finite, 1, axis=0) + shift
 
 
-def _choose(mask):
+def _choose(mask: jax.Array):
     """Takes the examples of a mask of one array and the remaining ones of another."""
     return lambda one, other: jnp.where(
         mask.reshape(-1, *[1] * (one.ndim - 1)), one, other

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 UNIT = float(np.finfo(np.float64).eps) / 2
 
@@ -71,6 +72,6 @@ def gram_errors(values):
     return _GRAM * UNIT * largest * (largest / np.where(size > 0, size, 1))
 
 
-def roundoff_of(dtype) -> float:
+def roundoff_of(dtype: DTypeLike) -> float:
     """The unit roundoff of a dtype."""
     return float(jnp.finfo(dtype).eps) / 2

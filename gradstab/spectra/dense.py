@@ -36,7 +36,9 @@ _SQUARABLE = 400
 _SHIFT = 1e-9
 
 
-def dense_jacobian(linear_map: LinearMap, /, *, num_examples=None) -> jax.Array:
+def dense_jacobian(
+    linear_map: LinearMap, /, *, num_examples: int | None = None
+) -> jax.Array:
     """The Jacobians written out, by products with the basis vectors.
 
     Args:
@@ -53,7 +55,7 @@ def dense_jacobian(linear_map: LinearMap, /, *, num_examples=None) -> jax.Array:
     return jnp.moveaxis(rows, 0, 2 if forward else 1)
 
 
-def basis_of(linear_map: LinearMap, /, *, forward, chunk) -> jax.Array:
+def basis_of(linear_map: LinearMap, /, *, forward: bool, chunk: int) -> jax.Array:
     """The images of all basis vectors.
 
     Args:
@@ -78,7 +80,9 @@ def basis_of(linear_map: LinearMap, /, *, forward, chunk) -> jax.Array:
     return jax.lax.map(along, indices, batch_size=None if one_by_one else chunk)
 
 
-def decompose(jacobians, /, *, vectors=False, spectra_on="auto") -> Decomposed:
+def decompose(
+    jacobians, /, *, vectors: bool = False, spectra_on: str = "auto"
+) -> Decomposed:
     r"""All singular values of Jacobians that are written out.
 
     On an accelerator they are found there, see
@@ -138,7 +142,7 @@ class _Found(NamedTuple):
     by_gram: bool
 
 
-def _decompose(worst, vectors, matrix):
+def _decompose(worst, vectors: bool, matrix):
     """The values of one matrix, by its Gram matrix if no error is above the worst."""
     wide = np.array(matrix, np.float64)  # in the order in which the numbers lie
     count = min(wide.shape)
@@ -198,7 +202,9 @@ def _start(size):
     return vector
 
 
-def dense_spectrum(jacobians, /, *, coupled=False, spectra_on="auto") -> Spectrum:
+def dense_spectrum(
+    jacobians, /, *, coupled: bool = False, spectra_on: str = "auto"
+) -> Spectrum:
     """All singular values of Jacobians that are written out; see `decompose`.
 
     Args:
@@ -219,7 +225,7 @@ def dense_spectrum(jacobians, /, *, coupled=False, spectra_on="auto") -> Spectru
     return spectrum_of(found, jacobians.shape[1:], coupled=coupled)
 
 
-def spectrum_of(found: Decomposed, shape, /, *, coupled) -> Spectrum:
+def spectrum_of(found: Decomposed, shape, /, *, coupled: bool) -> Spectrum:
     """The record of all singular values of Jacobians of a shape."""
     largest = found.values[:, :1]
     unit = np.where(largest > 0, largest, 1)

@@ -11,7 +11,8 @@ does no harm.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def exponents(
         return _iterate(layers, widths[0], block, num_values, *limits)
 
 
-def _of_real_numbers(layers):
+def _of_real_numbers(layers: Sequence[Any]):
     """The same layers, with the real matrices in the place of complex ones."""
     if not isinstance(layers, (list, tuple)):
         return layers  # a sequence of our own that is computed one by one
@@ -131,7 +132,12 @@ def _of_real_numbers(layers):
 
 
 def log_diagonals(
-    layers: Sequence, num_values: int, /, *, max_bytes=2**28, spectra_on="auto"
+    layers: Sequence,
+    num_values: int,
+    /,
+    *,
+    max_bytes: float = 2**28,
+    spectra_on: str = "auto",
 ):
     """Logarithms of the diagonals of all R of one sweep from a random basis.
 
@@ -162,14 +168,23 @@ def log_diagonals(
     return np.stack(logs), np.stack(noise)
 
 
-def _random_basis(num, width, columns):
+def _random_basis(num: int, width: int, columns: int):
     # Random, so that no singular vector is missing from it; always the same, as it has
     # no influence on the result beyond rounding.
     start = np.random.default_rng(0).standard_normal((num, width, columns))
     return np.linalg.qr(start)[0]
 
 
-def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes, device):
+def _iterate(
+    layers: Sequence[Any],
+    width: int,
+    block,
+    num_values: int,
+    tol: float,
+    max_sweeps: int,
+    max_bytes: float,
+    device: bool,
+):
     num = _shape(layers[0])[0]
     basis = _random_basis(num, width, block)
     values = np.full((num, num_values), np.nan)
@@ -198,7 +213,7 @@ def _iterate(layers, width, block, num_values, tol, max_sweeps, max_bytes, devic
     return Exponents(values, errors)
 
 
-def _left(change, before, sweeps):
+def _left(change: np.ndarray, before: np.ndarray, sweeps: int):
     r"""What sweeps that were not made would change.
 
     Where one value stands out, changes fall by a constant factor f, so all of them sum
@@ -212,12 +227,14 @@ def _left(change, before, sweeps):
     return 2 * change * np.maximum(sweeps, factor / (1 - factor))
 
 
-def _change(values, before):
+def _change(values: np.ndarray, before: np.ndarray):
     same = values == before  # infinities too, whose difference is not defined
     return np.abs(np.where(same, 0, values) - np.where(same, 0, before))
 
 
-def _sweep(layers, basis, *, backward, max_bytes):
+def _sweep(
+    layers: Iterable[Any], basis: np.ndarray, *, backward: bool, max_bytes: float
+):
     """The basis carried through all layers, the product of the R, and their noise.
 
     The noise (num, m) is the rounding of the logarithms of their diagonals, and the
@@ -235,7 +252,9 @@ def _sweep(layers, basis, *, backward, max_bytes):
     return basis, (mantissa, exponent), np.sqrt(noise)
 
 
-def _carried(layers, basis, backward, max_bytes):
+def _carried(
+    layers: Iterable[Any], basis: np.ndarray, backward: bool, max_bytes: float
+):
     """A basis carried through all layers: after each, with the R and its roundoff."""
     for layer in layers:
         image = _product(layer, basis, backward, max_bytes)
@@ -247,14 +266,14 @@ def _carried(layers, basis, backward, max_bytes):
         yield basis, r, layer_roundoff(layer)
 
 
-def _orthonormal(image):
+def _orthonormal(image: np.ndarray):
     """QR of every matrix: of small ones in one call, of large ones side by side."""
     if image[0].size <= _SMALL:
         return np.linalg.qr(image)
     return map(np.stack, zip(*over_matrices(np.linalg.qr, image), strict=True))
 
 
-def _noise(r, unit):
+def _noise(r: np.ndarray, unit: float):
     """Rounding of what is left of every direction, relative to it."""
     diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
     size = np.sqrt(np.sum(np.square(r / _largest(r)), axis=(1, 2)))[:, None]
@@ -263,7 +282,7 @@ def _noise(r, unit):
     return unit * np.where(alive, size / np.where(alive, diagonal, 1), 0)
 
 
-def _without_noise(r, roundoff):
+def _without_noise(r: np.ndarray, roundoff: float):
     """R with the rows of lost directions set to zero."""
     diagonal = np.abs(np.diagonal(r, axis1=1, axis2=2))
     typical = np.sqrt(np.sum(np.square(r / _largest(r)), axis=(1, 2)) / r.shape[-1])
@@ -271,12 +290,12 @@ def _without_noise(r, roundoff):
     return np.where(lost[:, :, None], 0, r)
 
 
-def _largest(r):
+def _largest(r: np.ndarray):
     largest = np.max(np.abs(r), axis=(1, 2), keepdims=True)
     return np.where(largest > 0, largest, 1)
 
 
-def _times(r, mantissa, exponent):
+def _times(r: np.ndarray, mantissa: np.ndarray, exponent: np.ndarray):
     """The product of R and an upper triangular matrix whose rows are scaled."""
     # No row that enters row i of the product is above the largest one from i on.
     over = np.maximum.accumulate(exponent[:, ::-1], axis=1)[:, ::-1]
@@ -289,7 +308,7 @@ def _times(r, mantissa, exponent):
     return np.ldexp(rows, -size[:, :, None]), exponent
 
 
-def _ln_singular_values(mantissa, exponent):
+def _ln_singular_values(mantissa: np.ndarray, exponent: np.ndarray):
     """Ln of the nonzero singular values of a graded triangular matrix, descending."""
     if not np.isfinite(mantissa).all():
         return np.full(len(exponent), np.nan)
@@ -314,7 +333,7 @@ def _ln_singular_values(mantissa, exponent):
     return -np.sort(-values)
 
 
-def _padded(logs, num_values, beyond=-np.inf):
+def _padded(logs: np.ndarray, num_values: int, beyond: float = -np.inf):
     """The largest ones, and what there is beyond the smallest width of the network."""
     missing = max(num_values - logs.shape[1], 0)
     lost = np.where(np.isnan(logs[:, :1]), np.nan, beyond)
@@ -322,7 +341,7 @@ def _padded(logs, num_values, beyond=-np.inf):
     return logs[:, :num_values]
 
 
-def _product(layer, basis, backward, max_bytes):
+def _product(layer: Any, basis: np.ndarray, backward: bool, max_bytes: float):
     """J or its transpose times the columns of the basis: (num, n, m) in float64."""
     if isinstance(layer, LayerMap):
         return layer.product(basis, backward, max_bytes)
@@ -335,13 +354,13 @@ def _product(layer, basis, backward, max_bytes):
     return np.concatenate(images, axis=2)
 
 
-def _shape(layer):
+def _shape(layer: Any):
     if isinstance(layer, (LinearMap, LayerMap)):
         return (layer.num, *layer.shape)
     return layer.shape
 
 
-def _widths(layers):
+def _widths(layers: Sequence[Any]):
     """The widths of the data between the layers: one more than there are layers."""
     if not layers:
         raise UserValueError("no layers given: a product needs at least one Jacobian.")

@@ -6,11 +6,12 @@ product stay there; that product comes to the host once for each sweep.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab import _compat, _tree
 from gradstab.spectra.decomposed import roundoff_of
@@ -36,14 +37,22 @@ _NARROW = 8
 _NOTHING = -(2**28)
 
 
-def layer_roundoff(layer, /) -> float:
+def layer_roundoff(layer: Any, /) -> float:
     """The unit roundoff of a layer: of the coarsest dtype in it, or of an array's."""
     if isinstance(layer, LinearMap):
         return roundoff(layer)
     return roundoff_of(layer.dtype)
 
 
-def sweep_on_device(layers, basis, /, *, backward, max_bytes, wide=None):
+def sweep_on_device(
+    layers,
+    basis,
+    /,
+    *,
+    backward: bool,
+    max_bytes: float,
+    wide: bool | None = None,
+):
     """A basis carried through all layers, and the product of the R.
 
     Args:
@@ -68,7 +77,9 @@ def sweep_on_device(layers, basis, /, *, backward, max_bytes, wide=None):
     return after, product, np.sqrt(noise.astype(np.float64))
 
 
-def log_diagonals_on_device(layers, basis, /, *, max_bytes, wide=None):
+def log_diagonals_on_device(
+    layers, basis, /, *, max_bytes: float, wide: bool | None = None
+):
     """Logarithms of the diagonals of all R, and their noise; ``(layers, num, m)``."""
     found = []
     for _, step in _carried(layers, basis, False, max_bytes, wide):
@@ -92,7 +103,7 @@ class _Step(NamedTuple):
     wide: bool
 
 
-def _carried(layers, basis, backward, max_bytes, wide):
+def _carried(layers, basis, backward: bool, max_bytes: float, wide: bool | None):
     wide = has_float64() if wide is None else wide
     dtype = jnp.float64 if wide else jnp.float32
     # The products are the programs of the layers, compiled for the precision in which
@@ -110,7 +121,7 @@ def _carried(layers, basis, backward, max_bytes, wide):
         yield basis, _Step(r, exponent, noise, wide)
 
 
-def _image(layer, basis, backward, max_bytes, wide, fed):
+def _image(layer: Any, basis, backward: bool, max_bytes: float, wide, fed):
     """J or its transpose times the basis, and exponents of what it is short of."""
     none = np.zeros(len(basis), np.int32)
     if isinstance(layer, (LayerMap, LinearMap)):
@@ -130,13 +141,13 @@ def _image(layer, basis, backward, max_bytes, wide, fed):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _multiplied(matrices, basis, backward):
+def _multiplied(matrices, basis, backward: bool):
     matrices = matrices.astype(basis.dtype)
     return (jnp.swapaxes(matrices, 1, 2) if backward else matrices) @ basis
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _decomposed(image, exponent, unit, dtype):
+def _decomposed(image, exponent, unit, dtype: DTypeLike):
     """The next basis, and R without lost directions, its exponent and its noise."""
     image = image.astype(dtype)
     finite = jnp.all(jnp.isfinite(image), axis=(1, 2))

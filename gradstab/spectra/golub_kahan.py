@@ -125,7 +125,7 @@ def golub_kahan(
     """
     _validate(block, max_vectors, num_values, num_vectors)
 
-    def decompose(linear_map: LinearMap, key, /) -> Triplets:
+    def decompose(linear_map: LinearMap, key: jax.Array, /) -> Triplets:
         small_side = min(linear_map.shape)
         count, width = min(num_values, small_side), min(block, small_side)
         most = min(max_vectors // width, -(-small_side // width))
@@ -199,7 +199,7 @@ def roundoff(linear_map: LinearMap, /) -> float:
     return max(float(jnp.finfo(dtype).eps) / 2 for dtype in _dtypes(linear_map))
 
 
-def _dtypes(linear_map):
+def _dtypes(linear_map: LinearMap):
     forward, backward = two_way(linear_map)
     tangent, cotangent = _vectors(linear_map)
     return (
@@ -208,13 +208,13 @@ def _dtypes(linear_map):
     )
 
 
-def _vectors(linear_map):
+def _vectors(linear_map: LinearMap):
     n_out, n_in = linear_map.shape
     shapes = (linear_map.num, n_in), (linear_map.num, n_out)
     return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
 
 
-def _random_vectors(linear_map, key, width):
+def _random_vectors(linear_map: LinearMap, key: jax.Array, width: int):
     """Gaussian cotangents, twice, and tangents, in one draw to compile it once."""
     num, (n_out, n_in) = linear_map.num, linear_map.shape
     shape = (num, width, 2 * n_out + n_in)
@@ -222,7 +222,7 @@ def _random_vectors(linear_map, key, width):
     return jnp.split(both, [n_out, 2 * n_out], axis=2)
 
 
-def _start(linear_map, w, spare, most, rounding):
+def _start(linear_map: LinearMap, w, spare, most, rounding):
     """The bases before the first step, begun from the images of cotangents.
 
     The image of a random cotangent has no part in the null space of the Jacobian.
@@ -245,7 +245,7 @@ def _start(linear_map, w, spare, most, rounding):
     )
 
 
-def _step(linear_map, spare_u, spare_v, rounding):
+def _step(linear_map: LinearMap, spare_u, spare_v, rounding):
     """The function that takes one step of the bidiagonalisation."""
     forward, backward = (jax.vmap(one, 1, 1) for one in two_way(linear_map))
     width = spare_u.shape[1]
@@ -275,7 +275,7 @@ def _step(linear_map, spare_u, spare_v, rounding):
     return advance
 
 
-def _block(array, step, width, axis):
+def _block(array, step, width: int, axis):
     return lax.dynamic_slice_in_dim(array, step * width, width, axis)
 
 
@@ -290,7 +290,7 @@ class _Ritz:
     q: jax.Array  # (num, size, size)
 
 
-def _ritz(bases, count, small_side):
+def _ritz(bases, count: int, small_side):
     size, wide = bases.matrix.shape[1:]
     width = wide - size
     finite = jnp.all(jnp.isfinite(bases.matrix), axis=(1, 2))
@@ -337,7 +337,7 @@ def _decomposed(matrix, taken):
     return p, values, q
 
 
-def _paired(values, above, residuals, count):
+def _paired(values, above, residuals, count: int):
     """The distance to singular values of the same rank, where a gap says which.
 
     The first m values are near m singular values; they are the first m, if the next one
@@ -357,7 +357,7 @@ def _combine(weights, basis):
     return jnp.einsum("bkv,bkn->bvn", weights, basis, precision="highest")
 
 
-def _validate(block, max_vectors, num_values, num_vectors):
+def _validate(block, max_vectors, num_values: int, num_vectors: int):
     if not 1 <= block <= max_vectors:
         raise UserValueError(
             f"block={block} and max_vectors={max_vectors}: a block has at least one "

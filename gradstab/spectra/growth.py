@@ -10,8 +10,10 @@ if the others are excluded; nothing is a law for want of a better one.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab.records import NORMAL_95, Growth
 from gradstab.spectra.growth_evidence import fits, interval
@@ -32,7 +34,9 @@ _FEWEST_LAYERS = 5
 _EXCLUDED = 0.05
 
 
-def fit_growth(norms, names=(), /, *, from_end=False) -> Growth:
+def fit_growth(
+    norms: ArrayLike, names: Sequence[str] = (), /, *, from_end: bool = False
+) -> Growth:
     """The law of growth of a sequence of norms, its rate and its standard error.
 
     The laws in `Growth`, each with and without a transient or an offset, are compared
@@ -88,7 +92,7 @@ def fit_growth(norms, names=(), /, *, from_end=False) -> Growth:
     )
 
 
-def _usable(norms, names):
+def _usable(norms: ArrayLike, names: Sequence[str]):
     """Positions, averaged logarithms and names of the layers that can be compared."""
     norms = np.asarray(norms, np.float64)
     norms = norms.reshape(len(norms), -1)
@@ -119,13 +123,13 @@ def _probability(found):
     return float(sum(share for share, _ in found))
 
 
-def _compatible(shares, depth):
+def _compatible(shares, depth: int):
     if depth < _FEWEST_LAYERS:
         return tuple(shares)
     return tuple(n for n, found in shares.items() if _probability(found) >= _EXCLUDED)
 
 
-def _decide(shares, layer, levels):
+def _decide(shares, layer: np.ndarray, levels: np.ndarray):
     """The law, its best fit, rate and standard error."""
     likeliest = max(shares, key=lambda name: _probability(shares[name]))
     certain = _probability(shares[likeliest]) > 1 - _EXCLUDED

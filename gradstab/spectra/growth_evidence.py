@@ -11,7 +11,8 @@ References:
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -57,7 +58,9 @@ class Fit(NamedTuple):
     change: float = 0.0
 
 
-def fits(law, noises, layer, levels) -> list[Fit]:
+def fits(
+    law: Law, noises: list[Noise], layer: np.ndarray, levels: np.ndarray
+) -> list[Fit]:
     """A fit for every noise; none if fewer steps than coefficients leave no scatter.
 
     Args:
@@ -106,7 +109,13 @@ class _Curves(NamedTuple):
     precisions: np.ndarray
 
 
-def _solved(law, columns, shapes, steps, freedom):
+def _solved(
+    law: Law,
+    columns: Callable[..., Any],
+    shapes: np.ndarray,
+    steps: np.ndarray,
+    freedom,
+):
     """The curves of the given shapes, fitted to the steps."""
     num, num_steps = steps.shape
     design, totals = (array[:, 0] for array in columns(shapes[:, None]))
@@ -128,7 +137,7 @@ def _solved(law, columns, shapes, steps, freedom):
     return _Curves(weights[:, :, 0], totals, further, rests, variances, precisions)
 
 
-def _log_evidences(law, noises, curves, freedom):
+def _log_evidences(law: Law, noises: list[Noise], curves, freedom):
     scales = np.array([noise.log_scale + noise.log_prior for noise in noises])
     return (
         scales
@@ -160,11 +169,11 @@ def _with_rates(found, curves):
     ]
 
 
-def _reach(law):
+def _reach(law: Law):
     return math.log(law.shapes[-1] / law.shapes[0])
 
 
-def _columns(law, noises, layer, shapes):
+def _columns(law: Law, noises: list[Noise], layer: np.ndarray, shapes: np.ndarray):
     """Whitened steps of the curves, each of total change one, and the totals.
 
     Args:
@@ -184,7 +193,7 @@ def _columns(law, noises, layer, shapes):
     return white, totals.reshape(*shapes.shape, -1)
 
 
-def _log_widths(law):
+def _log_widths(law: Law):
     """Logarithm of the volume within which coefficients lie, the shape's among them."""
     shape = math.log(_reach(law)) if law.shaped else 0.0
     if law.name == "constant":
@@ -193,7 +202,7 @@ def _log_widths(law):
     return math.log(_CHANGE_WIDTH) + rest + shape
 
 
-def _likeliest(grid, columns, steps):
+def _likeliest(grid: np.ndarray, columns: Callable[..., Any], steps: np.ndarray):
     """For each noise the shape of the largest likelihood.
 
     It is looked for on a grid that closes in on the best three times.
@@ -207,7 +216,7 @@ def _likeliest(grid, columns, steps):
         Array (N,).
     """
 
-    def best_of(shapes):
+    def best_of(shapes: np.ndarray):
         q, r = np.linalg.qr(columns(shapes)[0])
         wide = steps[:, None, :, None]
         rest = (wide - q @ (np.swapaxes(q, 2, 3) @ wide))[..., 0]
@@ -232,7 +241,9 @@ def _likeliest(grid, columns, steps):
     return best_of(grid)[:, 0]
 
 
-def interval(weights, means, errors, freedoms, /):
+def interval(
+    weights: np.ndarray, means: np.ndarray, errors: np.ndarray, freedoms: np.ndarray, /
+):
     """The central 95 % of a mixture of Student's distributions, and its median."""
     errors = np.maximum(errors, np.finfo(np.float64).tiny)
     reach = -special.stdtrit(freedoms, 0.01) * errors + np.abs(means - means[0])

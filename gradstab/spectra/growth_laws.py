@@ -42,7 +42,7 @@ class Law(NamedTuple):
         return len(self.shapes) > 1
 
 
-def laws_for(layer, from_end) -> list[Law]:
+def laws_for(layer: np.ndarray, from_end: bool) -> list[Law]:
     """The laws that a sequence of norms may follow.
 
     Args:
@@ -73,16 +73,16 @@ def laws_for(layer, from_end) -> list[Law]:
     ]
 
 
-def _longest(num, share):
+def _longest(num: int, share: float):
     """A share of the steps, above five of them no more than one in twelve."""
     return max(min(share, _LONG_OFFSET), num / _LONG_SHARE)
 
 
-def _nothing(layer, shapes):
+def _nothing(layer: np.ndarray, shapes: np.ndarray):
     return np.zeros((len(shapes), len(layer), 0))
 
 
-def _line(layer, shapes):
+def _line(layer: np.ndarray, shapes: np.ndarray):
     return np.broadcast_to(layer[:, None], (len(shapes), len(layer), 1))
 
 
@@ -90,19 +90,19 @@ def _shifted(g):
     return lambda layer, shifts: g(layer + shifts[:, None])[..., None]
 
 
-def _transient(layer, lengths):
+def _transient(layer: np.ndarray, lengths: np.ndarray):
     """Sums of the steps 1, q, q^2, ... with q = exp(-1 / length)."""
     q = np.exp(-1 / lengths)[:, None]
     return ((1 - q ** (layer - layer[0])) / (1 - q))[..., None]
 
 
-def _last_transient(layer, lengths):
+def _last_transient(layer: np.ndarray, lengths: np.ndarray):
     from_last = _transient((layer[-1] - layer)[::-1], lengths)
     return -from_last[:, ::-1]
 
 
 def _and_line(transient):
-    def curves(layer, lengths):
+    def curves(layer: np.ndarray, lengths: np.ndarray):
         both = _line(layer, lengths), transient(layer, lengths)
         return np.concatenate(both, axis=2)
 

@@ -9,7 +9,8 @@ through scattered levels gets an error that is far too large. So both are tried.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,13 +42,13 @@ class Noise(NamedTuple):
         wider: factor on standard errors.
     """
 
-    whiten: object
+    whiten: Callable[..., Any]
     log_scale: float
     log_prior: float
     wider: float
 
 
-def noises_for(layer) -> list[Noise]:
+def noises_for(layer: np.ndarray) -> list[Noise]:
     """The noises that are tried.
 
     Args:
@@ -67,12 +68,12 @@ def noises_for(layer) -> list[Noise]:
     return [*walks, _levels(len(spacing), min(odds, _MOST_ODDS))]
 
 
-def _walk(deviation, log_prior, wider):
+def _walk(deviation: np.ndarray, log_prior: float, wider: float):
     deviation = deviation / np.exp(np.mean(np.log(deviation)))
     return Noise(lambda steps: steps / deviation[:, None], 0.0, log_prior, wider)
 
 
-def _levels(num, odds):
+def _levels(num: int, odds: float):
     """Independent levels: variance 2 of every step, covariance -1 of neighbours.
 
     Step i less what the steps before it tell of it is a mean of all up to it with the
@@ -81,7 +82,7 @@ def _levels(num, odds):
     number = np.arange(1.0, num + 1)[:, None]
     scale = np.sqrt(number * (number + 1))
 
-    def whiten(steps):
+    def whiten(steps: np.ndarray):
         return np.cumsum(number * steps, axis=-2) / scale
 
     return Noise(whiten, -math.log(num + 1) / 2, -odds, 1.0)

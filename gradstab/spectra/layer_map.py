@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +94,7 @@ class LayerMap:
             part = dataclasses.replace(self, start=self.start + begin, num=count)
             yield part, first - begin
 
-    def apply(self, function, *arguments):
+    def apply(self, function: Callable[..., Any], *arguments):
         """``function(linear_map, *arguments)``, compiled.
 
         Args:
@@ -188,7 +189,7 @@ class LayerMap:
             return ""
         num = self.num if self.coupled or self.by_example else len(self.data[0])
 
-        def product(function, size):
+        def product(function: Callable[..., Any], size):
             vectors = jax.ShapeDtypeStruct((num, size, 1), jnp.float32)
             return self._run(_applied, function), vectors
 
@@ -230,17 +231,17 @@ class LayerMap:
         )
         return num_bytes * (self.num if self.by_example else 1)
 
-    def _run(self, function, *options):
+    def _run(self, function: Callable[..., Any], *options):
         form = _Form(function, self.num, self.coupled, self.has_forward, options)
         program = compiled(self.owner, _called, form)
         return functools.partial(program, self.context, self.data, self.start)
 
 
-def _forward(linear, vectors):
+def _forward(linear: LinearMap, vectors):
     return jax.vmap(two_way(linear)[0], in_axes=2, out_axes=2)(vectors)
 
 
-def _backward(linear, vectors):
+def _backward(linear: LinearMap, vectors):
     return jax.vmap(two_way(linear)[1], in_axes=2, out_axes=2)(vectors)
 
 
@@ -254,13 +255,26 @@ class _Form(NamedTuple):
     options: tuple
 
 
-def _called(owner, form, context, data, start, *arguments):
+def _called(
+    owner,
+    form: _Form,
+    context: Context,
+    data: Sequence[jax.Array],
+    start: Any,
+    *arguments,
+):
     if isinstance(owner, ExampleBlock):
         context, data = _examples(owner, form.num, context, data, start)
     return form.function(owner, form, context, data, *arguments)
 
 
-def _examples(owner, num, context, data, start):
+def _examples(
+    owner,
+    num: int,
+    context: Context,
+    data: Sequence[jax.Array],
+    start: Any,
+):
     """Context and data of some examples, each on a leading axis of its own."""
 
     def cut(axis, array):
@@ -273,12 +287,23 @@ def _examples(owner, num, context, data, start):
     )
 
 
-def _applied(owner, form, context, data, *arguments):
+def _applied(
+    owner,
+    form: _Form,
+    context: Context,
+    data: Sequence[jax.Array],
+    *arguments,
+):
     (function,) = form.options
     return function(_linear(owner, form, context, data), *arguments)
 
 
-def _linear(owner, form, context, data) -> LinearMap:
+def _linear(
+    owner,
+    form: _Form,
+    context: Context,
+    data: Sequence[jax.Array],
+) -> LinearMap:
     function = functools.partial(owner, context)
     if isinstance(owner, ExampleBlock):
         over = jax.vmap(lambda c, d: owner(c, *d), in_axes=owner.axes)
@@ -286,14 +311,26 @@ def _linear(owner, form, context, data) -> LinearMap:
     return jacobian_map(function, data, coupled=form.coupled, forward=form.forward)
 
 
-def _rows(owner, form, context, data):
+def _rows(
+    owner,
+    form: _Form,
+    context: Context,
+    data: Sequence[jax.Array],
+):
     forward, chunk = form.options
     if isinstance(owner, ExampleBlock):
         return basis_rows(owner, context, data, forward=forward, chunk=chunk)
     return basis_of(_linear(owner, form, context, data), forward=forward, chunk=chunk)
 
 
-def _images(owner, form, context, data, colours, indices):
+def _images(
+    owner,
+    form: _Form,
+    context: Context,
+    data: Sequence[jax.Array],
+    colours,
+    indices,
+):
     (chunk,) = form.options
     tangents = functools.partial(jnp.equal, colours)
     return image_rows(owner, context, data, tangents, indices, chunk=chunk)

@@ -1,7 +1,8 @@
 """A Jacobian as a linear map, one example at a time."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,14 @@ class LinearMap:
     shape: tuple[int, int]
 
 
-def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
+def jacobian_map(
+    function: Callable[..., Any],
+    data: Sequence[jax.Array],
+    /,
+    *,
+    coupled: bool,
+    forward: bool = True,
+) -> LinearMap:
     """The Jacobians of ``function`` at ``data``.
 
     Args:
@@ -61,7 +69,7 @@ def jacobian_map(function, data, /, *, coupled, forward=True) -> LinearMap:
     )
 
 
-def packing(data, num, /):
+def packing(data: Sequence[Any], num: int, /):
     """How ``num`` vectors are made of arrays shaped like the data, and back.
 
     This is where a complex number becomes two real ones; see `_tree.real_view`.

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from scipy import special
 
 from gradstab import _tree
@@ -152,7 +153,7 @@ def moments(num_probes: int = 64) -> Callable[[LinearMap, jax.Array], Moments]:
             "fewer than three probes. With 64 it is 2 % at effective rank 100."
         )
 
-    def probe(linear_map: LinearMap, key, /) -> Moments:
+    def probe(linear_map: LinearMap, key: jax.Array, /) -> Moments:
         n_out, n_in = linear_map.shape
         product = two_way(linear_map)[0] if n_in <= n_out else linear_map.rmatvec
         n = min(n_in, n_out)
@@ -170,7 +171,7 @@ def moments(num_probes: int = 64) -> Callable[[LinearMap, jax.Array], Moments]:
     return probe
 
 
-def _orthonormal(key, num, n, m, dtype):
+def _orthonormal(key: jax.Array, num: int, n, m, dtype: DTypeLike):
     """(m, num, n): m orthonormal vectors per example, uniform among all such."""
     if m == n:
         basis = jnp.eye(n, dtype=dtype)[:, None]

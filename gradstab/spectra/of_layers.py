@@ -135,7 +135,13 @@ def alignment(before: Leading, after: Leading, /) -> np.ndarray | None:
     return np.abs(np.sum(before.left * after.right, axis=1))
 
 
-def _written_out(linear: LayerMap, top_k, max_bytes, vectors, spectra_on):
+def _written_out(
+    linear: LayerMap,
+    top_k: int | None,
+    max_bytes: float,
+    vectors: bool,
+    spectra_on: str,
+):
     device = on_device(spectra_on, linear.num, linear.shape)
     options = {"vectors": vectors, "spectra_on": "device" if device else "host"}
     xp = jnp if device else np
@@ -158,12 +164,19 @@ def _joined(parts):
     return Decomposed(values, errors, left, right, max(methods))
 
 
-def _cut(spectrum, top_k):
+def _cut(spectrum, top_k: int | None):
     values, errors = spectrum.values[:, :top_k], spectrum.errors[:, :top_k]
     return dataclasses.replace(spectrum, values=values, errors=errors)
 
 
-def _by_products(linear: LayerMap, top_k, max_bytes, vectors, device, key):
+def _by_products(
+    linear: LayerMap,
+    top_k,
+    max_bytes: float,
+    vectors: bool,
+    device: bool,
+    key: jax.Array,
+):
     itemsize = 8 if np.dtype(linear.dtype).itemsize == 8 else 4
     columns = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1)) + _PROBES
     size = columns * sum(linear.shape) * itemsize
@@ -195,7 +208,7 @@ def _by_products(linear: LayerMap, top_k, max_bytes, vectors, device, key):
     return LayerSpectrum(spectrum, "", Leading(left[:, 0] * alive, right[:, 0] * alive))
 
 
-def _searched(part: LayerMap, top_k, num_vectors, key):
+def _searched(part: LayerMap, top_k: int, num_vectors: int, key: jax.Array):
     """Values, errors, leading vectors and random sums of some examples."""
     key_narrow, key_wide = jax.random.split(key)
     values, errors, left, right, probed = part.apply(
@@ -209,7 +222,7 @@ def _searched(part: LayerMap, top_k, num_vectors, key):
     return values, errors, left, right, probed
 
 
-def _exact(linear: LayerMap, sizes, max_bytes, device):
+def _exact(linear: LayerMap, sizes, max_bytes: float, device: bool):
     """Squared Frobenius norms over those of the sizes, by colours; None without."""
     colouring = linear.colouring
     if colouring is None or colouring.num > _MOST_COLOURS:
@@ -236,7 +249,7 @@ def _from(first, results):
 
 
 @functools.cache
-def _search(top_k, num_vectors):
+def _search(top_k: int, num_vectors: int):
     """The function that finds leading values and random sums of a linear map."""
     most = max(_MOST_VECTORS, 4 * top_k)
     decompose = golub_kahan(
@@ -244,7 +257,7 @@ def _search(top_k, num_vectors):
     )
     probe = moments(_PROBES)
 
-    def search(linear, key):
+    def search(linear, key: jax.Array):
         key_steps, key_probes = jax.random.split(key)
         leading = decompose(linear, key_steps)
         probed = probe(linear, key_probes)
@@ -254,14 +267,14 @@ def _search(top_k, num_vectors):
 
 
 @functools.cache
-def _wide_search(top_k):
+def _wide_search(top_k: int):
     """The function that finds leading values however close they lie."""
     most = max(_MOST_VECTORS, _MOST_BLOCKS * (top_k + 1))
     decompose = golub_kahan(
         top_k, block=top_k + 1, max_vectors=most, rtol=math.inf, rtol_all=_WIDE
     )
 
-    def search(linear, key):
+    def search(linear, key: jax.Array):
         leading = decompose(linear, key)
         return leading.values, leading.bounds
 

@@ -9,10 +9,13 @@ the matrices are decomposed themselves.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab import _compat, _tree
 from gradstab.spectra.decomposed import (
@@ -44,7 +47,9 @@ _LAYOUTS = {
 }
 
 
-def decompose_on_device(jacobians, /, *, vectors=False, wide=None) -> Decomposed:
+def decompose_on_device(
+    jacobians, /, *, vectors: bool = False, wide: bool | None = None
+) -> Decomposed:
     r"""All singular values of Jacobians that are written out, found where they lie.
 
     Args:
@@ -85,7 +90,9 @@ def _is_double(jacobians):
     return jacobians.dtype == jnp.float64
 
 
-def _fetched(function, jacobians, wide, gram, vectors):
+def _fetched(
+    function: Callable[..., Any], jacobians, wide: bool | None, gram, vectors: bool
+):
     """What a program finds, in NumPy."""
     dtype = jnp.float64 if wide else jnp.float32
     return jax.tree.map(np.asarray, function(jacobians, dtype, gram, vectors)) | {
@@ -94,7 +101,7 @@ def _fetched(function, jacobians, wide, gram, vectors):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _found(jacobians, dtype, gram, vectors):
+def _found(jacobians, dtype: DTypeLike, gram, vectors: bool):
     """The program: values and vectors of matrices near one in size, and their units."""
     lost = _num_subnormal(jacobians)
     # To a narrower dtype only when they are near one in size.
@@ -169,7 +176,7 @@ def _good(found):
     return bool(np.all(gram_errors(values) <= RELATIVE * values))
 
 
-def _with_errors(found, jacobians, unit, wide):
+def _with_errors(found, jacobians, unit, wide: bool | None):
     """The record, of the numbers that were given: with their units again."""
     values = found["values"].astype(np.float64)
     largest, longest = values[:, :1], max(jacobians.shape[1:])
@@ -196,7 +203,7 @@ def _with_errors(found, jacobians, unit, wide):
     return Decomposed(values, errors, left, right, method)
 
 
-def square_sums(matrices, sizes, /, *, wide=None):
+def square_sums(matrices, sizes, /, *, wide: bool | None = None):
     """Sums of squares of all entries, over the squares of sizes near the largest ones.
 
     Args:
@@ -219,7 +226,7 @@ def square_sums(matrices, sizes, /, *, wide=None):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _square_sums(matrices, exponent, dtype):
+def _square_sums(matrices, exponent, dtype: DTypeLike):
     exponent = jnp.asarray(exponent, jnp.int32)[:, None, None]
     wide = _tree.widest(matrices.dtype, dtype)
     scaled = jnp.ldexp(matrices.astype(wide), -exponent).astype(dtype)

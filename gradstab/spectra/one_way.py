@@ -6,21 +6,25 @@ loop without a fixed end (an implicit layer), a kernel or a call of foreign code
 foreign code may take one vector at a time only. Then the Jacobian is known row by row.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from gradstab import _compat
+from gradstab.network.blocks import Block
 from gradstab.network.foreign import can_be_traced, limited
 from gradstab.program import primitives
 from gradstab.spectra.linear_map import LinearMap
 
 
-def may_be_one_way(block, /) -> bool:
+def may_be_one_way(block: Block, /) -> bool:
     """Whether a block holds what may lack a forward direction, or mapping."""
     return any(map(limited, block.eqns))
 
 
-def why_one_way(block, /, forward, backward) -> str:
+def why_one_way(block: Block, /, forward, backward) -> str:
     """Why a block has no products with many vectors in both directions; else empty.
 
     Args:
@@ -51,12 +55,12 @@ def matrix_map(matrices, /) -> LinearMap:
     )
 
 
-def can_be_mapped(function, inputs, /) -> bool:
+def can_be_mapped(function: Callable[..., Any], inputs, /) -> bool:
     """Whether a function can be mapped over a leading axis of its inputs."""
     return can_be_traced(jax.vmap(function), inputs)
 
 
-def _rules(block):
+def _rules(block: Block):
     """The names of what may be one way in a block."""
     names = dict.fromkeys(
         _compat.rule_name(eqn) if _compat.is_rule(eqn) else primitives.name_of(eqn)

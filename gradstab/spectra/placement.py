@@ -17,7 +17,7 @@ _SMALL_SIDE = 64
 _FEW_BYTES = 2**24
 
 
-def checked_place(spectra_on, /, name="spectra_on") -> str:
+def checked_place(spectra_on: str, /, name: str = "spectra_on") -> str:
     """The place, if it is one.
 
     >>> checked_place("gpu")

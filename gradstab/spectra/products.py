@@ -44,7 +44,7 @@ def product_exponents(
     *,
     examples: int,
     top_k: int | None = None,
-    max_bytes: int = 2**28,
+    max_bytes: float = 2**28,
     spectra_on: str = "auto",
     jacobians: Sequence[np.ndarray | None] = (),
 ) -> ProductExponents:
@@ -145,7 +145,7 @@ def _after(network, start):
     return network.names[start] if start < len(network.names) else "the end"
 
 
-def _groups(maps, num_bytes, max_bytes):
+def _groups(maps, num_bytes, max_bytes: float):
     """The same maps for some examples at a time."""
     if not all(isinstance(one, LayerMap) and one.by_example for one in maps):
         yield maps, 0

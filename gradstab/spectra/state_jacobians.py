@@ -7,13 +7,14 @@ per step tend to the Lyapunov exponents, which are found without their bias.
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gradstab import _compat, _tree
 from gradstab.network.foreign import can_be_traced, limited
+from gradstab.network.recurrence import RecurrentScan, Trajectory
 from gradstab.program.compiled import compiled
 from gradstab.spectra.coupling import mixes_examples
 from gradstab.spectra.dense import dense_jacobian
@@ -50,7 +51,17 @@ class StateJacobians(Sequence):
             into 256 MiB.
     """
 
-    def __init__(self, scan, path, /, *, joint, keep, size, chunk=None):
+    def __init__(
+        self,
+        scan: RecurrentScan,
+        path: Trajectory,
+        /,
+        *,
+        joint: bool,
+        keep: int,
+        size: int,
+        chunk: int | None = None,
+    ):
         """Compute nothing yet."""
         wide = _tree.widest(*(_tree.real_dtype(part.dtype) for part in path.after))
         each = keep * size**2 * wide.itemsize
@@ -64,7 +75,7 @@ class StateJacobians(Sequence):
         """The number of steps."""
         return self._length
 
-    def __getitem__(self, step):
+    def __getitem__(self, step) -> Any:
         """The Jacobians of one step, counted in time."""
         step = range(self._length)[step]
         start = min(step // self._chunk * self._chunk, self._length - self._chunk)
@@ -80,7 +91,9 @@ class StateJacobians(Sequence):
 class StateMaps(Sequence):
     """The same as linear maps, of all examples: for states too large to write out."""
 
-    def __init__(self, scan, path, /, *, joint, size):
+    def __init__(
+        self, scan: RecurrentScan, path: Trajectory, /, *, joint: bool, size: int
+    ):
         """Compute nothing yet."""
         num = 1 if joint else path.after[0].shape[1]
         self._scan, self._path = scan, path
@@ -92,7 +105,7 @@ class StateMaps(Sequence):
         """The number of steps."""
         return self._scan.parts.length
 
-    def __getitem__(self, step):
+    def __getitem__(self, step) -> Any:
         """The linear map of one step, counted in time."""
         step = range(len(self))[step]
         here = self._path.operands(step), state_before(self._path, step)
@@ -129,7 +142,14 @@ class TimeExponents(NamedTuple):
 
 
 def exponents_along_time(
-    scan, path, /, *, joint, keep, size, spectra_on="auto"
+    scan: RecurrentScan,
+    path: Trajectory,
+    /,
+    *,
+    joint,
+    keep: int,
+    size: int,
+    spectra_on: str = "auto",
 ) -> TimeExponents:
     r"""The Lyapunov spectrum of a state map, and that of the steps that were run.
 
@@ -179,22 +199,24 @@ def exponents_along_time(
     )
 
 
-def _none(keep):
+def _none(keep: int):
     none = np.zeros((keep, 0))
     return TimeExponents(Lyapunov(none, none), Exponents(none, none))
 
 
-def state_before(path, step, /):
+def state_before(path: Trajectory, step, /):
     """The parts of the state that enter a step."""
     return tuple(part[step] for part in path.before)
 
 
-def couples(scan, operands, state, /):
+def couples(
+    scan: RecurrentScan, operands: Sequence[Any], state: Sequence[jax.Array], /
+):
     """Whether a step mixes examples."""
     return mixes_examples(_step(scan, operands, state[0].shape[0]), state)
 
 
-def _step(scan, operands, num):
+def _step(scan: RecurrentScan, operands: Sequence[Any], num: int):
     """One step as a function of the state alone: its parts in, one array out."""
 
     def step(*state):
@@ -204,17 +226,24 @@ def _step(scan, operands, num):
     return step
 
 
-def _has_forward(scan):
+def _has_forward(scan: RecurrentScan):
     return not any(_compat.backward_only(eqn) for eqn in scan.body.jaxpr.eqns)
 
 
-def _linear(scan, joint, operands, state):
+def _linear(
+    scan: RecurrentScan,
+    joint: bool,
+    operands: Sequence[Any],
+    state: Sequence[jax.Array],
+):
     num = 1 if joint else state[0].shape[0]
     step = _step(scan, operands, num)
     return jacobian_map(step, state, coupled=joint, forward=_has_forward(scan))
 
 
-def _jacobians(scan, joint, keep, consts, carries, xs, before):
+def _jacobians(
+    scan: RecurrentScan, joint: bool, keep: int, consts, carries, xs, before
+):
     def one(slices):
         carries, xs, state = slices
         linear = _linear(scan, joint, (consts, carries, xs), state)
@@ -223,11 +252,23 @@ def _jacobians(scan, joint, keep, consts, carries, xs, before):
     return jax.lax.map(one, (carries, xs, before))
 
 
-def _push(scan, joint, operands, state, v):
+def _push(
+    scan: RecurrentScan,
+    joint: bool,
+    operands: Sequence[Any],
+    state: Sequence[jax.Array],
+    v,
+):
     matvec = _linear(scan, joint, operands, state).matvec
     assert matvec is not None
     return matvec(v)
 
 
-def _pull(scan, joint, operands, state, w):
+def _pull(
+    scan: RecurrentScan,
+    joint: bool,
+    operands: Sequence[Any],
+    state: Sequence[jax.Array],
+    w,
+):
     return _linear(scan, joint, operands, state).rmatvec(w)

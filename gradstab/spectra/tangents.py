@@ -2,10 +2,12 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradstab import _compat, _tree
 from gradstab.network import Block, Context
@@ -14,7 +16,15 @@ from gradstab.program.walk import evaluate
 from gradstab.spectra.linear_map import packing
 
 
-def basis_rows(example, context, data, /, *, forward, chunk):
+def basis_rows(
+    example,
+    context: Context,
+    data: Sequence[jax.Array],
+    /,
+    *,
+    forward: bool,
+    chunk: int,
+):
     """The Jacobians of some examples, written out row by row.
 
     A basis vector is the same for all examples, so what happens to it before it meets
@@ -41,7 +51,7 @@ def basis_rows(example, context, data, /, *, forward, chunk):
     indices = jnp.arange(size)
     first = first_product(example, context) if forward else None
 
-    def unit(index, dtype):
+    def unit(index, dtype: DTypeLike):
         return (indices == index).astype(dtype)
 
     def tangent(index):
@@ -72,7 +82,16 @@ def basis_rows(example, context, data, /, *, forward, chunk):
     return _over_basis(after_product, (indices, first.images), chunk)
 
 
-def image_rows(example, context, data, tangents, indices, /, *, chunk):
+def image_rows(
+    example,
+    context: Context,
+    data: Sequence[jax.Array],
+    tangents,
+    indices,
+    /,
+    *,
+    chunk: int,
+):
     """What the Jacobians of some examples make of tangents that are not basis vectors.
 
     Args:
@@ -99,7 +118,7 @@ def image_rows(example, context, data, tangents, indices, /, *, chunk):
     return _over_basis(image, indices, chunk)
 
 
-def _over_basis(product, inputs, chunk):
+def _over_basis(product, inputs, chunk: int):
     size = jax.tree.leaves(inputs)[0].shape[0]
     if chunk >= size:
         return jax.vmap(product)(inputs)
@@ -123,7 +142,7 @@ class FirstProduct(NamedTuple):
     eqn: _compat.JaxprEqn
     images: jax.Array
 
-    def push(self, context, x, tangent, image):
+    def push(self, context: Context, x, tangent, image):
         """What leaves, for the tangent and its image under the product."""
         block, eqn = self.block, self.eqn
         env = block.environment(context, (x,))
@@ -139,7 +158,7 @@ class FirstProduct(NamedTuple):
         return jax.jvp(rest, (x, y), (tangent, image))[1]
 
 
-def first_product(example, context, /):
+def first_product(example, context: Context, /):
     """The product with which a block begins; None if it does not begin so.
 
     The product has to sum over all entries of the data, which are real, and its weights
@@ -174,7 +193,7 @@ def first_product(example, context, /):
     )
 
 
-def _weights(example, context: Context, variable):
+def _weights(example, context: Context, variable: _compat.Var):
     block = example.block
     names = (*block.varying_vars, *block.shared_vars)
     axes = (*example.varying_axes, *example.shared_axes)

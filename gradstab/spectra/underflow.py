@@ -4,13 +4,14 @@ import dataclasses
 import math
 
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.network.underflow import num_clear_steps, underflow_step
 from gradstab.records import Growth
 
 
 def growth_beyond_underflow(
-    fit, norms, dtype, /, *, backward=False
+    fit, norms, dtype: DTypeLike, /, *, backward: bool = False
 ) -> tuple[Growth, str]:
     """The growth of a signal, over all its steps even if it underflows in some.
 

@@ -3,6 +3,8 @@
 import concurrent.futures
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import threadpoolctl
 
@@ -10,7 +12,7 @@ import threadpoolctl
 _MOST = 16
 
 
-def over_matrices(function, items, /) -> list:
+def over_matrices(function: Callable[..., Any], items, /) -> list:
     """``[function(item) for item in items]``, on as many threads as there are cores.
 
     LAPACK lets go of Python's lock, so threads work side by side. A second BLAS thread

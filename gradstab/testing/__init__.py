@@ -24,7 +24,7 @@ _HOMES = {
 __all__ = ["assert_grads", "check_grads", "check_jvp", "check_vjp"]
 
 
-def __getattr__(name):
+def __getattr__(name: str):
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise UserAttributeError(f"gradstab.testing has no {name!r}")

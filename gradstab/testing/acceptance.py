@@ -6,6 +6,8 @@ Not for users; `check_grads` says what is accepted.
 import dataclasses
 import functools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.test_util
@@ -32,7 +34,15 @@ class Acceptance:
         modes: the rules that are checked.
     """
 
-    def __init__(self, f, args, tolerances: Tolerances, /, *, modes):
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        args: tuple,
+        tolerances: Tolerances,
+        /,
+        *,
+        modes: tuple[str, ...],
+    ):
         self.f, self.args, self.tolerances, self.modes = f, args, tolerances, modes
 
     def __call__(self, result: GradCheck, /) -> bool:

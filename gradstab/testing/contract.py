@@ -5,7 +5,8 @@ there may be what the function excludes: bounds that have changed places, a matr
 is no longer symmetric, an iteration that does not converge. Not for users.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def is_elsewhere(result: GradCheck, /) -> bool:
     return not here and all(law.holds for law in result.identities)
 
 
-def in_order(args, /) -> list[tuple]:
+def in_order(args: Sequence[Any], /) -> list[tuple]:
     """Other arguments whose entries are in the order of those given; none without one.
 
     An order is a pair of floating arguments of which one is less than the other
@@ -61,7 +62,7 @@ def in_order(args, /) -> list[tuple]:
     return [structure.unflatten(mirrored), structure.unflatten(together)]
 
 
-def symmetrized(f: Callable, args, /) -> Callable | None:
+def symmetrized(f: Callable, args: Sequence[Any], /) -> Callable | None:
     """The function of the symmetric parts of those arguments that are symmetric.
 
     None if no argument is a symmetric matrix.

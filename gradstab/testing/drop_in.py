@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -181,7 +182,9 @@ def check_vjp(
     _check_rule(rule, args, "rev", atol, rtol, eps, err_msg, options)
 
 
-def _results(f, args, order, given, options) -> Iterator[tuple[GradCheck, bool]]:
+def _results(
+    f: Callable[..., Any], args: tuple, order: int, given, options
+) -> Iterator[tuple[GradCheck, bool]]:
     """The checks of the orders, and whether what they found is accepted."""
     modes = options["modes"]
     for g, point, depth in _ladder(f, args, max(order, 1), modes):
@@ -194,7 +197,16 @@ def _results(f, args, order, given, options) -> Iterator[tuple[GradCheck, bool]]
         )
 
 
-def _check_rule(rule, args, mode, atol, rtol, eps, err_msg, options):
+def _check_rule(
+    rule,
+    args,
+    mode: str,
+    atol,
+    rtol,
+    eps,
+    err_msg,
+    options,
+):
     __tracebackhide__ = True
     try:
         check_grads(rule, args, 1, (mode,), atol, rtol, eps, **options)
@@ -212,7 +224,7 @@ def _modes(modes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ours for m, ours in _MODES.items() if m in named))
 
 
-def _is_empty(f, args) -> bool:
+def _is_empty(f: Callable[..., Any], args: tuple) -> bool:
     """Whether no floating argument has an entry, or no floating result."""
     given = _floating_sizes(args)
     if given and not any(given):
@@ -225,13 +237,13 @@ def _is_empty(f, args) -> bool:
     return bool(sizes) and not any(sizes)
 
 
-def _floating_sizes(tree) -> list[int]:
+def _floating_sizes(tree: Any) -> list[int]:
     known = float, complex, np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, known)]
     return [int(np.prod(np.shape(x))) for x in leaves if _tree.is_floating(x)]
 
 
-def _ladder(f, args, order, modes):
+def _ladder(f: Callable[..., Any], args: tuple, order: int, modes: tuple[str, ...]):
     """Functions, points and orders: `check` sees two orders of each at most."""
     while order > 2:
         yield f, args, 1
@@ -240,7 +252,7 @@ def _ladder(f, args, order, modes):
     yield f, args, order
 
 
-def _derivative(f, args, modes):
+def _derivative(f: Callable[..., Any], args: tuple, modes: tuple[str, ...]):
     """The VJP of f (its JVP in forward mode) as a function of the point and of w."""
     task = problem(f, args, modes=modes)
     rng = np.random.default_rng(0)
@@ -256,7 +268,9 @@ def _derivative(f, args, modes):
     return derivative, (tuple(map(np.asarray, task.leaves)), w)
 
 
-def _is_right_within(result: GradCheck, f, args, given, options) -> bool:
+def _is_right_within(
+    result: GradCheck, f: Callable[..., Any], args: tuple, given, options
+) -> bool:
     """Whether f is right at the arguments and wherever their form holds; it is logged.
 
     Nothing else is excused: a rule that is wrong where the form holds stays wrong.

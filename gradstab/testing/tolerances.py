@@ -4,6 +4,8 @@ Not for users; `check_grads` says what they mean.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,7 @@ class Tolerances:
         return min(self.atol, _LIFTED) if lifted and not self.by_user else self.atol
 
 
-def tolerances(args, rtol, atol, /) -> Tolerances:
+def tolerances(args: Sequence[Any], rtol, atol, /) -> Tolerances:
     """What tolerances mean at these arguments.
 
     Args:
@@ -87,7 +89,7 @@ def tolerances(args, rtol, atol, /) -> Tolerances:
     )
 
 
-def _value(args, tolerance) -> float:
+def _value(args: Sequence[Any], tolerance) -> float:
     if tolerance is not None and not isinstance(tolerance, dict):
         return float(tolerance)
     known = {np.dtype(key).name: value for key, value in (tolerance or {}).items()}
@@ -95,7 +97,7 @@ def _value(args, tolerance) -> float:
     return float(max(known.get(name, _OTHERS) for name in _dtypes(args)))
 
 
-def _dtypes(args) -> set[str]:
+def _dtypes(args: Sequence[Any]) -> set[str]:
     """Of the floating arguments, as JAX takes them; float32 without any."""
     found = {
         jax.dtypes.canonicalize_dtype(jnp.result_type(leaf)).name

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from gradstab.theory.quadrature import Expectations, Moments
+
 # Of ln q: most averages are analytic there within pi / 2 of every real number, so that
 # sixteen points on an interval of length one leave 1e-13. Where one is not, because of
 # a kink far from the mean, the last coefficients tell, and shorter intervals are taken.
@@ -16,7 +18,9 @@ _ACCURACY, _NARROWEST = 1e-11, 2.0**-6
 _LEAST = 1e-12
 
 
-def averaged(averages, variances, mean, /) -> list[np.ndarray]:
+def averaged(
+    averages: Expectations, variances: np.ndarray, mean, /
+) -> list[np.ndarray]:
     r"""Means of :math:`\phi, \phi^2, \phi'^2` for an array of variances.
 
     Each is smooth in ln q, so it is interpolated from Chebyshev points there, to twelve
@@ -44,7 +48,7 @@ def averaged(averages, variances, mean, /) -> list[np.ndarray]:
     return [column[where].reshape(variances.shape) for column in table.T]
 
 
-def _interpolated(averages, logs, mean, width=1.0):
+def _interpolated(averages: Expectations, logs: np.ndarray, mean, width: float = 1.0):
     table = np.empty((len(logs), 3))
     intervals = np.floor(logs / width)
     for number in np.unique(intervals):
@@ -65,7 +69,7 @@ def _interpolated(averages, logs, mean, width=1.0):
     return table
 
 
-def _fit(averages, start, width, mean):
+def _fit(averages: Expectations, start: float, width: float, mean: float):
     """Chebyshev coefficients (points, 3), and which are of logarithms.
 
     None if the polynomials do not converge, or an average is not a number there.
@@ -88,11 +92,11 @@ def _fit(averages, start, width, mean):
     return (coefficients, positive) if np.all(last <= _ACCURACY * size) else None
 
 
-def _values(coefficients, positive, shares):
+def _values(coefficients: np.ndarray, positive: np.ndarray, shares: np.ndarray):
     basis = np.polynomial.chebyshev.chebvander(2 * shares - 1, _NUM_POINTS - 1)
     values = basis @ coefficients
     return np.where(positive, np.exp(np.where(positive, values, 0)), values)
 
 
-def _table(moments):
+def _table(moments: Moments):
     return np.stack([moments.mean, moments.square, moments.slope_square], axis=1)

@@ -1,6 +1,8 @@
 r"""Batch normalisation without skips makes gradients explode, whatever the weights."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ from gradstab.theory.quadrature import expectations
 _GRID = np.linspace(-10.0, 10.0, 21)
 
 
-def batch_norm_gain(activation, batch=math.inf, /) -> float:
+def batch_norm_gain(
+    activation: Callable[..., Any], batch: float = math.inf, /
+) -> float:
     r"""By how much a batch-normalised layer multiplies squared gradient norms.
 
     Layers are :math:`h' = \phi(\mathrm{BN}(W h))` in training mode, B examples
@@ -64,7 +68,9 @@ def batch_norm_gain(activation, batch=math.inf, /) -> float:
     return _ratio(pulled / (batch - 3), square - product)
 
 
-def batch_norm_square(activation, batch=math.inf, /) -> float:
+def batch_norm_square(
+    activation: Callable[..., Any], batch: float = math.inf, /
+) -> float:
     r"""The mean square :math:`E \phi(y)^2` of what a batch-normalised layer yields.
 
     Normalised pre-activations y of wide layers lie on the sphere of `batch_norm_gain`,
@@ -90,7 +96,7 @@ def batch_norm_square(activation, batch=math.inf, /) -> float:
     return _averages(activation, batch)[0][0]
 
 
-def _averages(activation, batch):
+def _averages(activation: Callable[..., Any], batch: float):
     """Averages over one entry and over two of the normalised pre-activations."""
     if batch < 4 or batch != int(batch):
         raise UserValueError(
@@ -111,7 +117,7 @@ def _ratio(pulled, spread):
     return pulled / spread
 
 
-def _sphere(activation, edges, kinks, n):
+def _sphere(activation: Callable[..., Any], edges, kinks, n: int):
     """Averages over one entry and over two entries of a random point of the sphere.
 
     In n = B - 1 dimensions y1 = R sin a and y2 = R (c sin a + s cos a sin b), with
@@ -151,7 +157,7 @@ def _graded(edges):
     return jnp.concatenate([edges + steps[None, :], edges - steps[None, :]]).reshape(-1)
 
 
-def _angles(edges, power, n):
+def _angles(edges, power: int, n: int):
     """Nodes and weights of the density cos^power on (-pi/2, pi/2)."""
     grid = jnp.concatenate([_GRID / jnp.sqrt(n), np.array([-np.pi, np.pi])])
     grid = jnp.broadcast_to(grid, (*edges.shape[:-1], len(_GRID) + 2))

@@ -10,9 +10,11 @@ the complex plane where the solution is known.
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab.errors import UserValueError
 from gradstab.theory.fixed_points import NEAR_INFINITY
+from gradstab.theory.mean_field import MeanField
 from gradstab.theory.quadrature import expectations, gaussian_averages
 
 _SLOPES = 200  # numbers that stand for the distribution of squared slopes
@@ -20,7 +22,9 @@ _HEIGHTS = np.geomspace(1e3, 1e-4, 60)  # of z above the axis, relative
 _STEPS, _ENOUGH = 50, 1e-10
 
 
-def singular_value_density(field, depth, values, /, *, orthogonal=False) -> np.ndarray:
+def singular_value_density(
+    field: MeanField, depth: int, values: ArrayLike, /, *, orthogonal: bool = False
+) -> np.ndarray:
     r"""Density of the singular values of ``depth`` layers at the fixed point.
 
     Solves, for z just above the squares of ``values``,
@@ -68,7 +72,8 @@ def singular_value_density(field, depth, values, /, *, orthogonal=False) -> np.n
         raise UserValueError(f"chi is {field.chi} at this network's fixed point")
     weights, squares = _slopes(field)
     mean = weights @ squares
-    m = (field.sigma_w**2 * mean) ** depth / (values**2 * (1 + 1j * _HEIGHTS[0]))
+    z = values**2 * (1 + 1j * _HEIGHTS[0])
+    m = (field.sigma_w**2 * mean) ** depth / z
     zeta = mean / m
     for height in _HEIGHTS:
         z = values**2 * (1 + 1j * height)
@@ -76,7 +81,7 @@ def singular_value_density(field, depth, values, /, *, orthogonal=False) -> np.n
     return 2 * values * np.maximum(-((1 + m) / z).imag, 0) / np.pi
 
 
-def _slopes(field):
+def _slopes(field: MeanField):
     """The distribution of squared slopes, in groups of equal probability."""
     q = min(field.q_star, NEAR_INFINITY)
     weights, squares = gaussian_averages(expectations(field.activation), q)
@@ -88,8 +93,17 @@ def _slopes(field):
     return sums[sums > 0], means
 
 
-def _solve(zeta, target, weights, squares, field, depth, orthogonal):
+def _solve(
+    zeta: np.ndarray,
+    target,
+    weights: np.ndarray,
+    squares: np.ndarray,
+    field: MeanField,
+    depth: int,
+    orthogonal: bool,
+):
     """Newton's method for log z(zeta) = target, from a point nearby."""
+    m = np.full_like(zeta, np.nan)
     for _ in range(_STEPS):
         log_z, slope, m = _log_z(zeta, weights, squares, field, depth, orthogonal)
         gap = log_z - target
@@ -102,7 +116,14 @@ def _solve(zeta, target, weights, squares, field, depth, orthogonal):
     return zeta, m
 
 
-def _log_z(zeta, weights, squares, field, depth, orthogonal):
+def _log_z(
+    zeta: np.ndarray,
+    weights: np.ndarray,
+    squares: np.ndarray,
+    field: MeanField,
+    depth: int,
+    orthogonal: bool,
+):
     """The logarithm of z, its derivative, and m."""
     away = zeta[:, None] - squares
     m = (weights * squares / away).sum(axis=1)

@@ -6,7 +6,8 @@ slope s, deviations decay like exp(-depth / xi) with xi = -1 / ln s.
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from gradstab.theory.fixed_points import (
     length_map_of_inputs,
     root,
 )
-from gradstab.theory.quadrature import expectations
+from gradstab.theory.quadrature import Expectations, expectations
 
 # A chi this close to one counts as one: it changes nothing within 1e5 layers.
 CRITICAL = 1e-6
@@ -39,7 +40,7 @@ class CriticalPoint(NamedTuple):
     q_star: float
 
 
-def depth_scale(slope, /) -> float:
+def depth_scale(slope: float, /) -> float:
     r""":math:`\xi = -1 / \ln |slope|`, in layers.
 
     Negative where deviations grow (a growth length), infinite at slope one (to 1e-9,
@@ -55,7 +56,7 @@ def depth_scale(slope, /) -> float:
     return math.inf if abs(math.log(slope)) < 1e-9 else -1 / math.log(slope)
 
 
-def critical_sigma_w(activation, /, sigma_b=0.0) -> float:
+def critical_sigma_w(activation: Callable[..., Any], /, sigma_b: float = 0.0) -> float:
     r"""The weight scale at which gradients keep their norm, :math:`\chi = 1`.
 
     On that line :math:`\sigma_w^2 = 1 / E\,\phi'(\sqrt q z)^2` and
@@ -95,7 +96,7 @@ def critical_sigma_w(activation, /, sigma_b=0.0) -> float:
         if sigma_w is not None and _reached(averages, sigma_w, 0.0):
             return sigma_w
 
-    def excess(log_q):
+    def excess(log_q: float):
         return _biases(averages, np.exp(log_q)) - sigma_b**2
 
     for q in _zeros(excess):
@@ -112,7 +113,7 @@ def critical_sigma_w(activation, /, sigma_b=0.0) -> float:
     )
 
 
-def half_stable_point(activation, /) -> CriticalPoint:
+def half_stable_point(activation: Callable[..., Any], /) -> CriticalPoint:
     r"""The point at which gradients and lengths are both critical, at finite length.
 
     Smooth activations that are not odd, like GELU and SiLU, are critical at zero length
@@ -134,7 +135,7 @@ def half_stable_point(activation, /) -> CriticalPoint:
     """
     averages = expectations(activation)
 
-    def excess(log_q):
+    def excess(log_q: float):
         moments = averages.moments(np.exp(log_q))
         return moments.growth - moments.slope_square
 
@@ -148,7 +149,7 @@ def half_stable_point(activation, /) -> CriticalPoint:
     )
 
 
-def _zeros(f):
+def _zeros(f: Callable[..., Any]):
     """Every q at which ``f`` of its logarithm changes sign, in ascending order."""
     before = f(np.log(_GRID[0]))
     for low, high in itertools.pairwise(np.log(_GRID)):
@@ -158,12 +159,12 @@ def _zeros(f):
         before = after
 
 
-def _weights(averages, q):
+def _weights(averages: Expectations, q: float):
     slopes = averages.moments(q).slope_square
     return slopes**-0.5 if 0 < slopes < np.inf else None
 
 
-def _biases(averages, q):
+def _biases(averages: Expectations, q: float):
     """The variance of biases that keeps lengths at q on the line chi = 1."""
     moments = averages.moments(q)
     if moments.slope_square == 0 or not np.isfinite(moments.square):
@@ -172,7 +173,7 @@ def _biases(averages, q):
     return 0.0 if abs(level) < 1e-13 * q else level
 
 
-def _reached(averages, sigma_w, sigma_b):
+def _reached(averages: Expectations, sigma_w: float, sigma_b: float):
     """Whether a network with unit inputs comes to rest where chi is one."""
     start = length_map_of_inputs(sigma_w, sigma_b)
     limit = length_limit(averages, sigma_w, sigma_b, start)

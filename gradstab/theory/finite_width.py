@@ -22,7 +22,9 @@ class LogLaw(NamedTuple):
     alive: float
 
 
-def relu_log_law(n_in, n_out=None, /, *, sigma_w=2**0.5) -> LogLaw:
+def relu_log_law(
+    n_in: int, n_out: int | None = None, /, *, sigma_w: float = 2**0.5
+) -> LogLaw:
     r"""How a relu layer with Gaussian weights and no bias changes a squared norm.
 
     Flipping the sign of a unit's weights flips its gate and leaves the size of its
@@ -67,7 +69,9 @@ def relu_log_law(n_in, n_out=None, /, *, sigma_w=2**0.5) -> LogLaw:
     return LogLaw(mean, float(probability @ spread), alive)
 
 
-def sample_relu_log_law(seed, n, depth, num, /, *, sigma_w=2**0.5) -> np.ndarray:
+def sample_relu_log_law(
+    seed: int, n: int, depth: int, num: int, /, *, sigma_w: float = 2**0.5
+) -> np.ndarray:
     r"""Draws of the law of :math:`\ln(\|h_L\|^2 / \|h_0\|^2)` over ``depth`` layers.
 
     The layers of `relu_log_law` are independent, so a draw is the sum of the logarithms
@@ -105,7 +109,9 @@ class JacobianMoments(NamedTuple):
     square: float
 
 
-def jacobian_moments(n, depth, /, *, open_gates=0.5) -> JacobianMoments:
+def jacobian_moments(
+    n: int, depth: int, /, *, open_gates: float = 0.5
+) -> JacobianMoments:
     r"""Fourth moments of the Jacobian of a network that keeps its mean square at one.
 
     Layers are :math:`D W`, weights N(0, 1 / (p n)) and p the probability that a gate of

@@ -1,6 +1,11 @@
 r"""Where the length map and the correlation map of a wide network come to rest."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+
+from gradstab.theory.quadrature import Expectations
 
 # In the ordered and the chaotic phase alike, a length map with V(0) = 0 that has no
 # fixed point above the first number falls to zero, and one that stays above the
@@ -23,7 +28,7 @@ _JUMP = 1e-3
 NEAR_ZERO, NEAR_INFINITY = 1e-12, 1e24
 
 
-def root(f, low, high, /) -> float:
+def root(f: Callable[..., Any], low: float, high: float, /) -> float:
     """The zero of ``f`` between two points of opposite sign, to 1e-14.
 
     An end that is itself a zero may have either sign, by rounding.
@@ -39,7 +44,7 @@ def root(f, low, high, /) -> float:
     return float(found.root)
 
 
-def least(f, *ends) -> tuple[float, float]:
+def least(f: Callable[..., Any], *ends) -> tuple[float, float]:
     """Where ``f`` is least between two points, and its value there."""
     from scipy import optimize
 
@@ -47,19 +52,25 @@ def least(f, *ends) -> tuple[float, float]:
     return float(x), float(value)
 
 
-def length_map(averages, sigma_w, sigma_b, q, /) -> float:
+def length_map(
+    averages: Expectations, sigma_w: float, sigma_b: float, q: float, /
+) -> float:
     r""":math:`V(q) = \sigma_w^2 E\,\phi(\sqrt q z)^2 + \sigma_b^2`."""
     if np.isinf(q):
         return float("inf")
     return sigma_w**2 * averages.moments(q).square + sigma_b**2
 
 
-def length_map_of_inputs(sigma_w, sigma_b, mean_square=1.0, /) -> float:
+def length_map_of_inputs(
+    sigma_w: float, sigma_b: float, mean_square: float = 1.0, /
+) -> float:
     """Variance of the first pre-activations, from the mean square of the inputs."""
     return sigma_w**2 * mean_square + sigma_b**2
 
 
-def length_limit(averages, sigma_w, sigma_b, start, /) -> float:
+def length_limit(
+    averages: Expectations, sigma_w: float, sigma_b: float, start: float, /
+) -> float:
     """The fixed point of the length map that lies next on the way from ``start``.
 
     That is the limit of the iteration wherever the map rises with q, as it does for
@@ -69,7 +80,7 @@ def length_limit(averages, sigma_w, sigma_b, start, /) -> float:
         The fixed point; 0 or infinity where there is none on the way.
     """
 
-    def excess(q):
+    def excess(q: float):
         return length_map(averages, sigma_w, sigma_b, q) / q - 1
 
     start = start or length_map(averages, sigma_w, sigma_b, 0.0)
@@ -103,7 +114,7 @@ def length_limit(averages, sigma_w, sigma_b, start, /) -> float:
     return 0.0 if first < 0 else float("inf")
 
 
-def _touch(excess, *ends):
+def _touch(excess: Callable[..., Any], *ends):
     """The point between the ends at which the map comes within 1e-8 of the diagonal."""
     log_q, distance = least(lambda x: abs(excess(np.exp(x))), *np.log(ends))
     if distance > _TOUCH or excess(ends[0]) * excess(ends[1]) < 0:
@@ -112,7 +123,9 @@ def _touch(excess, *ends):
     return float(np.exp(log_q)) if inside else None
 
 
-def correlation_limit(averages, sigma_w, sigma_b, q_star, /) -> tuple[float, float]:
+def correlation_limit(
+    averages: Expectations, sigma_w: float, sigma_b: float, q_star: float, /
+) -> tuple[float, float]:
     r"""The attracting fixed point of the correlation map, and the map's slope there.
 
     .. math:: C(c) = (\sigma_w^2 E\,\phi(u)\phi(v) + \sigma_b^2) / V(q^*)
@@ -148,7 +161,7 @@ def correlation_limit(averages, sigma_w, sigma_b, q_star, /) -> tuple[float, flo
     return 1.0 - gap, scale * averages.pair(q, q, gap).slopes
 
 
-def _slope(f, x):
+def _slope(f: Callable[..., Any], x):
     """The derivative by differences, to 1e-9."""
     h = 1e-3 * x
     pairs = [f(x + k * h) - f(x - k * h) for k in (1, 2)]

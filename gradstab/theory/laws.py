@@ -9,7 +9,7 @@ transpose those of gradients.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,14 +110,16 @@ def given(data, /) -> Law:
     return Law(mean=values, square=values**2, sample=data)
 
 
-def through_weights(law, eqn, position, weights, /) -> tuple[Law, Transport]:
+def through_weights(
+    law: Law, eqn: _compat.JaxprEqn, position: int, weights: Weights, /
+) -> tuple[Law, Transport]:
     r"""A product: :math:`q = \sigma_w^2 E x^2`, summed over the window of a unit."""
     matrix = _plain(eqn, position, weights) or _windowed(eqn, position, weights)
     q = np.asarray(matrix.forward(law.square))
     return Law(mean=0.0, square=q, variance=q), matrix
 
 
-def _plain(eqn, position, weights):
+def _plain(eqn: _compat.JaxprEqn, position: int, weights: Weights):
     """Sums over some axes; None for convolutions and stacks of matrices."""
     axes = _compat.contracted_axes(eqn)
     if axes is None:
@@ -143,7 +145,7 @@ def _plain(eqn, position, weights):
     return Transport(forward, backward)
 
 
-def _windowed(eqn, position, weights):
+def _windowed(eqn: _compat.JaxprEqn, position: int, weights: Weights):
     """Any product: that with weights which are all equal to the root mean square."""
     shape = list(_compat.shape_of(eqn.invars[1 - position]))
     units, _ = _compat.unit_axes(eqn, position)
@@ -169,7 +171,7 @@ def scaling(factors, /) -> Transport:
     return Transport(lambda t: factors * t, lambda t: factors * t)
 
 
-def through_shift(law, shift, f, /) -> tuple[Law, Transport]:
+def through_shift(law: Law, shift, f: Callable[..., Any], /) -> tuple[Law, Transport]:
     """Known numbers: biases are random numbers of their mean and variance."""
     transport = scaling(shift.gain_square)
     if law.sample is not None:
@@ -187,7 +189,7 @@ def through_shift(law, shift, f, /) -> tuple[Law, Transport]:
     return Law(mean, square, variance, batch=law.batch), transport
 
 
-def through_activation(law, f, /) -> tuple[Law, Transport]:
+def through_activation(law: Law, f: Callable[..., Any], /) -> tuple[Law, Transport]:
     r"""An activation: :math:`E \phi^2`, and :math:`E \phi'^2` for tangents."""
     if law.sample is not None:
         try:
@@ -207,7 +209,7 @@ def through_activation(law, f, /) -> tuple[Law, Transport]:
     return Law(mean, square), scaling(slopes)
 
 
-def through_norm(law, norm, f, /) -> tuple[Law, Transport]:
+def through_norm(law: Law, norm, f: Callable[..., Any], /) -> tuple[Law, Transport]:
     """Layer and RMS normalisation: in wide layers a division by a known number."""
     centre = law.mean if norm.kind == "layer" else 0.0
     # A sample's own mean over the units; the same number for all units otherwise.

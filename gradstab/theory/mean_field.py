@@ -8,6 +8,7 @@ Gaussian of one variance per layer, those of two inputs jointly so.
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from gradstab.theory.fixed_points import (
     length_map,
     length_map_of_inputs,
 )
-from gradstab.theory.quadrature import expectations
+from gradstab.theory.quadrature import Expectations, expectations
 
 MOST_LAYERS = 10**6
 """Of a recursion: it takes some ten microseconds per layer."""
@@ -76,7 +77,7 @@ class MeanField:
             return "critical"
         return "ordered" if self.chi < 1 else "chaotic"
 
-    def lengths(self, depth, /, q0=1.0) -> np.ndarray:
+    def lengths(self, depth: int, /, q0: float = 1.0) -> np.ndarray:
         r"""Variance of the pre-activations of layers 1 to ``depth``.
 
         .. math::
@@ -108,7 +109,7 @@ class MeanField:
             lengths.append(length_map(averages, self.sigma_w, self.sigma_b, before))
         return np.array(lengths)
 
-    def chis(self, depth, /, q0=1.0) -> np.ndarray:
+    def chis(self, depth: int, /, q0: float = 1.0) -> np.ndarray:
         r"""Mean squared gain of each layer's Jacobian: :math:`\chi` at its own length.
 
         At layer l it is :math:`\sigma_w^2 E\,\phi'(\sqrt{q^l} z)^2`, the expected mean
@@ -123,7 +124,14 @@ class MeanField:
         slopes = [averages.moments(q).slope_square for q in lengths]
         return self.sigma_w**2 * np.array(slopes)
 
-    def correlations(self, depth, /, c0=0.0, q0=1.0, other_q0=None) -> np.ndarray:
+    def correlations(
+        self,
+        depth: int,
+        /,
+        c0: float = 0.0,
+        q0: float = 1.0,
+        other_q0: float | None = None,
+    ) -> np.ndarray:
         r"""Correlation of the pre-activations of two inputs in layers 1 to ``depth``.
 
         .. math::
@@ -163,7 +171,7 @@ class MeanField:
             gaps.append(self._next_gap(*before, *now, gaps[-1]))
         return 1 - np.array(gaps)
 
-    def _next_gap(self, q, other, next_q, next_other, gap):
+    def _next_gap(self, q: float, other, next_q, next_other, gap):
         """1 - c of the next layer; keeps its digits near c = 1 if lengths agree."""
         size = np.array([q, other, next_q, next_other])
         if not (np.all(size > 1e-150) and np.all(size < 1e150)):
@@ -175,7 +183,14 @@ class MeanField:
         return 1 - covariance / math.sqrt(next_q * next_other)
 
 
-def mean_field(activation, /, sigma_w, sigma_b=0.0, *, q0=1.0) -> MeanField:
+def mean_field(
+    activation: Callable[..., Any],
+    /,
+    sigma_w: float,
+    sigma_b: float = 0.0,
+    *,
+    q0: float = 1.0,
+) -> MeanField:
     r"""Mean-field theory of deep networks of any elementwise activation.
 
     Args:
@@ -235,7 +250,7 @@ def mean_field(activation, /, sigma_w, sigma_b=0.0, *, q0=1.0) -> MeanField:
     )
 
 
-def _gains(averages, q):
+def _gains(averages: Expectations, q: float):
     """Mean squares of the slope along and across, in the limit at infinity."""
     moments = averages.moments(min(q, NEAR_INFINITY))
     gains = moments.slope_square, moments.growth

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradstab.errors import UserValueError
 from gradstab.network import LayerRun, NetworkRun
+from gradstab.network.blocks import Block
 from gradstab.program.trace import is_complex, real_size
 from gradstab.records import Prediction
 from gradstab.theory.laws import Law, NoTheoryError, given
@@ -114,7 +115,7 @@ class _State(NamedTuple):
 class _Columns:
     """The fields of `Prediction`, one entry per layer, filled as layers are met."""
 
-    def __init__(self, depth):
+    def __init__(self, depth: int):
         fields = dataclasses.fields(Prediction)
         arrays = [field.name for field in fields if not field.metadata.get("static")]
         self.arrays = {name: np.full(depth, np.nan) for name in arrays}
@@ -170,7 +171,7 @@ def _layer(layer: LayerRun, state: _State, chance, columns: _Columns, number: in
     return _State(ends[0].law, errors.variance("log_square"))
 
 
-def _variables(block):
+def _variables(block: Block):
     return (*block.in_vars, *(v for eqn in block.eqns for v in eqn.outvars))
 
 

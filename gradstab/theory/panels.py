@@ -1,6 +1,8 @@
 """Panels between which a function is smooth, found by bisection, kinks included."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ POINTS, WEIGHTS = np.polynomial.legendre.leggauss(NUM_POINTS)
 _ONES = np.ones(NUM_POINTS)
 
 
-def find_panels(at, reach, tolerance, /):
+def find_panels(at: Callable[..., Any], reach: float, tolerance: float, /):
     """Edges within ``reach`` of zero between which a function is a polynomial.
 
     Bisects once to find the kinks, and once more with the kinks as edges.
@@ -38,7 +40,7 @@ def find_panels(at, reach, tolerance, /):
     return np.pad(edges, (0, size - len(edges)), mode="edge"), kinks
 
 
-def _bisect(at, edges, tolerance):
+def _bisect(at: Callable[..., Any], edges: np.ndarray, tolerance: float):
     """Halves panels until a polynomial of degree 15 follows value and slope.
 
     It must follow them to the very ends of the panel: a kink between the end and the
@@ -72,7 +74,7 @@ def _bisect(at, edges, tolerance):
     return np.sort(np.concatenate(done))
 
 
-def _misfit(values, unit):
+def _misfit(values, unit: float):
     """The last Legendre coefficients and the error at both ends, of each panel.
 
     Relative to its largest value, or to ``unit`` if that is larger.
@@ -98,7 +100,7 @@ def legendre():
     return WEIGHTS[:, None] * polynomials * (orders + 0.5)
 
 
-def _narrowest(edges):
+def _narrowest(edges: np.ndarray):
     """Where bisection ran deepest: kinks, jumps, jumps of the second derivative."""
     widths = np.diff(edges)
     narrow = np.flatnonzero(widths < 1e-3)

@@ -82,7 +82,7 @@ class Reader:
         values = self.values()
         return [values[v] for v in leaves(step.eqns, step.root)]
 
-    def value(self, variable):
+    def value(self, variable: _compat.Var):
         """The value of a variable that no data enter."""
         values = self.values()
         if variable in values:
@@ -229,7 +229,7 @@ def _at_points(step, known):
     return _of_entries(_activation(step, known), points)
 
 
-def _takes_any_shape(eqn):
+def _takes_any_shape(eqn: _compat.JaxprEqn):
     arrays = any(not isinstance(v, _compat.Literal) for v in eqn.invars)
     return arrays and is_elementwise(eqn) and not _compat.inner_programs(eqn)
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.network.blocks import Block, Context
 from gradstab.network.foreign import over_leading
 from gradstab.program import reads
 from gradstab.program.compiled import compiled
 from gradstab.program.walk import walk
+from gradstab.theory.reading import Reader
 
 # Of weights that are drawn before the layer is evaluated with all of them, and of
 # intermediate results of that.
@@ -45,7 +47,7 @@ class Draw(NamedTuple):
         # A bias is constant along the axes of examples and positions.
         shape = _distinct(value)
 
-        def bias(generator):
+        def bias(generator: np.random.Generator):
             noise = generator.standard_normal(shape)
             if noise.size > 1:  # theory takes mean and variance of biases as they are
                 noise = (noise - np.mean(noise)) / np.std(noise)
@@ -67,7 +69,17 @@ class Gains(NamedTuple):
     log_gain: np.ndarray
 
 
-def gains(block, draws, joint, context, data, cotangent, generator, num, /):
+def gains(
+    block: Block,
+    draws,
+    joint: bool,
+    context: Context,
+    data,
+    cotangent: jax.Array,
+    generator: np.random.Generator,
+    num: int,
+    /,
+):
     """`Gains` of a layer as it is, and of one with other weights, ``num`` times.
 
     The data that enter and the gradient at the output stay as they are. Weights and
@@ -105,7 +117,7 @@ def gains(block, draws, joint, context, data, cotangent, generator, num, /):
     return Gains(*table[0]), Gains(*table[1:].T)
 
 
-def _values(draws, generator, count, at_once):
+def _values(draws, generator: np.random.Generator, count, at_once):
     """For each parameter its values as they are, then others; some rows at a time."""
     sources = [draw.source() for draw in draws]
     for first in range(0, count, at_once):
@@ -118,7 +130,16 @@ def _values(draws, generator, count, at_once):
         yield rows
 
 
-def _gains(block, variables, joint, rows, values, context, data, cotangent):
+def _gains(
+    block: Block,
+    variables,
+    joint: bool,
+    rows,
+    values,
+    context: Context,
+    data,
+    cotangent: jax.Array,
+):
     """Logarithms of mean square and gain for every row of the values."""
 
     def of_row(row):
@@ -135,12 +156,12 @@ def _gains(block, variables, joint, rows, values, context, data, cotangent):
     return jax.lax.map(of_row, (rows, values))
 
 
-def _evaluated(block, context, drawn, x):
+def _evaluated(block: Block, context: Context, drawn, x):
     env = {**block.environment(context, (x,)), **drawn}
     return walk(block.eqns, env)[block.out_var]
 
 
-def _log_gain(cotangent, back, joint):
+def _log_gain(cotangent: jax.Array, back, joint: bool):
     norm = _tree.safe_norm if joint else jax.vmap(_tree.safe_norm)
     wide = _tree.widest(cotangent.dtype, back.dtype)
     ratio = norm(back).astype(wide) / norm(cotangent).astype(wide)
@@ -152,7 +173,7 @@ def _log_gain(cotangent, back, joint):
     return jnp.log(jnp.nanmean(jnp.square(ratio / unit))) / 2 + jnp.log(unit)
 
 
-def _turned(matrix, generator):
+def _turned(matrix: np.ndarray, generator: np.random.Generator):
     """Rows and columns in another order and with random signs."""
     rows, columns = (generator.permutation(size) for size in matrix.shape)
     signs = [generator.choice([-1, 1], size).astype(np.int8) for size in matrix.shape]
@@ -169,7 +190,7 @@ def _distinct(value):
     )
 
 
-def draws_of(reader, products, shifts, /) -> tuple[Draw, ...]:
+def draws_of(reader: Reader, products, shifts, /) -> tuple[Draw, ...]:
     """The parameters of a layer that are random in theory.
 
     Args:

@@ -1,5 +1,8 @@
 r"""Residual networks: gradients grow with depth, but not always exponentially."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from gradstab.records import record
@@ -27,7 +30,15 @@ class Residual:
 
 
 def residual(
-    activation, depth, /, sigma_w, sigma_b=0.0, *, sigma_v=None, alpha=1.0, p0=1.0
+    activation: Callable[..., Any],
+    depth: int,
+    /,
+    sigma_w: float,
+    sigma_b: float = 0.0,
+    *,
+    sigma_v: float | None = None,
+    alpha: float = 1.0,
+    p0: float = 1.0,
 ) -> Residual:
     r"""Lengths and gradients of blocks :math:`x \mapsto x + \alpha V \phi(W x + b)`.
 

@@ -11,7 +11,8 @@ import numpy as np
 from gradstab.errors import UserValueError
 from gradstab.records import record, static
 from gradstab.theory.fixed_points import NEAR_INFINITY, least
-from gradstab.theory.quadrature import expectations, gaussian_averages
+from gradstab.theory.mean_field import MeanField
+from gradstab.theory.quadrature import Expectations, expectations, gaussian_averages
 
 
 @record
@@ -34,7 +35,9 @@ class SingularValues:
     orthogonal: bool = static()
 
 
-def singular_values(field, depth, /, *, orthogonal=False) -> SingularValues:
+def singular_values(
+    field: MeanField, depth: int, /, *, orthogonal: bool = False
+) -> SingularValues:
     r"""How far the Jacobian of ``depth`` layers at the fixed point is from an isometry.
 
     With :math:`\mu_k = E\,\phi'(\sqrt{q^*} z)^{2k}`, and :math:`s_1 = -1` for Gaussian
@@ -98,7 +101,9 @@ def singular_values(field, depth, /, *, orthogonal=False) -> SingularValues:
         )
 
 
-def _log_edge(averages, sigma_w, q, depth, orthogonal):
+def _log_edge(
+    averages: Expectations, sigma_w: float, q: float, depth: int, orthogonal: bool
+):
     """Logarithm of the largest squared singular value."""
     weights, squares = gaussian_averages(averages, q)
     top = float(squares.max())

@@ -2,8 +2,10 @@
 
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +14,7 @@ from gradstab.program.walk import evaluate
 from gradstab.theory import laws, structure
 from gradstab.theory.batch_norm import batch_norm_gain, batch_norm_square
 from gradstab.theory.laws import Law, NoTheoryError, Transport
+from gradstab.theory.reading import Reader
 from gradstab.theory.redraws import draws_of
 from gradstab.theory.structure import describe, every_step
 
@@ -45,7 +48,7 @@ class Walk:
         couples: whether it normalises over the batch.
     """
 
-    def __init__(self, reader, steps, /):
+    def __init__(self, reader: Reader, steps: Sequence[structure.Step], /):
         self.reader, self.steps = reader, steps
         self.couples, self._batch_gain = False, None
         every = list(every_step(steps))
@@ -86,7 +89,7 @@ class Walk:
         weights = [(step.weight, read.orthogonal) for step, read in pairs]
         return draws_of(self.reader, weights, biases)
 
-    def end(self, law, cotangent, joint, /) -> End:
+    def end(self, law: Law, cotangent: jax.Array, joint: bool, /) -> End:
         """Theory at the end of the layer, for a law of the data that enter.
 
         Args:
@@ -115,7 +118,7 @@ class Walk:
         chi = float(np.sum(images)) / law.square.size
         return End(out, square, log_gain, chi)
 
-    def _through(self, steps, law):
+    def _through(self, steps: Sequence[structure.Step], law: Law):
         transports = []
         for step in steps:
             law, transport = self._after(step, law)
@@ -142,7 +145,7 @@ class Walk:
             case _:
                 raise AssertionError(f"no law for a {type(step).__name__}")
 
-    def _reshape(self, step, law):
+    def _reshape(self, step, law: Law):
         where = np.arange(law.square.size).reshape(law.square.shape)
         where = np.asarray(evaluate(step.eqns[-1], [jnp.asarray(where)])[0])
         shape = law.square.shape
@@ -163,15 +166,15 @@ class Walk:
         out = Law(mean, moved(law.square), spread, batch=law.batch)
         return out, Transport(moved, back)
 
-    def _product(self, step, law):
+    def _product(self, step, law: Law):
         weights = self._read(step, self.reader.weights)
         return laws.through_weights(law, step.eqn, step.position, weights)
 
-    def _affine(self, step, law):
+    def _affine(self, step, law: Law):
         shift = self._read(step, self.reader.shift)
         return laws.through_shift(law, shift, self._image(step))
 
-    def _elementwise(self, step, law):
+    def _elementwise(self, step, law: Law):
         f = self._read(step, self.reader.activation)
         if law.batch is None:
             return laws.through_activation(law, f)
@@ -182,7 +185,7 @@ class Walk:
         square = np.full(law.square.shape, level)
         return Law(math.nan, square, batch=law.batch), laws.scaling(1.0)
 
-    def _norm(self, step, law):
+    def _norm(self, step, law: Law):
         norm = self._read(step, self.reader.norm)
         if norm.kind != "batch":
             return laws.through_norm(law, norm, self._image(step))
@@ -202,7 +205,7 @@ class Walk:
     def _image(self, step):
         return functools.partial(self.reader.image, step)
 
-    def _sum(self, step, law):
+    def _sum(self, step, law: Law):
         first, second = step.branches
         (left, one), (right, other) = (self._through(b, law) for b in step.branches)
         if _weights_of(first) == _weights_of(second):
@@ -224,12 +227,12 @@ class Walk:
 
 
 @functools.lru_cache(maxsize=32)
-def _batch_norm(activation, batch):
+def _batch_norm(activation: Callable[..., Any], batch: float):
     """Gain and mean square of a batch-normalised layer: seconds, so remembered."""
     return batch_norm_gain(activation, batch), batch_norm_square(activation, batch)
 
 
-def _weights_of(steps):
+def _weights_of(steps: Sequence[structure.Step]):
     every = every_step(steps)
     return {s.weight for s in every if isinstance(s, structure.Product)}
 
@@ -244,12 +247,12 @@ def _composed(transports):
     )
 
 
-def _total(array, joint):
+def _total(array, joint: bool):
     """The sum over all entries, or over those of each example."""
     return np.sum(array, axis=None if joint else tuple(range(1, array.ndim)))
 
 
-def _shares(cotangent, joint):
+def _shares(cotangent: jax.Array, joint: bool):
     """How the squared gradient is spread, of sum one for each example or for all."""
     g = np.asarray(cotangent, np.float64)
     rows = g.reshape(1 if joint else len(g), -1)

@@ -49,7 +49,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder,
+        folder: pathlib.Path,
         /,
         keep: int | None = None,
         on_saved: Callable[[], object] | None = None,
@@ -97,7 +97,7 @@ class Checkpoints:
         else:
             self.wait()
 
-    def _write(self, step, items):
+    def _write(self, step: int, items):
         path = self.directory / str(step)
         partial = self.directory / f"{step}.{_WRITING}"
         with _quiet():
@@ -119,7 +119,7 @@ class Checkpoints:
                 self._on_saved()
             self._delete_oldest()
 
-    def _not_written(self, step, error):
+    def _not_written(self, step: int, error):
         newest = max(all_steps(self.directory.parent), default=None)
         before = "there is none before it" if newest is None else f"it has {newest}"
         number = _error_number(error)
@@ -151,12 +151,12 @@ class Checkpoints:
                     _files.remove_tree(path)
 
 
-def folder_of(directory, /) -> pathlib.Path:
+def folder_of(directory: str | pathlib.Path, /) -> pathlib.Path:
     """Where the checkpoints of a run lie, given the run's folder."""
     return pathlib.Path(directory).absolute() / CHECKPOINTS
 
 
-def all_steps(directory, /) -> list[int]:
+def all_steps(directory: str | pathlib.Path, /) -> list[int]:
     """The steps of which a run's folder has a checkpoint, in ascending order.
 
     >>> all_steps("no/such/folder")
@@ -169,7 +169,9 @@ def all_steps(directory, /) -> list[int]:
     return sorted(int(name) for name in names if str(int(name)) == name)
 
 
-def read(directory, step: int | None, /, *items: str) -> tuple[int, dict[str, Any]]:
+def read(
+    directory: str | pathlib.Path, step: int | None, /, *items: str
+) -> tuple[int, dict[str, Any]]:
     """The items of a checkpoint, verified; of the newest that is whole.
 
     Args:
@@ -210,7 +212,7 @@ def read(directory, step: int | None, /, *items: str) -> tuple[int, dict[str, An
     raise DamagedCheckpointError(f"{directory}: {', '.join(damaged)}; {rest}")
 
 
-def set_aside(directory, step: int, /) -> list[str]:
+def set_aside(directory: str | pathlib.Path, step: int, /) -> list[str]:
     """Rename the checkpoints after a step, so that others can take their place.
 
     Returns:
@@ -227,7 +229,7 @@ def set_aside(directory, step: int, /) -> list[str]:
     return names
 
 
-def _read(path, step, items):
+def _read(path, step: int, items):
     if not path.is_dir():
         raise DamagedCheckpointError("it is no folder")
     _verify(path)
@@ -284,7 +286,7 @@ def _digest(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(folder):
+def _sync(folder: pathlib.Path):
     """Have the names in a folder on the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         number = os.open(folder, os.O_RDONLY)

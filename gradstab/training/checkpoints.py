@@ -5,7 +5,9 @@ device is read on any other, and its parameters can be looked at without the mod
 """
 
 import collections
+import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,7 @@ def save(checkpoints: Checkpoints, state: State, /) -> None:
     )
 
 
-def latest(directory, /) -> int | None:
+def latest(directory: str | pathlib.Path, /) -> int | None:
     """The step of the last checkpoint in a run's folder, or None without any.
 
     >>> latest("no/such/folder") is None
@@ -55,7 +57,9 @@ def latest(directory, /) -> int | None:
     return max(all_steps(directory), default=None)
 
 
-def load_params(directory, /, *, step: int | None = None) -> dict[str, np.ndarray]:
+def load_params(
+    directory: str | pathlib.Path, /, *, step: int | None = None
+) -> dict[str, np.ndarray]:
     """The parameters of a checkpoint, by dotted name, without the model.
 
     Args:
@@ -73,7 +77,9 @@ def load_params(directory, /, *, step: int | None = None) -> dict[str, np.ndarra
     return checkpoint_files.read(directory, step, "params")[1]["params"]
 
 
-def restore(directory, model, /, *, step: int | None = None) -> nnx.Module:
+def restore(
+    directory: str | pathlib.Path, model: Any, /, *, step: int | None = None
+) -> nnx.Module:
     """The model as it was at a checkpoint, with its batch statistics and random keys.
 
     Args:
@@ -101,7 +107,9 @@ def restore(directory, model, /, *, step: int | None = None) -> nnx.Module:
     return copy
 
 
-def restore_state(directory, state: State, /, *, step: int | None = None) -> State:
+def restore_state(
+    directory: str | pathlib.Path, state: State, /, *, step: int | None = None
+) -> State:
     """The whole state of a run at a checkpoint, to go on from.
 
     Args:
@@ -126,7 +134,9 @@ def restore_state(directory, state: State, /, *, step: int | None = None) -> Sta
     )
 
 
-def restore_params(directory, state: State, /, *, step: int | None = None) -> State:
+def restore_params(
+    directory: str | pathlib.Path, state: State, /, *, step: int | None = None
+) -> State:
     """The state with the parameters of a checkpoint, and all else as it is."""
     params = _filled(state.params, load_params(directory, step=step), "params")
     return State(params, state.model_state, state.opt_state, state.step, state.failed)
@@ -142,7 +152,7 @@ def _part(loaded, part):
     }
 
 
-def _named(tree) -> dict[str, np.ndarray]:
+def _named(tree: Any) -> dict[str, np.ndarray]:
     leaves = map(_key_data, jax.tree.leaves(tree))
     names = _tree.paths(tree)
     _expect_unique(names)
@@ -150,7 +160,7 @@ def _named(tree) -> dict[str, np.ndarray]:
     return {name: np.array(a) for name, a in zip(names, leaves, strict=True)}
 
 
-def _filled(tree, named: dict[str, np.ndarray], part: str):
+def _filled(tree: Any, named: dict[str, np.ndarray], part: str):
     """The tree with every leaf replaced by the array of its name."""
     leaves, treedef = jax.tree.flatten(tree)
     names = _tree.paths(tree)
@@ -184,15 +194,15 @@ def _expect_same(expected, found, part):
         )
 
 
-def _is_key(leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
-def _key_data(leaf):
+def _key_data(leaf: Any):
     return jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)
 
 
-def _like(leaf, array):
+def _like(leaf: Any, array):
     if _is_key(leaf):
         data = jnp.asarray(array)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,9 @@ from gradstab.training.losses import cross_entropy, metrics_for
 
 
 def evaluate(
-    model,
-    x,
-    y,
+    model: Any,
+    x: Any,
+    y: Any,
     /,
     *,
     loss: Callable = cross_entropy,
@@ -57,7 +58,9 @@ def evaluate(
     return {name: float(value) for name, value in values.items()}
 
 
-def make_evaluation(graphdef, /, *, loss, metrics, batch_size=1000) -> Callable:
+def make_evaluation(
+    graphdef, /, *, loss: Callable[..., Any], metrics, batch_size: int = 1000
+) -> Callable:
     """A compiled ``evaluation(params, model_state, x, y) -> {name: mean}``.
 
     Args:
@@ -67,14 +70,14 @@ def make_evaluation(graphdef, /, *, loss, metrics, batch_size=1000) -> Callable:
         batch_size: examples in memory at a time.
     """
 
-    def on_batch(params, model_state, batch):
+    def on_batch(params: Any, model_state: Any, batch: Any):
         x, y = batch
         output = nnx.merge(graphdef, params, model_state, copy=True)(x)
         values = {name: metric(output, y) for name, metric in metrics_for(y, metrics)}
         return {"loss": loss(output, y)} | values
 
     @jax.jit
-    def evaluation(params, model_state, x, y):
+    def evaluation(params: Any, model_state: Any, x, y):
         one = functools.partial(on_batch, params, model_state)
         num = len(x)
         whole = num // batch_size

@@ -67,14 +67,16 @@ class Loop:
         self._pause(state, pending)
         return state
 
-    def _pause(self, state, pending, *, validates=False, saves=True):
+    def _pause(
+        self, state: Any, pending, *, validates: bool = False, saves: bool = True
+    ):
         """Read, validate, save: a step's line is written before its checkpoint."""
         if pending is not None:
             self._read(state, pending, self.validation if validates else None)
         if saves:
             self._save(state)
 
-    def _read(self, state, dispatch, validation=None):
+    def _read(self, state: Any, dispatch, validation=None):
         val = validation(state) if validation else {}
         num, loss = self.log.write(dispatch.first, dispatch.records, val)
         self.advance(dispatch.first + num, loss)
@@ -91,7 +93,7 @@ class Loop:
                 kept=kept,
             )
 
-    def _save(self, state) -> str:
+    def _save(self, state: Any) -> str:
         if self.checkpoints is None:
             return "Nothing was saved: the run has no directory."
         self.log.sync()  # never older than a checkpoint

@@ -1,6 +1,7 @@
 """Losses and metrics of a batch: ``loss(output, y)``, a scalar."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 from gradstab.errors import UserTypeError, UserValueError
 
 
-def main_output(output, /) -> jax.Array:
+def main_output(output: Any, /) -> jax.Array:
     """The model's own output, without those of its auxiliary heads.
 
     Args:
@@ -21,7 +22,7 @@ def main_output(output, /) -> jax.Array:
     return output[0] if isinstance(output, tuple) else output
 
 
-def cross_entropy(output, y, /) -> jax.Array:
+def cross_entropy(output: Any, y: Any, /) -> jax.Array:
     r"""Mean cross-entropy of integer labels, in nats.
 
     .. math:: -\frac{1}{n} \sum_i \ln \mathrm{softmax}(z_i)_{y_i}
@@ -49,7 +50,7 @@ def cross_entropy(output, y, /) -> jax.Array:
     return jnp.mean(losses)
 
 
-def mean_squared_error(output, y, /) -> jax.Array:
+def mean_squared_error(output: Any, y: Any, /) -> jax.Array:
     r"""Mean of :math:`(\hat y - y)^2` over every entry, in float32 or wider.
 
     Args:
@@ -74,7 +75,7 @@ def mean_squared_error(output, y, /) -> jax.Array:
     return jnp.mean(jnp.square(_widened(output) - _widened(y)))
 
 
-def accuracy(output, y, /) -> jax.Array:
+def accuracy(output: Any, y: Any, /) -> jax.Array:
     """The share of labels that have the largest logit.
 
     Args:
@@ -93,7 +94,7 @@ def accuracy(output, y, /) -> jax.Array:
     return jnp.mean(jnp.argmax(_logits(output, y), axis=-1) == y, dtype=jnp.float32)
 
 
-def with_auxiliary(loss, /, *, weight: float = 0.3):
+def with_auxiliary(loss: Callable[..., Any], /, *, weight: float = 0.3):
     r"""A loss that adds the losses of auxiliary heads: deep supervision.
 
     .. math:: L(z, y) + w \sum_k L(a_k, y)
@@ -118,7 +119,7 @@ def with_auxiliary(loss, /, *, weight: float = 0.3):
         10.0
     """
 
-    def summed(output, y, /):
+    def summed(output: Any, y: Any, /):
         if not isinstance(output, tuple):
             return loss(output, y)
         main, heads = output
@@ -127,7 +128,7 @@ def with_auxiliary(loss, /, *, weight: float = 0.3):
     return summed
 
 
-def metrics_for(y, metrics, /) -> tuple[tuple[str, Callable], ...]:
+def metrics_for(y: Any, metrics, /) -> tuple[tuple[str, Callable], ...]:
     """Names and functions of the metrics asked for: of integer targets, the accuracy.
 
     Args:
@@ -140,7 +141,7 @@ def metrics_for(y, metrics, /) -> tuple[tuple[str, Callable], ...]:
     return (("accuracy", accuracy),) if is_label else ()
 
 
-def _logits(output, y):
+def _logits(output: Any, y: Any):
     logits = main_output(output)
     if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
         raise UserTypeError(
@@ -155,6 +156,6 @@ def _logits(output, y):
     return logits
 
 
-def _widened(x):
+def _widened(x: jax.Array):
     x = jnp.asarray(x)
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

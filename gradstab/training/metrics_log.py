@@ -120,7 +120,7 @@ class MetricsLog:
                     self._board.add_scalar(name, value, step)
 
 
-def _summary_writer(folder, purge_step):
+def _summary_writer(folder: pathlib.Path, purge_step):
     try:
         import tensorboardX  # an optional package
     except ModuleNotFoundError as error:

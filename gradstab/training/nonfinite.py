@@ -1,6 +1,7 @@
 """What a run says when its loss or its update is not finite."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,14 +25,22 @@ class NonFiniteLossError(UserError, FloatingPointError):
         run: the `Run` up to that step.
     """
 
-    def __init__(self, message, *, step, layer, where, state):
+    def __init__(self, message: str, *, step, layer, where, state: Any):
         super().__init__(message)
         self.step, self.layer, self.where, self.state = step, layer, where, state
         self.run: Any = None
 
 
 def nonfinite_loss_error(
-    graphdef, loss, state: State, x, y, /, *, value: float, kept: str
+    graphdef,
+    loss: Callable[..., Any],
+    state: State,
+    x,
+    y,
+    /,
+    *,
+    value: float,
+    kept: str,
 ) -> NonFiniteLossError:
     """The error for a failed state and the batch it failed on.
 
@@ -45,7 +54,7 @@ def nonfinite_loss_error(
         kept: what is left of the run, a sentence.
     """
 
-    def apply(params, x):
+    def apply(params: Any, x):
         # A copy of the variables: nothing that the model changes may leave the trace.
         return nnx.merge(graphdef, params, state.model_state, copy=True)(x)
 

@@ -33,7 +33,7 @@ STACKABLE = ("layer-norm", "adaptive")
 
 def build(
     name: str,
-    learning_rate,
+    learning_rate: optax.ScalarOrSchedule,
     /,
     *,
     clip: str | None = None,
@@ -101,7 +101,7 @@ def _clipper(clip, threshold, stacked):
     return make(threshold, **({"stacked": stacked} if clip in STACKABLE else {}))
 
 
-def _known(name, known, what):
+def _known(name: str, known, what):
     if name not in known:
         raise UserKeyError(f"no {what} named {name!r}; known: {', '.join(known)}.")
     return known[name]

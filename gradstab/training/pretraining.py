@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from gradstab.errors import UserTypeError, UserValueError
@@ -38,7 +39,7 @@ class Autoencoder(nnx.Module):
         self.mask = nnx.Dropout(corruption, rngs=rngs) if corruption else None
         self.kept = 1 - corruption
 
-    def __call__(self, h):
+    def __call__(self, h: jax.Array):
         """The reconstruction of a batch ``(batch, in_features)``."""
         if self.mask is not None and not self.mask.deterministic:
             h = self.mask(h) * self.kept
@@ -46,17 +47,17 @@ class Autoencoder(nnx.Module):
 
 
 def pretrain(
-    model,
+    model: Any,
     x,
     /,
     *,
-    optimizer,
+    optimizer: optax.GradientTransformation,
     num_steps: int,
     batch_size: int,
     corruption: float = 0.0,
     seed: int = 0,
     progress: bool = True,
-    directory=None,
+    directory: str | pathlib.Path | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = 3,
     resume: bool = False,
@@ -151,7 +152,7 @@ def _stage(directory, layer):
     return None if directory is None else pathlib.Path(directory) / f"layer-{layer}"
 
 
-def _losses(run, num_steps):
+def _losses(run, num_steps: int):
     """The loss of every step; NaN where the line of a resumed run was lost."""
     losses = np.full(num_steps, np.nan)
     if run.history:
@@ -159,7 +160,7 @@ def _losses(run, num_steps):
     return losses
 
 
-def _map_hidden_layers(train, model):
+def _map_hidden_layers(train, model: Any):
     """Replace the parameters of every hidden layer by those of ``train(layer)``."""
     names = ("input", "blocks", "head")
     missing = [name for name in names if not hasattr(model, name)]
@@ -195,5 +196,5 @@ def encoder(layer, /):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(graphdef, state, h):
+def _encode(graphdef, state: Any, h: jax.Array):
     return nnx.merge(graphdef, state, copy=True)(h)

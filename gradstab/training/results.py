@@ -24,7 +24,9 @@ CHECKPOINTS, TENSORBOARD, PRETRAINING = "checkpoints", "tensorboard", "pretraini
 SAVED = "has_checkpoints"
 
 
-def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
+def open_folder(
+    directory: str | pathlib.Path, /, *, resume: bool, overwrite: bool
+) -> pathlib.Path:
     """The folder of a run, made or emptied as asked.
 
     Args:
@@ -56,7 +58,7 @@ def open_folder(directory, /, *, resume: bool, overwrite: bool) -> pathlib.Path:
     return folder
 
 
-def _delete_run(folder):
+def _delete_run(folder: pathlib.Path):
     for name in (CONFIG, METRICS, RESULT):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
@@ -93,7 +95,7 @@ def write_config(folder: pathlib.Path, content: dict, /) -> None:
         _files.write(folder / CONFIG, text + "\n", overwrite=True)
 
 
-def read_config(folder, /) -> dict | None:
+def read_config(folder: pathlib.Path, /) -> dict | None:
     """The content of ``config.json``, or None where no run has written one.
 
     Raises:
@@ -117,7 +119,7 @@ def read_config(folder, /) -> dict | None:
 
 
 def read_metrics(
-    folder, /, *, last_step: int | None = None, gaps: bool = False
+    folder: pathlib.Path, /, *, last_step: int | None = None, gaps: bool = False
 ) -> list[dict]:
     """The lines of ``metrics.jsonl`` up to a step, one dictionary per step.
 
@@ -197,7 +199,7 @@ def _row(line):
     return row if plain and type(row.get("step")) is int else None
 
 
-def _in_order(rows, last_step):
+def _in_order(rows, last_step: int | None):
     by_step = {}
     for row in rows:
         if row and row["step"] >= 1 and (last_step is None or row["step"] <= last_step):

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
 from gradstab import _checked
@@ -61,11 +63,11 @@ class Run:
 
 
 def fit(
-    model,
+    model: Any,
     data,
     /,
     *,
-    optimizer,
+    optimizer: optax.GradientTransformation,
     num_steps: int,
     batch_size: int | None = None,
     loss: Callable = cross_entropy,
@@ -73,7 +75,7 @@ def fit(
     seed: int = 0,
     steps_per_dispatch: int | None = None,
     validate_every: int | None = None,
-    directory=None,
+    directory: str | pathlib.Path | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = 3,
     resume: bool = False,
@@ -231,7 +233,7 @@ def fit(
             interruption=interruption,
         )
 
-        def finished(state, test):
+        def finished(state: Any, test):
             model = as_model(in_evaluation, state)
             return Run(model, state, log.history(), test, int(state.step), folder)
 
@@ -252,7 +254,13 @@ def fit(
     return run
 
 
-def _folder(directory, resume, overwrite, checkpoint_every, tensorboard):
+def _folder(
+    directory,
+    resume: bool,
+    overwrite: bool,
+    checkpoint_every,
+    tensorboard,
+):
     if directory is not None:
         return results.open_folder(directory, resume=resume, overwrite=overwrite)
     if resume or overwrite or checkpoint_every or tensorboard:
@@ -275,7 +283,7 @@ def _settings_before(folder):
     return settings
 
 
-def _saving_marker(folder, content, *, saved):
+def _saving_marker(folder: pathlib.Path, content, *, saved):
     """Write the settings, and after the first checkpoint that there has been one.
 
     Without that a run that has lost its checkpoints is one that had none yet.
@@ -305,7 +313,7 @@ def _expect_same_run(folder, before, settings):
         )
 
 
-def _starting_state(model, optimizer, folder, init_from, step):
+def _starting_state(model: Any, optimizer, folder, init_from, step):
     state = initial_state(model, optimizer)
     if init_from is not None:
         state = ckpt.restore_params(init_from, state)
@@ -316,7 +324,7 @@ def _starting_state(model, optimizer, folder, init_from, step):
     return ckpt.restore_state(folder, state, step=step)
 
 
-def _expect_none_lost(folder):
+def _expect_none_lost(folder: pathlib.Path):
     """Raise if a run without checkpoints has had some."""
     content = results.read_config(folder) or {}
     lines = results.read_metrics(folder, gaps=True)

@@ -37,7 +37,7 @@ class State:
     failed: jax.Array
 
 
-def initial_state(model, optimizer, /) -> State:
+def initial_state(model: Any, optimizer: optax.GradientTransformation, /) -> State:
     """The state before the first step; it shares no buffer with the model.
 
     Args:
@@ -64,7 +64,7 @@ def initial_state(model, optimizer, /) -> State:
     )
 
 
-def graphdefs(model, /) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+def graphdefs(model: Any, /) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """The model's structure in training mode and in evaluation mode; neither is set."""
     copy = nnx.clone(model)
     copy.train()
@@ -130,13 +130,13 @@ def make_steps(
     return _cached_steps(arguments)
 
 
-def _make_steps(graphdef, optimizer, loss, pairs):
+def _make_steps(graphdef, optimizer, loss: Callable[..., Any], pairs):
     metrics = None if pairs is None else dict(pairs)
     take = functools.partial(_step, graphdef, optimizer, loss, metrics)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def steps(state, x, y, plan, stop):
-        def body(state, indices):
+    def steps(state: Any, x: jax.Array, y: jax.Array, plan, stop):
+        def body(state: Any, indices):
             x_batch, y_batch = (
                 a.at[indices].get(mode="promise_in_bounds") for a in (x, y)
             )
@@ -152,8 +152,17 @@ def _cached_steps(arguments):
     return _make_steps(*arguments)
 
 
-def _step(graphdef, optimizer, loss, metrics, state, x, y, stop):
-    def objective(params):
+def _step(
+    graphdef,
+    optimizer,
+    loss: Callable[..., Any],
+    metrics,
+    state: Any,
+    x: jax.Array,
+    y: jax.Array,
+    stop,
+):
+    def objective(params: Any):
         model = nnx.merge(graphdef, params, state.model_state)
         output = model(x)
         _, _, model_state = nnx.split(model, nnx.Param, ...)
@@ -204,7 +213,7 @@ def _clipping_records(opt_state):
     }
 
 
-def _norm(tree):
+def _norm(tree: Any):
     """`_tree.safe_norm` in one pass, not two, wherever no square is out of range."""
     exact = jax.eval_shape(_tree.safe_norm, tree)
     leaves = [jnp.abs(leaf).astype(exact.dtype) for leaf in _tree.floating_leaves(tree)]

@@ -1,7 +1,8 @@
 """Every custom rule of differentiation inside of a function, checked by itself."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from gradstab.gradcheck.subject.time_limit import share_of_time, time_limit
 
 
 def audit(
-    f,
+    f: Callable[..., Any],
     /,
     *args,
     skip: Sequence[str] = (),
@@ -105,7 +106,7 @@ def _rules(groups, options):
     return rules
 
 
-def _function(f, args):
+def _function(f: Callable[..., Any], args: Sequence[Any]):
     """A model as a function of its parameters and its inputs."""
     model = isinstance(f, tuple) or (
         callable(f) and any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(f))
@@ -121,13 +122,15 @@ def _function(f, args):
 
     target = as_target(f, args)
 
-    def of_params(params, *inputs):
+    def of_params(params: Any, *inputs):
         return target.apply(params, target.state, *inputs)
 
     return of_params, (target.params, *target.inputs)
 
 
-def _calls(f, args, precision) -> list[Call]:
+def _calls(
+    f: Callable[..., Any], args: Sequence[Any], precision: str | None
+) -> list[Call]:
     """The calls of all rules, in float64 unless f does not trace there."""
     if precision != "own":
         try:
@@ -140,7 +143,7 @@ def _calls(f, args, precision) -> list[Call]:
         return _run(f, args, wide=False)
 
 
-def _run(f, args, *, wide):
+def _run(f: Callable[..., Any], args: Sequence[Any], *, wide):
     leaves, structure = jax.tree.flatten(args)
     places = [i for i, leaf in enumerate(leaves) if _is_traced(leaf)]
     arrays = [_lifted(leaves[place]) if wide else leaves[place] for place in places]
@@ -161,11 +164,11 @@ def _run(f, args, *, wide):
         return calls_in(closed, arrays, moved=moved)
 
 
-def _is_traced(leaf):
+def _is_traced(leaf: Any):
     return isinstance(leaf, float | complex | np.ndarray | np.generic | jax.Array)
 
 
-def _lifted(leaf):
+def _lifted(leaf: Any):
     dtype = jnp.result_type(leaf)
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return jnp.asarray(leaf, jnp.complex128)
@@ -177,7 +180,7 @@ def _skipped(call, patterns):
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns for name in names)
 
 
-def _package(eqn):
+def _package(eqn: _compat.JaxprEqn):
     """The package that defines the rule; empty outside of installed packages."""
     _, found, inside = _compat.rule_source(eqn).rpartition("site-packages/")
     return inside.partition("/")[0] if found else ""

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from typing import Any
 
 from gradstab._text import printable_lines
 from gradstab.gradcheck.findings import GradCheck, Verdict
@@ -108,7 +109,7 @@ class Audit:
                 lines.append(f"{meaning}: {', '.join(paths)}")
         return printable_lines("\n".join(lines))
 
-    def show(self, console=None) -> None:
+    def show(self, console: Any = None) -> None:
         """Prints the same in colours to a rich console, by default the terminal."""
         _views().show_audit(self, console)
 

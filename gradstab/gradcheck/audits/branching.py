@@ -8,6 +8,8 @@ move, calls)``.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,14 @@ from gradstab import _compat
 from gradstab.gradcheck.audits.calls import Call, reaches
 
 
-def of_cond(walk, eqn, branches, operands, moved, path):
+def of_cond(
+    walk,
+    eqn: _compat.JaxprEqn,
+    branches,
+    operands: Sequence[Any],
+    moved: Sequence[bool],
+    path,
+):
     """The branch that is taken runs; the calls of the others are not reached."""
     stages = [
         functools.partial(walk, branch, moved=moved[1:], path=f"{path}cond[{i}]/")
@@ -26,7 +35,14 @@ def of_cond(walk, eqn, branches, operands, moved, path):
     return results, reaches(eqn, moved), calls
 
 
-def of_scan(walk, eqn, parts, operands, moved, path):
+def of_scan(
+    walk,
+    eqn: _compat.JaxprEqn,
+    parts,
+    operands: Sequence[Any],
+    moved: Sequence[bool],
+    path,
+):
     """The first iteration once more than the others, for its calls; then all."""
     consts, carry, xs = _split(operands, parts.num_consts, parts.num_carry)
     flags = _flags(moved, parts.num_consts, parts.num_carry)
@@ -46,8 +62,8 @@ def of_scan(walk, eqn, parts, operands, moved, path):
     return results, reaches(eqn, moved), [*calls, *more]
 
 
-def _all_but_last(parts, consts, carry, xs):
-    def step(carry, x):
+def _all_but_last(parts: _compat.ScanParts, consts: Sequence[Any], carry: Any, xs: Any):
+    def step(carry: Any, x):
         out = _compat.closed_function(parts.body)(*consts, *carry, *x)
         return out[: len(carry)], out[len(carry) :]
 
@@ -56,18 +72,25 @@ def _all_but_last(parts, consts, carry, xs):
     return jax.lax.scan(step, carry, xs, parts.length - 1, parts.reverse)
 
 
-def _split(operands, num_consts, num_carry):
+def _split(operands: Sequence[Any], num_consts, num_carry):
     num = num_consts + num_carry
     return operands[:num_consts], operands[num_consts:num], operands[num:]
 
 
-def _flags(moved, num_consts, num_carry):
+def _flags(moved: Sequence[bool], num_consts, num_carry):
     """Whatever moves one operand of a loop is taken to move every carry."""
     consts, _, xs = _split(moved, num_consts, num_carry)
     return [*consts, *[any(moved)] * num_carry, *xs]
 
 
-def of_while(walk, eqn, parts, operands, moved, path):
+def of_while(
+    walk,
+    eqn: _compat.JaxprEqn,
+    parts,
+    operands: Sequence[Any],
+    moved: Sequence[bool],
+    path,
+):
     """Counts the iterations, then runs up to the last: twice the cost of the loop."""
     given, operands = _split(operands, parts.num_condition_consts, len(operands))[:2]
     moved = moved[parts.num_condition_consts :]
@@ -82,13 +105,13 @@ def of_while(walk, eqn, parts, operands, moved, path):
     return results, reaches(eqn, moved), [*calls, *map(_repeated, more)]
 
 
-def _counted(parts, given, consts, carry):
+def _counted(parts: _compat.WhileParts, given, consts: Sequence[Any], carry: Any):
     """The number of iterations, the carry before the last of them and after it."""
 
-    def going(state):
+    def going(state: Any):
         return _compat.closed_function(parts.condition)(*given, *state[1])[0]
 
-    def step(state):
+    def step(state: Any):
         return state[0] + 1, _compat.closed_function(parts.body)(*consts, *state[1])
 
     start = jnp.zeros((), jnp.int32), carry
@@ -101,12 +124,12 @@ def _repeated(call):
     return call._replace(place=dataclasses.replace(call.place, repeated=True))
 
 
-def _nothing(operands):
+def _nothing(operands: Sequence[Any]):
     """The stage of a loop that is not entered."""
     return [], [], []
 
 
-def _one_of(index, stages, operands):
+def _one_of(index, stages, operands: Sequence[Any]):
     """The results of the stage at ``index``, and the calls of all stages.
 
     Every stage returns the calls of every other one too: zeros, not reached. It returns
@@ -127,7 +150,7 @@ def _one_of(index, stages, operands):
     return results, [Call(p, *slot) for p, slot in zip(names, kept, strict=True)]
 
 
-def _alike(kept, operands):
+def _alike(kept, operands: Sequence[Any]):
     """The same; in a shard_map branches must agree on the axes along which they vary.
 
     A choice between a value and itself, by the operands, varies along all axes of both.
@@ -137,7 +160,7 @@ def _alike(kept, operands):
     return [jax.tree.map(lambda x: jax.lax.select(choice, x, x), slot) for slot in kept]
 
 
-def _outline(stage, operands):
+def _outline(stage, operands: Sequence[Any]):
     """The places of the calls of a stage, and the shapes of what they keep."""
     places = []
 

@@ -1,6 +1,7 @@
 """A call of a custom rule of differentiation inside of a program."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,7 +49,7 @@ class Call(NamedTuple):
     reached: Any
 
 
-def bind_on_shards(place: Place, operands, /) -> list:
+def bind_on_shards(place: Place, operands: Sequence[Any], /) -> list:
     """The results of a rule for other operands, on the devices where it was called."""
     if place.shards is None:
         return _compat.bind(place.eqn, operands)
@@ -73,11 +74,11 @@ def over_all_devices(parts: _compat.ShardMapParts, /):
     return jax.sharding.PartitionSpec(tuple(sorted(parts.axis_names)))
 
 
-def reaches(eqn, moved, /) -> list[bool]:
+def reaches(eqn: _compat.JaxprEqn, moved: Sequence[bool], /) -> list[bool]:
     """Which results an equation moves when these operands move; at most."""
     any_moved = any(moved) and not is_named(eqn, "stop_gradient")
     return [any_moved and _is_floating(v) for v in eqn.outvars]
 
 
-def _is_floating(variable):
+def _is_floating(variable: _compat.Var):
     return jnp.issubdtype(getattr(variable.aval, "dtype", jnp.int32), jnp.inexact)

@@ -7,6 +7,7 @@ of the last iteration; inside of a cond those of the branch that is taken.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from gradstab.program.primitives import name_of
 from gradstab.program.walk import as_closed, evaluated
 
 
-def calls_in(closed, values, /, *, moved) -> list[Call]:
+def calls_in(
+    closed: _compat.ClosedJaxpr, values, /, *, moved: Sequence[bool]
+) -> list[Call]:
     """Runs a program and keeps what its custom rules are called with.
 
     Args:
@@ -44,7 +47,7 @@ def calls_in(closed, values, /, *, moved) -> list[Call]:
     ]
 
 
-def _walk(closed, values, moved, path):
+def _walk(closed: _compat.ClosedJaxpr, values, moved: Sequence[bool], path):
     """Results of a program, which of them arguments can move, and the calls inside."""
     flags = dict(zip(closed.jaxpr.invars, moved, strict=True))
     calls = []
@@ -53,7 +56,7 @@ def _walk(closed, values, moved, path):
         literal = _compat.Literal
         return [not isinstance(v, literal) and flags.get(v, False) for v in atoms]
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands):
         results, found, inside = _evaluate(eqn, operands, flags_of(eqn.invars), path)
         flags.update(zip(eqn.outvars, found, strict=True))
         calls.extend(inside)
@@ -62,7 +65,7 @@ def _walk(closed, values, moved, path):
     return evaluated(closed, values, rule), flags_of(closed.jaxpr.outvars), calls
 
 
-def _evaluate(eqn, operands, moved, path):
+def _evaluate(eqn: _compat.JaxprEqn, operands, moved: Sequence[bool], path):
     """`_walk` of one equation."""
     if not _compat.holds_rule(eqn):
         return _compat.bind(eqn, operands), reaches(eqn, moved), []
@@ -81,7 +84,7 @@ def _evaluate(eqn, operands, moved, path):
     return _compat.bind(eqn, operands), reaches(eqn, moved), calls
 
 
-def _rules(eqn):
+def _rules(eqn: _compat.JaxprEqn):
     for program in _compat.inner_programs(eqn):
         for inner in getattr(program, "jaxpr", program).eqns:
             if parts := _compat.rule_parts(inner):
@@ -89,11 +92,11 @@ def _rules(eqn):
             yield from _rules(inner)
 
 
-def _place(eqn, parts, path, moved):
+def _place(eqn: _compat.JaxprEqn, parts, path, moved: Sequence[bool]):
     return Place(eqn, parts, path + _compat.rule_name(eqn), tuple(moved))
 
 
-def _of_rule(eqn, parts, operands, moved, path):
+def _of_rule(eqn: _compat.JaxprEqn, parts, operands, moved: Sequence[bool], path):
     place = _place(eqn, parts, path, moved)
     call = Call(place, operands, True)
     body = parts.body
@@ -103,7 +106,7 @@ def _of_rule(eqn, parts, operands, moved, path):
     return results, flags, [call, *nested]
 
 
-def _of_shard_map(eqn, parts, operands, moved, path):
+def _of_shard_map(eqn: _compat.JaxprEqn, parts, operands, moved: Sequence[bool], path):
     """The operands of all devices, along a new leading axis."""
     seen = {}
 

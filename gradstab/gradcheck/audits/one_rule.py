@@ -1,6 +1,8 @@
 """A custom rule of differentiation, taken out of its program and checked alone."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +57,7 @@ def fingerprint(call: Call, /):
     The program of the derivative says it all but for the arrays that it closes over.
     """
 
-    def derivatives(operands):
+    def derivatives(operands: Sequence[Any]):
         f, given = _alone(call._replace(operands=operands))
         modes = call.place.rule.modes
         return [bodies.derivative(f, given, mode=mode) for mode in modes]
@@ -148,7 +150,7 @@ def _is_wide(call):
     return any(str(_compat.dtype_of(v)) in wide for v in call.place.eqn.invars)
 
 
-def _same(operands, others):
+def _same(operands: Sequence[Any], others):
     pairs = zip(operands, others, strict=True)
     return all(np.array_equal(_data(x), _data(y)) for x, y in pairs)
 
@@ -157,6 +159,6 @@ def _data(x):
     return np.asarray(jax.random.key_data(x) if _tree.is_key(x) else x)
 
 
-def _shape(variable):
+def _shape(variable: _compat.Var):
     sizes = ",".join(map(str, _compat.shape_of(variable)))
     return f"{_compat.dtype_of(variable)}[{sizes}]"

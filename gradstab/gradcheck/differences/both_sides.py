@@ -1,5 +1,8 @@
 """What probes on both sides of a point show, at some levels of the ladder."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +21,9 @@ _BY_LEVEL = ("residual", "norm", "moved", "bend", "jump", "norms", "slopes_of")
 
 
 @np.errstate(all="ignore")
-def on_both_sides(programs, point, draw, tables, steps, moves, /) -> dict:
+def on_both_sides(
+    programs, point: Sequence[Any], draw, tables, steps, moves, /
+) -> dict:
     """What every probe shows; arrays of the shape of the steps, and of the entries.
 
     The steps ``(len(moves), tangents, levels, replicates)`` are those of some moves.
@@ -64,14 +69,14 @@ def on_both_sides(programs, point, draw, tables, steps, moves, /) -> dict:
     }
 
 
-def _rounds_little(point) -> bool:
+def _rounds_little(point: Sequence[Any]) -> bool:
     """Whether rounding x + h v, at 1e-16 of x, is not worth the price of correcting."""
     size = sum(x.size for x in point)
     # With so many entries the correction doubles the cost of a probe.
     return size > LARGE and all(x.dtype == np.float64 for x in point)
 
 
-def _narrow(h, point):
+def _narrow(h: np.ndarray, point: Sequence[Any]):
     """The steps, in a dtype that every leaf's step survives unchanged."""
     return h.astype(max((x.dtype for x in point), key=lambda d: jnp.finfo(d).nmant))
 

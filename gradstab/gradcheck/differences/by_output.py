@@ -23,7 +23,7 @@ def by_output(rows, ends, /):
     return np.stack([norm(part) for part in np.split(rows, ends, axis=1)], axis=1)
 
 
-def sizes_of_outputs(seen, i, rungs, scale, eps, /) -> dict:
+def sizes_of_outputs(seen, i: int, rungs, scale, eps: float, /) -> dict:
     """The fields ``sizes`` and ``still`` of `Probes`, for the i-th move.
 
     An output that moves farther away only is not still, and has no size.

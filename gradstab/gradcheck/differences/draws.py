@@ -5,9 +5,12 @@ that it is known by how much an argument was really moved.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck.differences.directions import (
     NUM_COTANGENTS,
@@ -130,7 +133,7 @@ def draw(
 
 
 def toward(
-    draw: Draw, problem: Problem, leaf: int, /, *, tangents=None, cotangents=None
+    draw: Draw, problem: Problem, leaf: int, /, *, tangents=None, cotangents: Any = None
 ):
     """The draw with chosen directions for one leaf, and the first cotangents chosen.
 
@@ -176,7 +179,7 @@ def steps(
     rng: np.random.Generator,
     /,
     *,
-    dtype,
+    dtype: DTypeLike,
     coarse: bool,
     largest: float = 1.0,
 ) -> Steps:
@@ -214,7 +217,7 @@ def held_entries(point: tuple, /) -> tuple[np.ndarray, ...]:
     return tuple(~np.isfinite(np.asarray(x, np.float64)) for x in point)
 
 
-def size(leaf, held=None, /) -> float:
+def size(leaf: Any, held=None, /) -> float:
     """The root mean square of an argument, by which steps are measured; 1 if zero.
 
     Args:
@@ -227,7 +230,7 @@ def size(leaf, held=None, /) -> float:
     return found if np.isfinite(found) and found > 0 else 1.0
 
 
-def _cotangents(rng, like, watched):
+def _cotangents(rng: np.random.Generator, like, watched):
     """Random vectors over the outputs that are looked at, zero for the others."""
     if watched is None:
         return directions(rng, like, num=NUM_COTANGENTS)
@@ -237,7 +240,7 @@ def _cotangents(rng, like, watched):
     return tuple(chosen.get(i, zero) for i, zero in enumerate(zeros))
 
 
-def _tied(tangents, point):
+def _tied(tangents, point: Sequence[Any]):
     """The tangents, alike for all entries of one value, of any leaf."""
     values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
     _, first, shared = np.unique(values, return_index=True, return_inverse=True)
@@ -277,6 +280,6 @@ def _tangents(v, digits, *, paired):
     return v.astype(dtype)
 
 
-def _half(dtype) -> int:
+def _half(dtype: DTypeLike) -> int:
     """Half the binary digits of a number."""
     return (jnp.finfo(dtype).nmant + 1) // 2

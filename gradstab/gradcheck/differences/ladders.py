@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
@@ -21,7 +22,7 @@ _ROUNDED = 1e3
 _DIGITS = 32.0
 
 
-def levels(dtype, /) -> np.ndarray:
+def levels(dtype: DTypeLike, /) -> np.ndarray:
     """Steps as fractions of the size of the argument, the largest first.
 
     >>> np.log2(levels(jnp.float32)).round(1)

@@ -6,7 +6,7 @@ for the large ones, their noise is gone.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -24,7 +24,13 @@ _FEW = 8
 
 
 def with_small_outputs(
-    rounds: dict, look: Callable, /, *, names, rtol: float, thorough: bool = True
+    rounds: dict,
+    look: Callable,
+    /,
+    *,
+    names: Sequence[str],
+    rtol: float,
+    thorough: bool = True,
 ) -> dict:
     """The rounds, those of small outputs replaced by some along them alone.
 
@@ -75,7 +81,7 @@ def _deciding(one: Round, alone: Round) -> Round:
     return one if accused or slight else alone
 
 
-def _first(one: Round, rtol, thorough) -> list:
+def _first(one: Round, rtol: float | None, thorough) -> list:
     """The groups of outputs that have to be looked at alone."""
     if not len(one.probes.sizes):
         return []
@@ -87,7 +93,7 @@ def _first(one: Round, rtol, thorough) -> list:
     return [(n,) for n in outputs] if lost and len(outputs) <= _FEW else []
 
 
-def _next(found: Round, group, rtol) -> list:
+def _next(found: Round, group, rtol: float | None) -> list:
     """The groups that have to be looked at after this one."""
     state = found.finding.state
     if state == Outcome.OVERSHADOWED:
@@ -96,7 +102,7 @@ def _next(found: Round, group, rtol) -> list:
     return [] if settled or len(group) == 1 else [(n,) for n in group]
 
 
-def _hidden(one: Round, rtol) -> list:
+def _hidden(one: Round, rtol: float | None) -> list:
     """Of the small outputs those whose errors could be overlooked."""
     hidden = [
         n
@@ -128,7 +134,7 @@ def _of_others(one: Round, groups) -> list[Round]:
     return [dataclasses.replace(one, finding=agrees)]
 
 
-def _named(found: Round, group, names) -> Round:
+def _named(found: Round, group, names: Sequence[str]) -> Round:
     output = tuple(names[n] if n < len(names) else f"output[{n}]" for n in group)
     finding = dataclasses.replace(found.finding, output=output)
     return dataclasses.replace(found, finding=finding)

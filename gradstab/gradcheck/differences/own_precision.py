@@ -4,10 +4,13 @@ A rule may be right in exact arithmetic and useless in float32: 1 - y**2 of a sa
 y, a residual kept in bfloat16. Differences in float64 do not see that.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.gradcheck.differences.probes import Measurement
+from gradstab.gradcheck.differences.probes import Measurement, Probes
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.differences.verdict import bend
 from gradstab.gradcheck.findings import ROUNDING, Finding
@@ -37,7 +40,7 @@ class OwnPrecision:
         self.programs = Programs(self.own, lanes=lanes)
         self.evaluations = num_rules(self.own)
 
-    def __call__(self, point, seen: Measurement, /) -> list[Finding]:
+    def __call__(self, point: Sequence[Any], seen: Measurement, /) -> list[Finding]:
         """One finding per leaf and mode; none where f, or its rule, is not finite."""
         pairs = zip(map(np.asarray, point), self.own.leaves, strict=True)
         with np.errstate(over="ignore"):
@@ -55,7 +58,9 @@ class OwnPrecision:
         ]
 
     @np.errstate(invalid="ignore", over="ignore")
-    def _finding(self, i, leaf, mode, entries, probes, gap) -> Finding:
+    def _finding(
+        self, i: int, leaf, mode: str, entries, probes: Probes, gap
+    ) -> Finding:
         wide = probes.rules[mode]
         finite = bool(np.all(np.isfinite(entries)))
         error = root_mean_square(entries - wide) if finite else np.inf

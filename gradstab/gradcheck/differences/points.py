@@ -6,7 +6,8 @@ have the same shapes, so nothing is compiled for them.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tup
         yield EQUAL, _like(leaves, equal)
 
 
-def at_random(leaves, rng, /, *, share: float = _SHARE) -> tuple:
+def at_random(leaves, rng: np.random.Generator, /, *, share: float = _SHARE) -> tuple:
     """A point that has nothing special: no symmetry, no zeros, no equal entries.
 
     Every entry is moved by about that share of itself, one that is zero by that of the
@@ -103,13 +104,13 @@ def beside(
     return _like(leaves, _in_order(like, away))
 
 
-def has_ties(point, /) -> bool:
+def has_ties(point: Sequence[Any], /) -> bool:
     """Whether two entries of the leaves are equal."""
     values = np.concatenate([np.asarray(x, np.float64).ravel() for x in point])
     return len(np.unique(values)) < len(values)
 
 
-def _filled(leaves, rng):
+def _filled(leaves, rng: np.random.Generator):
     wide = [np.asarray(x, np.float64) for x in leaves]
     return [x if np.any(x) else directions(rng, [x], num=1)[0][0] for x in wide]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck.differences.both_sides import joined, on_both_sides
 from gradstab.gradcheck.differences.by_output import sizes_of_outputs
@@ -109,7 +110,7 @@ class Prober:
 
     def __call__(
         self,
-        point,
+        point: tuple,
         rng: np.random.Generator,
         /,
         *,
@@ -154,9 +155,9 @@ class Prober:
 
     def along(
         self,
-        point,
+        point: tuple,
         drawn: Draw,
-        rng,
+        rng: np.random.Generator,
         /,
         *,
         coarse: bool = False,
@@ -214,7 +215,7 @@ def _parts(num_levels, *, halved) -> list:
     return [levels[::2], levels[1::2]] if halved else [levels]
 
 
-def _measurement(task, tables, drawn, leaves, num_levels) -> Measurement:
+def _measurement(task: Problem, tables, drawn, leaves, num_levels) -> Measurement:
     slack = np.sqrt(float(jnp.finfo(task.dtype).eps)) * tables["norm"]
     per_level = len(drawn.weights) * NUM_TANGENTS * len(replicates(task.dtype))
     return Measurement(
@@ -289,7 +290,7 @@ def _held_by(draw: Draw, i) -> tuple:
     return draw.held[i : i + 1] or draw.held
 
 
-def _may_be_flat(probes: Probes, dtype) -> bool:
+def _may_be_flat(probes: Probes, dtype: DTypeLike) -> bool:
     """Whether an output does not move, or a rule says that f has no slope."""
     zero = rounding_of_zero(probes, dtype) if dtype == np.float64 else 0.0
     flat = any(root_mean_square(rule) <= zero for rule in probes.rules.values())
@@ -297,7 +298,7 @@ def _may_be_flat(probes: Probes, dtype) -> bool:
     return flat or bool(still.any() or probes.still.any())
 
 
-def rounding_of_zero(probes: Probes, dtype, /) -> float:
+def rounding_of_zero(probes: Probes, dtype: DTypeLike, /) -> float:
     """What rounding inside of a rule may leave of a derivative that is zero."""
     eps = float(jnp.finfo(dtype).eps)
     return CANCELLED * eps * probes.value / probes.scale

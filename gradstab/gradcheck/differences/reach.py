@@ -6,6 +6,7 @@ then, though f is smooth: what counts is the length on which f changes.
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck.differences.probes import Measurement, Probes
 from gradstab.gradcheck.subject.problem import Problem
@@ -50,7 +51,7 @@ def farther(seen: Measurement, problem: Problem, reach, /) -> tuple | None:
     )
 
 
-def _gain(probes: Probes, dtype) -> float:
+def _gain(probes: Probes, dtype: DTypeLike) -> float:
     eps = float(jnp.finfo(dtype).eps)
     if not is_small(probes, dtype) or not probes.movable:
         return 1.0
@@ -78,7 +79,7 @@ def too_small(seen: Measurement, problem: Problem, zero: set, /) -> bool:
     )
 
 
-def is_small(probes: Probes, dtype, /) -> bool:
+def is_small(probes: Probes, dtype: DTypeLike, /) -> bool:
     """Whether a leaf is so small that beside f's value its movements are rounding.
 
     Of one that seems to have no slope only if f would have to be steep to be seen.

@@ -1,5 +1,7 @@
 """What the outputs on both sides of a point show, however large they are."""
 
+from typing import Any
+
 import numpy as np
 
 from gradstab.gradcheck.differences.by_output import by_output
@@ -10,7 +12,7 @@ from gradstab.gradcheck.differences.tables import is_average, norm
 _BLOCK, _SAMPLED = 2**13, 16
 
 
-def shown(there, here, value, cotangents, size, ends, /) -> dict:
+def shown(there, here, value, cotangents: Any, size, ends, /) -> dict:
     """Norms and products of a few probes.
 
     Args:
@@ -28,7 +30,7 @@ def shown(there, here, value, cotangents, size, ends, /) -> dict:
     return found | {"jump": found["jump"] / size}
 
 
-def _plainly(there, here, value, cotangents) -> dict | None:
+def _plainly(there, here, value, cotangents: Any) -> dict | None:
     """The same of one large output; None if it has to be done with care."""
     rows, num = there.shape
     totals = {name: np.zeros(rows) for name in ("norm", "moved", "bend")}
@@ -54,7 +56,7 @@ def _plainly(there, here, value, cotangents) -> dict | None:
     return {"products": products, **norms, **rest}
 
 
-def _carefully(there, here, value, cotangents, size, ends) -> dict:
+def _carefully(there, here, value, cotangents: Any, size, ends) -> dict:
     """The same in units of the size, so that nothing overflows."""
     num = max(there.shape[1], 1)
     width = num if len(ends) or num <= LARGE else _BLOCK

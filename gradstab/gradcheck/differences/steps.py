@@ -16,6 +16,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab.gradcheck.subject.vectors import root_mean_square
 
@@ -58,7 +59,7 @@ class Estimate:
     step: float
 
 
-def ladder(dtype, /) -> np.ndarray:
+def ladder(dtype: DTypeLike, /) -> np.ndarray:
     """Steps as fractions of the size of the argument, the largest first.
 
     From a half on they are a factor two apart, where a noisy function needs the
@@ -105,7 +106,7 @@ def estimate(residual, rounding, steps, /) -> Estimate | None:
     return Estimate(values[best], float(bars[best]), float(steps[coarsest[best]]))
 
 
-def replicates(dtype, /) -> tuple[float, ...]:
+def replicates(dtype: DTypeLike, /) -> tuple[float, ...]:
     """The grids of steps, as factors: more for a dtype of few digits and few steps.
 
     >>> len(replicates(jnp.float32)), len(replicates(jnp.bfloat16))
@@ -142,7 +143,7 @@ def _quotients(residual, steps):
                     yield level, order, power, pair
 
 
-def _extrapolated(residual, steps, order, power):
+def _extrapolated(residual, steps, order: int, power):
     """One column of Neville's table: one level fewer, one error term fewer."""
     gain = (steps[:-order] / steps[order:]) ** power
     fine, coarse = residual[1:], residual[:-1]

@@ -1,5 +1,8 @@
 r"""Tables :math:`\langle w_j, J v_k \rangle`, in float64 on the host."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from gradstab.gradcheck.differences.directions import NUM_COTANGENTS, NUM_TANGENTS
@@ -11,7 +14,7 @@ from gradstab.gradcheck.subject.programs import Programs
 _AVERAGE = 1e120
 
 
-def rule_tables(programs: Programs, point, draw: Draw, /) -> dict:
+def rule_tables(programs: Programs, point: Sequence[Any], draw: Draw, /) -> dict:
     """What the rules of a function say along the directions.
 
     Returns:

@@ -71,7 +71,7 @@ class Truth:
     oracle: str
 
 
-def differences(rule, probes: Probes, /, *, dtype) -> Truth:
+def differences(rule: np.ndarray, probes: Probes, /, *, dtype) -> Truth:
     """What the differences say, from steps within the size of the argument."""
     name = f"{DIFFERENCES} in {dtype}"
     resolved = num_resolved(probes.moved, probes.rounding, probes.steps)
@@ -89,7 +89,7 @@ def differences(rule, probes: Probes, /, *, dtype) -> Truth:
     return Truth(entries, best.bar, best.step, limit, gap, name)
 
 
-def _nonlinearity(entries, bar, probes) -> float:
+def _nonlinearity(entries, bar, probes: Probes) -> float:
     """By how much the slope along a sum is not the sum of slopes; 0 within the noise.
 
     The median of three equals has a slope along every line, the same on both sides,
@@ -103,7 +103,7 @@ def _nonlinearity(entries, bar, probes) -> float:
     return _NONLINEAR * max(gaps) if max(gaps) > 3 * bar else 0.0
 
 
-def autodiff(entries, /, *, dtype, oracle: str, kink=0.0) -> Truth:
+def autodiff(entries, /, *, dtype, oracle: str, kink: float = 0.0) -> Truth:
     """What automatic differentiation of another function says."""
     entries = np.ravel(entries)
     if not np.all(np.isfinite(entries)):
@@ -115,7 +115,15 @@ def autodiff(entries, /, *, dtype, oracle: str, kink=0.0) -> Truth:
 
 
 def compare(
-    rule, truth: Truth, probes: Probes, /, *, leaf: str, mode: str, dtype, rtol: float
+    rule: np.ndarray,
+    truth: Truth,
+    probes: Probes,
+    /,
+    *,
+    leaf: str,
+    mode: str,
+    dtype,
+    rtol: float,
 ) -> Finding:
     """Compares a rule with an oracle.
 
@@ -282,7 +290,7 @@ _TABLE = (
 )
 
 
-def is_flat(rule, probes: Probes, /, *, dtype) -> bool:
+def is_flat(rule: np.ndarray, probes: Probes, /, *, dtype) -> bool:
     """Whether rule and f agree that the derivative is zero, not just too small to see.
 
     The rule says zero (in float64: to rounding), and f does not move at any step, or it
@@ -311,7 +319,7 @@ def small_outputs(probes: Probes, /) -> tuple[int, ...]:
     return tuple(small.tolist())
 
 
-def _of_small_outputs(probes, floor) -> float:
+def _of_small_outputs(probes: Probes, floor) -> float:
     """The resolution of the smallest output, for the norm of an error that is seen."""
     small = small_outputs(probes)
     if not small:
@@ -320,13 +328,13 @@ def _of_small_outputs(probes, floor) -> float:
     return floor / least if least > 0 else np.inf if floor else 0.0
 
 
-def _moves_nowhere(probes) -> bool:
+def _moves_nowhere(probes: Probes) -> bool:
     # What is inside of f may grow with a large step, and its rounding too.
     grown = np.maximum(1, 4 * probes.steps / probes.scale)
     return bool(np.all(~(probes.moved > 8 * grown * probes.rounding)))  # or not finite
 
 
-def _is_still(probes, *, dtype) -> bool:
+def _is_still(probes: Probes, *, dtype) -> bool:
     """Whether f does not move at any step, in a dtype whose rounding hides little."""
     return dtype == np.float64 and _moves_nowhere(probes)
 

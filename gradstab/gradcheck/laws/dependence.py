@@ -5,6 +5,7 @@ kernels on jax 0.10, and so counts what only they read.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from gradstab import _compat
 from gradstab.program.walk import called
@@ -40,7 +41,7 @@ def read_by(program, /, wanted: Sequence[bool] | None = None) -> list[bool]:
     return [v in needed for v in jaxpr.invars]
 
 
-def _operands(eqn, wanted) -> list[bool]:
+def _operands(eqn: _compat.JaxprEqn, wanted) -> list[bool]:
     """For each operand of an equation whether the wanted results are made of it."""
     if (body := called(eqn)) is not None:
         return read_by(body, wanted)
@@ -57,7 +58,7 @@ def _operands(eqn, wanted) -> list[bool]:
     return [True] * len(eqn.invars)
 
 
-def _of_loop(body, num_consts, carry, rest=()):
+def _of_loop(body: _compat.ClosedJaxpr, num_consts, carry: Any, rest=()):
     """What the steps read, until no further part of the carry is needed."""
     kept = slice(num_consts, num_consts + len(carry))
     while True:
@@ -68,7 +69,7 @@ def _of_loop(body, num_consts, carry, rest=()):
         carry = used[kept]
 
 
-def _of_while(parts, wanted) -> list[bool]:
+def _of_while(parts: _compat.WhileParts, wanted) -> list[bool]:
     asked = read_by(parts.condition)
     first = parts.num_condition_consts
     carry = [a or b for a, b in zip(wanted, asked[first:], strict=True)]

@@ -7,6 +7,8 @@ add up exactly, so that any difference is the rule's own, or rounding.
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +33,12 @@ _SIDES = ("first outputs", "other outputs")
 
 
 def identities(
-    problem: Problem, point, rng: np.random.Generator, /, *, rtol: float = 0.0
+    problem: Problem,
+    point: Sequence[Any],
+    rng: np.random.Generator,
+    /,
+    *,
+    rtol: float = 0.0,
 ) -> tuple[Identity, ...]:
     r"""Tries the laws of first derivatives at a point.
 
@@ -88,7 +95,7 @@ def identities(
         return (*found, *plan["untried"], *again)
 
 
-def _plan(problem, point, rng):
+def _plan(problem: Problem, point: Sequence[Any], rng: np.random.Generator):
     """What the program computes besides value and derivatives."""
     plan = {"parts": [], "outputs": None, "pair": None, "untried": []}
     if "reverse" not in problem.modes:
@@ -109,7 +116,7 @@ def _plan(problem, point, rng):
     return plan
 
 
-def _parts(count, rng):
+def _parts(count: int, rng: np.random.Generator):
     """Sets of arguments to be differentiated without the others."""
     if count == 1:
         return []
@@ -119,7 +126,7 @@ def _parts(count, rng):
     return [tuple(sorted(half)) for half in (order[: count // 2], order[count // 2 :])]
 
 
-def _pair(point):
+def _pair(point: Sequence[Any]):
     """The first two arguments that could be one array."""
     for i, x in enumerate(point):
         for k in range(i + 1, len(point)):
@@ -128,10 +135,10 @@ def _pair(point):
     return None
 
 
-def _program(problem, plan):
+def _program(problem: Problem, plan):
     f = problem.f
 
-    def program(point, w, v):
+    def program(point: Sequence[Any], w: Sequence[jax.Array], v: Sequence[jax.Array]):
         raw = {"value": f(point)}
         if "reverse" in problem.modes:
             raw["primal"], pullback = jax.vjp(f, point)
@@ -146,7 +153,9 @@ def _program(problem, plan):
     return program
 
 
-def _by_parts(f, parts, point, w):
+def _by_parts(
+    f: Callable[..., Any], parts, point: Sequence[Any], w: Sequence[jax.Array]
+):
     """The gradient, assembled from those with respect to some arguments each."""
     gradient = {}
     for part in parts:
@@ -157,14 +166,18 @@ def _by_parts(f, parts, point, w):
     return _joined(gradient, {})
 
 
-def _by_outputs(f, first, point, w):
+def _by_outputs(
+    f: Callable[..., Any], first, point: Sequence[Any], w: Sequence[jax.Array]
+):
     """The gradients of the first outputs, and of the others."""
     ahead = jax.vjp(lambda p: f(p)[:first], point)[1](w[:first])[0]
     behind = jax.vjp(lambda p: f(p)[first:], point)[1](w[first:])[0]
     return ahead, behind
 
 
-def _of_one_array(f, pair, point, w):
+def _of_one_array(
+    f: Callable[..., Any], pair, point: Sequence[Any], w: Sequence[jax.Array]
+):
     """The gradient with respect to an array that stands for two arguments."""
     i, k = pair
     return jax.vjp(lambda x: f(_replaced(point, k, x, i)), point[i])[1](w)[0]
@@ -183,12 +196,12 @@ def _joined(some, rest):
     return tuple(both[i] for i in sorted(both))
 
 
-def _replaced(point, k, x, i=None):
+def _replaced(point: Sequence[Any], k, x: jax.Array, i: int | None = None):
     """The point with its leaf k, and i if given, replaced by x."""
     return tuple(x if n in (k, i) else leaf for n, leaf in enumerate(point))
 
 
-def _inputs(problem, plan, point, rng):
+def _inputs(problem: Problem, plan, point: Sequence[Any], rng: np.random.Generator):
     """The arguments of all runs."""
     ws = exact_combinations(rng, problem.outputs, kept=plan["outputs"])
     vs = exact_combinations(rng, point)
@@ -199,7 +212,7 @@ def _inputs(problem, plan, point, rng):
     return runs
 
 
-def _laws(problem, plan, inputs, runs):
+def _laws(problem: Problem, plan, inputs: Sequence[Any], runs):
     """All laws, from the results for all inputs and, last, of the first one again."""
     *runs, again = runs
     found = [_repeats("value", _outputs(problem), runs, again, exact=True)]
@@ -215,11 +228,11 @@ def _laws(problem, plan, inputs, runs):
     return found
 
 
-def _outputs(problem):
+def _outputs(problem: Problem):
     return problem.output_names
 
 
-def _of_gradients(problem, runs, again):
+def _of_gradients(problem: Problem, runs, again):
     return [
         _same_value(runs, "primal", "VJP", _outputs(problem)),
         *_linear(runs, "gradient", problem.names, "cotangent"),
@@ -227,19 +240,19 @@ def _of_gradients(problem, runs, again):
     ]
 
 
-def _repeats(key, leaves, runs, again, exact=False):
+def _repeats(key, leaves: Sequence[Any], runs, again, exact: bool = False):
     pair, detail = (again[key], runs[_PLAIN][key]), f"the same {key}, computed again"
     return law("repeated calls", leaves, *pair, detail=detail, once=True, exact=exact)
 
 
-def _same_value(runs, key, mode, outputs):
+def _same_value(runs, key, mode: str, outputs):
     run = runs[_PLAIN]
     detail = f"the value that comes with the {mode}, and f's own"
     return law(f"value of the {mode}", outputs, run[key], run["value"], detail=detail)
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _linear(runs, key, leaves, what):
+def _linear(runs, key, leaves: Sequence[Any], what):
     plain, scaled, part, rest, ones, raised, zero = (run[key] for run in runs[:7])
     return [
         law(
@@ -275,7 +288,7 @@ def _linear(runs, key, leaves, what):
     ]
 
 
-def _of_selections(problem, plan, runs):
+def _of_selections(problem: Problem, plan, runs):
     plain, found = runs[_PLAIN]["gradient"], []
     if plan["parts"]:
         found.append(
@@ -304,7 +317,7 @@ def _of_selections(problem, plan, runs):
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _of_pair(problem, pair, run):
+def _of_pair(problem: Problem, pair, run):
     i, k = pair
     one, other = (np.float64(run["gradient"][n]) for n in pair)
     return law(
@@ -318,7 +331,7 @@ def _of_pair(problem, pair, run):
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _adjoint(inputs, runs):
+def _adjoint(inputs: Sequence[Any], runs):
     left, right, sizes, units = [], [], [], []
     for n in (_PLAIN, _ONES):
         (_, w, v), run = inputs[n], runs[n]

@@ -8,11 +8,14 @@ what is far outside of that spread is no rounding.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from gradstab import _compat
 from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.findings import Identity
 from gradstab.gradcheck.laws import rounding
@@ -60,16 +63,16 @@ class Law:
 
 def law(
     name: str,
-    leaves,
+    leaves: Sequence[Any],
     left,
     right,
     /,
     *,
     like=None,
     units=None,
-    detail="",
-    once=False,
-    exact=False,
+    detail: str = "",
+    once: bool = False,
+    exact: bool = False,
 ) -> Law:
     """The law that two tuples of arrays are equal.
 
@@ -173,7 +176,14 @@ def not_tried(name: str, reason: str | Refusal, /) -> Identity:
     return Identity(0.0, np.inf, name, "", True, f"not tried: {reason}")
 
 
-def _draws(closed, tree, inputs, numbers, rng, options):
+def _draws(
+    closed: _compat.ClosedJaxpr,
+    tree: Any,
+    inputs: Sequence[Any],
+    numbers,
+    rng: np.random.Generator,
+    options,
+):
     """The results that `laws` takes, as often as asked, with redrawn rounding."""
     run = jax.jit(rounding.redrawn(closed), compiler_options=options)
 
@@ -216,7 +226,7 @@ def _apart(one, other) -> float:
     return _norm(np.where(both, one - other, 0.0))
 
 
-def _floors(one, dtype, rtol):
+def _floors(one, dtype: DTypeLike, rtol: float | None):
     """Below this a law holds without a further look, leaf by leaf."""
     limits = jnp.finfo(dtype)
     counts = np.array([r.size for r in one.residuals])
@@ -265,7 +275,7 @@ def _unmeasured(one, floors, refusal) -> Identity:
     return _identity(one, floors) if held else not_tried(one.name, refusal)
 
 
-def _host(tree, flat):
+def _host(tree: Any, flat):
     return jax.tree.unflatten(tree, [np.asarray(a) for a in flat])
 
 

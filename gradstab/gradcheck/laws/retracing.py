@@ -1,5 +1,8 @@
 """Laws of a rule that may keep something between its calls: tracing it shows them."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -15,7 +18,7 @@ _AGAIN = "traced again"
 _BETWEEN = "calls that overlap"
 
 
-def program_of(f, point, /):
+def program_of(f: Callable[..., Any], point: Sequence[Any], /):
     """The program of a function of leaves; None if it changes when traced again."""
     # A new function each time: JAX remembers those that it has traced.
     first, second = (jax.make_jaxpr(lambda p: f(p))(point) for _ in range(2))
@@ -55,15 +58,22 @@ def retraced(
     return (*found, *_overlapping(problem, given))
 
 
-def _traced(f, given):
-    def values_and_gradients(point, w):
+def _traced(f: Callable[..., Any], given: Sequence[Any]):
+    def values_and_gradients(point: Sequence[Any], w: Sequence[jax.Array]):
         value, pullback = jax.vjp(f, point)
         return [*value, *pullback(w)[0]]
 
     return jax.make_jaxpr(values_and_gradients)(*given)
 
 
-def _compared(problem, given, first, second, rng, rtol):
+def _compared(
+    problem: Problem,
+    given: tuple,
+    first,
+    second,
+    rng: np.random.Generator,
+    rtol: float,
+):
     count = len(problem.outputs)
     other, flat = jax.jit(_compat.closed_function(second)), jax.tree.leaves(given)
 
@@ -95,10 +105,10 @@ def _compared(problem, given, first, second, rng, rtol):
     return (gradient,) if value.holds else ()
 
 
-def _overlapping(problem, given):
+def _overlapping(problem: Problem, given: Sequence[Any]):
     point, w = given
 
-    def overlapping(point, other, w):
+    def overlapping(point: Sequence[Any], other, w: Sequence[jax.Array]):
         _, pullback = jax.vjp(problem.f, point)
         jax.vjp(problem.f, other)
         return pullback(w)
@@ -116,5 +126,5 @@ def _overlapping(problem, given):
     return (Identity(1.0, 0.0, _BETWEEN, leaf, False, detail),)
 
 
-def _held(name, detail):
+def _held(name: str, detail):
     return Identity(0.0, 0.0, name, "", True, detail)

@@ -13,7 +13,8 @@ References:
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from gradstab.program.walk import called, evaluate, evaluated, split_operands
 _UNITS = 2.0
 
 
-def redrawn(closed, /) -> Callable[..., list]:
+def redrawn(closed: _compat.ClosedJaxpr, /) -> Callable[..., list]:
     """The program with its rounding errors drawn anew.
 
     Inside of loops that are not scans, of branches and of kernels nothing is redrawn,
@@ -49,7 +50,7 @@ def redrawn(closed, /) -> Callable[..., list]:
     return lambda seed, *values: _evaluate(closed, values, seed)
 
 
-def iterates(closed, /) -> bool:
+def iterates(closed: _compat.ClosedJaxpr, /) -> bool:
     """Whether a loop inside goes on until some real number is small enough."""
     return any(_converges(eqn) for eqn in equations(closed))
 
@@ -62,31 +63,31 @@ def equations(program, /):
             yield from equations(body)
 
 
-def _converges(eqn) -> bool:
+def _converges(eqn: _compat.JaxprEqn) -> bool:
     if _compat.while_parts(eqn) is None:
         return False
     bodies = [getattr(b, "jaxpr", b) for b in _compat.inner_programs(eqn)]
     return any(_is_test(b) and any(map(_is_real, _operands(b))) for b in bodies)
 
 
-def _is_test(body) -> bool:
+def _is_test(body: _compat.ClosedJaxpr) -> bool:
     return [getattr(v.aval, "dtype", None) for v in body.outvars] == [jnp.bool_]
 
 
-def _operands(body):
+def _operands(body: _compat.ClosedJaxpr):
     return (v for eqn in equations(body) for v in eqn.invars)
 
 
-def _evaluate(closed, values, seed) -> list:
+def _evaluate(closed: _compat.ClosedJaxpr, values, seed) -> list:
     places = itertools.count()
 
-    def rule(eqn, operands):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
         return _equation(eqn, operands, _mix(seed + jnp.uint32(next(places))))
 
     return evaluated(closed, values, rule)
 
 
-def _equation(eqn, operands, seed) -> list:
+def _equation(eqn: _compat.JaxprEqn, operands: Sequence[Any], seed) -> list:
     if primitives.is_a(eqn, Kind.EXACT):
         return evaluate(eqn, operands)
     if (body := called(eqn)) is not None:
@@ -107,10 +108,10 @@ def _equation(eqn, operands, seed) -> list:
     ]
 
 
-def _scan(parts, operands, seed) -> list:
+def _scan(parts: _compat.ScanParts, operands: Sequence[Any], seed) -> list:
     consts, carry, slices = split_operands(parts, operands)
 
-    def step(state, x):
+    def step(state: Any, x):
         seed, carry = state
         out = _evaluate(parts.body, [*consts, *carry, *x], seed)
         return (_mix(seed), out[: parts.num_carry]), out[parts.num_carry :]

@@ -6,7 +6,8 @@ whatever checks a function against differences of its value checks them.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,7 +69,12 @@ def missing_second_order(problem: Problem, /) -> tuple[str, ...]:
 
 
 def hessian_symmetry(
-    problem: Problem, point, rng: np.random.Generator, /, *, rtol: float = 0.0
+    problem: Problem,
+    point: Sequence[Any],
+    rng: np.random.Generator,
+    /,
+    *,
+    rtol: float = 0.0,
 ) -> tuple[Identity, ...]:
     r"""Tries whether second derivatives commute.
 
@@ -125,7 +131,13 @@ def off_domain(laws: tuple[Identity, ...], /) -> tuple[str, ...]:
     return tuple(law.detail for law in laws if law.detail.startswith(start))
 
 
-def _judged(problem, product, inputs, rng, rtol):
+def _judged(
+    problem: Problem,
+    product,
+    inputs: Sequence[Any],
+    rng: np.random.Generator,
+    rtol: float,
+):
     tangents = [v for _, _, v in inputs]
     return judge(
         product,
@@ -142,7 +154,7 @@ def _is_symmetric(x) -> bool:
     return bool(square and np.array_equal(x, np.swapaxes(x, -1, -2)))
 
 
-def _symmetrised(v, alike):
+def _symmetrised(v: Sequence[jax.Array], alike):
     """The tangent with the upper triangles of some matrices on both sides."""
     return tuple(
         np.triu(a) + np.swapaxes(np.triu(a, 1), -1, -2) if i in alike else a
@@ -150,13 +162,13 @@ def _symmetrised(v, alike):
     )
 
 
-def _candidates(problem, seed):
+def _candidates(problem: Problem, seed):
     f, rng = problem.f, np.random.default_rng(seed)
 
-    def vjp(leaves, w):
+    def vjp(leaves: Sequence[Any], w: Sequence[jax.Array]):
         return jax.vjp(f, leaves)[1](w)[0]
 
-    def jvp(leaves, v):
+    def jvp(leaves: Sequence[Any], v: Sequence[jax.Array]):
         return jax.jvp(f, (leaves,), (v,))[1]
 
     # On the host float64 needs no setting to exist.
@@ -170,7 +182,7 @@ def _candidates(problem, seed):
         yield "reverse over forward", jvp, (leaves, v)
 
 
-def _obstacle(problem, name, g, args) -> Refusal | None:
+def _obstacle(problem: Problem, name: str, g, args: Sequence[Any]) -> Refusal | None:
     """What tracing the derivative of g raises."""
     with problem.context():
         if name.startswith("reverse"):
@@ -180,22 +192,22 @@ def _obstacle(problem, name, g, args) -> Refusal | None:
     return traced if isinstance(traced, Refusal) else None
 
 
-def _pulled(g, args):
+def _pulled(g, args: Sequence[Any]):
     value, pullback = jax.vjp(g, *args)
     return pullback(value)
 
 
-def _hessian_product(problem, given) -> Callable | Refusal:
+def _hessian_product(problem: Problem, given: Sequence[Any]) -> Callable | Refusal:
     """From a point, a cotangent and a tangent to the product, in a mode that exists."""
     f = problem.f
 
-    def gradient(point, w):
+    def gradient(point: Sequence[Any], w: Sequence[jax.Array]):
         return jax.vjp(f, point)[1](w)[0]
 
-    def forward(point, w, v):
+    def forward(point: Sequence[Any], w: Sequence[jax.Array], v: Sequence[jax.Array]):
         return jax.jvp(lambda p: gradient(p, w), (point,), (v,))[1]
 
-    def reverse(point, w, v):
+    def reverse(point: Sequence[Any], w: Sequence[jax.Array], v: Sequence[jax.Array]):
         return jax.vjp(lambda p: gradient(p, w), point)[1](v)[0]
 
     traced = attempt(traced_jvp, forward, *given)

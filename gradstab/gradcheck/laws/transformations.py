@@ -7,7 +7,8 @@ the plain call.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,12 @@ _BESIDE = 2.0**-6
 
 
 def transformations(
-    problem: Problem, point, rng: np.random.Generator, /, *, rtol: float = 0.0
+    problem: Problem,
+    point: Sequence[Any],
+    rng: np.random.Generator,
+    /,
+    *,
+    rtol: float = 0.0,
 ) -> tuple[Identity, ...]:
     """Compares value and derivative under transformations with those without any.
 
@@ -77,7 +83,9 @@ def transformations(
         return _tried(problem, point, rng, rtol)
 
 
-def _tried(problem, point, rng, rtol):
+def _tried(
+    problem: Problem, point: Sequence[Any], rng: np.random.Generator, rtol: float
+):
     plain = _plain_derivative(problem)
     beside = _beside(point, rng)
     like = problem.outputs if "reverse" in problem.modes else point
@@ -97,7 +105,16 @@ def _tried(problem, point, rng, rtol):
     return (*found.values(), *untried)
 
 
-def _compare(problem, inputs, rng, rtol, eager, forms, *, redraw):
+def _compare(
+    problem: Problem,
+    inputs: Sequence[Any],
+    rng: np.random.Generator,
+    rtol: float,
+    eager,
+    forms,
+    *,
+    redraw,
+):
     """The records of some forms, the plain one among them."""
     found = judge(
         functools.partial(_all_forms, forms),
@@ -124,7 +141,7 @@ class _Form:
         return jax.tree.unflatten(self.tree, flat)
 
 
-def _nothing_to_try(closed) -> str:
+def _nothing_to_try(closed: _compat.ClosedJaxpr) -> str:
     """Why no rule or kernel of a program is worth its price; empty if one is."""
     special = [eqn for eqn in equations(closed) if not traits.is_plain(eqn)]
     if not special:
@@ -135,19 +152,21 @@ def _nothing_to_try(closed) -> str:
     return ""
 
 
-def _plain_derivative(problem) -> Callable:
+def _plain_derivative(problem: Problem) -> Callable:
     """From a function, a point and a direction to its value and derivative."""
     if "reverse" not in problem.modes:
         return lambda f, point, v: jax.jvp(f, (point,), (v,))
 
-    def value_and_vjp(f, point, w):
+    def value_and_vjp(
+        f: Callable[..., Any], point: Sequence[Any], w: Sequence[jax.Array]
+    ):
         value, pullback = jax.vjp(f, point)
         return value, pullback(w)[0]
 
     return value_and_vjp
 
 
-def _beside(point, rng):
+def _beside(point: Sequence[Any], rng: np.random.Generator):
     """A point nearby."""
     return tuple(
         np.asarray(x * (1 + _BESIDE * rng.uniform(-1, 1, x.shape))).astype(x.dtype)
@@ -155,7 +174,7 @@ def _beside(point, rng):
     )
 
 
-def _traced(problem, plain, given):
+def _traced(problem: Problem, plain, given: Sequence[Any]):
     """Each form as a program, and records of those that cannot be traced."""
     forms, untried = {}, []
     for name, alternatives in _FORMS.items():
@@ -173,7 +192,9 @@ def _traced(problem, plain, given):
     return forms, untried
 
 
-def _all_forms(forms, a, b, w):
+def _all_forms(
+    forms, a: Sequence[jax.Array], b: Sequence[jax.Array], w: Sequence[jax.Array]
+):
     return {name: form(a, b, w) for name, form in forms.items()}
 
 
@@ -185,18 +206,36 @@ def _alone(transform):
 def _together(transform):
     """The derivative of a function of both points, from both directions."""
 
-    def form(f, plain, a, b, w):
+    def form(
+        f: Callable[..., Any],
+        plain,
+        a: Sequence[jax.Array],
+        b: Sequence[jax.Array],
+        w: Sequence[jax.Array],
+    ):
         return plain(transform(f), _stacked(a, b), _stacked(w, w))
 
     return (form,)
 
 
-def _mapped_derivative(f, plain, a, b, w):
+def _mapped_derivative(
+    f: Callable[..., Any],
+    plain,
+    a: Sequence[jax.Array],
+    b: Sequence[jax.Array],
+    w: Sequence[jax.Array],
+):
     derivative = functools.partial(plain, f)
     return jax.vmap(derivative)(_stacked(a, b), _stacked(w, w))
 
 
-def _partly_mapped(f, plain, a, b, w):
+def _partly_mapped(
+    f: Callable[..., Any],
+    plain,
+    a: Sequence[jax.Array],
+    b: Sequence[jax.Array],
+    w: Sequence[jax.Array],
+):
     """The derivative at ``a`` twice, as a lane of maps over every other argument.
 
     So are gradients of single examples computed, with parameters that all share. The
@@ -219,17 +258,17 @@ def _partly_mapped(f, plain, a, b, w):
     return jax.tree.map(lambda x, y: jnp.stack([x[0], y[1]]), evens, odds)
 
 
-def _stacked(a, b):
+def _stacked(a: Sequence[jax.Array], b: Sequence[jax.Array]):
     return jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b)
 
 
-def _scanned(f):
+def _scanned(f: Callable[..., Any]):
     return lambda points: jax.lax.scan(
         lambda _, x: (None, f(x)), None, points, unroll=2
     )[1]
 
 
-def _sharded(f, *, check_vma):
+def _sharded(f: Callable[..., Any], *, check_vma):
     mesh = jax.make_mesh(
         (1,), ("device",), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1]
     )
@@ -256,7 +295,7 @@ _FORMS = {
 _OF_BOTH = {"vmap", "vmap of the derivative", "scan"}
 
 
-def _eager(problem, form, plain, inputs):
+def _eager(problem: Problem, form, plain, inputs: Sequence[Any]):
     """Calls outside of jit, with the number of their input; or why there are none."""
     kinds = {
         (primitives.name_of(eqn), *map(str, _avals(eqn))) for eqn in form.closed.eqns
@@ -273,11 +312,11 @@ def _eager(problem, form, plain, inputs):
     return calls
 
 
-def _avals(eqn):
+def _avals(eqn: _compat.JaxprEqn):
     return (variable.aval for variable in eqn.invars)
 
 
-def _laws(problem, names, runs):
+def _laws(problem: Problem, names: Sequence[str], runs):
     """For each form two laws: at the point, and at the one beside."""
     here, there, *eager = runs
     if not all(np.all(np.isfinite(y)) for y in there["plain"][0]):
@@ -304,7 +343,7 @@ def _laws(problem, names, runs):
     return found
 
 
-def _law(problem, name, left, right):
+def _law(problem: Problem, name: str, left, right):
     """The law that results (value, derivative) are equal, one by one."""
     outputs = problem.output_names
     derivatives = problem.names if "reverse" in problem.modes else outputs

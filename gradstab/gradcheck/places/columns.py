@@ -1,7 +1,8 @@
 """All columns of the Jacobian of one leaf, by differences and by the rule."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,9 @@ class Columns:
         for start in range(0, self.size, self.width):
             yield start, min(start + self.width, self.size)
 
-    def by_differences(self, point, step, start, stop) -> np.ndarray:
+    def by_differences(
+        self, point: Sequence[Any], step, start: int, stop: int
+    ) -> np.ndarray:
         """``(stop - start, outputs)``: central differences with one step for all."""
         x = np.asarray(point[self.leaf]).ravel()
         there, here = (x[start:stop] + step), (x[start:stop] - step)
@@ -94,7 +97,9 @@ class Columns:
         moved = np.where(np.isfinite(x[start:stop]), moved, 2 * step)
         return change[: stop - start] / moved[:, None]
 
-    def by_rule(self, point, mode) -> Callable[[int, int], np.ndarray]:
+    def by_rule(
+        self, point: Sequence[Any], mode: str
+    ) -> Callable[[int, int], np.ndarray]:
         """A function of ``start, stop`` that gives the same columns by the rule.
 
         In reverse mode the rule gives whole rows. They are kept if half of
@@ -107,14 +112,14 @@ class Columns:
         rows = self._all_rows(point, 0, self.size)
         return lambda start, stop: rows[:, start:stop].T
 
-    def _tangent_columns(self, point, start, stop):
+    def _tangent_columns(self, point: Sequence[Any], start: int, stop: int):
         if self.problem.engine != VMAP:
             return self.programs.push(point, _one_hots(self.size, start, stop))
         self._spent += self.width
         columns = self._call(self._tangents, point, start, self.width)
         return columns[: stop - start]
 
-    def _all_rows(self, point, start, stop):
+    def _all_rows(self, point: Sequence[Any], start: int, stop: int):
         rows = np.empty((self.num_outputs, stop - start))
         for first in range(0, self.num_outputs, self.row_width):
             last = min(first + self.row_width, self.num_outputs)
@@ -127,13 +132,13 @@ class Columns:
             rows[first:last] = part[: last - first, start:stop]
         return rows
 
-    def _call(self, program, point, start, width, *numbers):
+    def _call(self, program, point: Sequence[Any], start: int, width, *numbers):
         lanes = self.row_lanes if program is self._gradients else self.lanes
         with self.problem.context():
             starts = np.arange(start, start + width, lanes, dtype=np.int32)
             return np.asarray(program(point, starts, *numbers), np.float64)
 
-    def _one_by_one(self, point, x, start, stop, there, here):
+    def _one_by_one(self, point: Sequence[Any], x, start: int, stop: int, there, here):
         rows = np.repeat(x[None], 2 * (stop - start), axis=0)
         places = np.arange(start, stop)
         rows[np.arange(stop - start), places] = there
@@ -142,7 +147,7 @@ class Columns:
         return values[: stop - start] - values[stop - start :]
 
 
-def _split(num, nbytes, each, beside, max_bytes):
+def _split(num, nbytes, each, beside, max_bytes: float):
     """How many at once, and in how many turns a call takes them.
 
     Args:
@@ -159,11 +164,13 @@ def _split(num, nbytes, each, beside, max_bytes):
     return lanes, max(1, min(-(-num // lanes), per_call // lanes))
 
 
-def _differences(f, leaf, lanes, point, starts, step):
+def _differences(
+    f: Callable[..., Any], leaf, lanes, point: Sequence[Any], starts, step
+):
     x = point[leaf]
     places = jnp.arange(x.size, dtype=starts.dtype).reshape(x.shape)
 
-    def end(i, h):
+    def end(i: int, h):
         moved = jnp.where(places == i, x + h.astype(x.dtype), x)
         return _joined(f(replaced(point, leaf, moved)))
 
@@ -175,12 +182,12 @@ def _differences(f, leaf, lanes, point, starts, step):
     return _in_turns(chunk, starts)
 
 
-def _tangents(f, leaf, lanes, point, starts):
+def _tangents(f: Callable[..., Any], leaf, lanes, point: Sequence[Any], starts):
     x = point[leaf]
     places = jnp.arange(x.size, dtype=starts.dtype).reshape(x.shape)
     zeros = tuple(map(jnp.zeros_like, point))
 
-    def column(i):
+    def column(i: int):
         direction = replaced(zeros, leaf, (places == i).astype(x.dtype))
         return _joined(jax.jvp(f, (point,), (direction,))[1])
 
@@ -190,7 +197,14 @@ def _tangents(f, leaf, lanes, point, starts):
     return _in_turns(chunk, starts)
 
 
-def _gradients(f, leaf, lanes, outputs, point, starts):
+def _gradients(
+    f: Callable[..., Any],
+    leaf,
+    lanes,
+    outputs,
+    point: Sequence[Any],
+    starts,
+):
     _, pullback = jax.vjp(f, point)
     firsts = np.cumsum([0, *(y.size for y in outputs)])[:-1]
 
@@ -218,7 +232,7 @@ def _joined(arrays):
     return jnp.concatenate([y.ravel() for y in arrays])
 
 
-def _one_hots(size, start, stop):
+def _one_hots(size: int, start: int, stop: int):
     rows = np.zeros((stop - start, size))
     rows[np.arange(stop - start), np.arange(start, stop)] = 1.0
     return rows

@@ -1,6 +1,7 @@
 """A rule beside the function it is the rule of, along any directions of one leaf."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -104,7 +105,7 @@ class Comparison:
         """Of f, its JVP and its VJP, so far."""
         return self.programs.evaluations
 
-    def pull(self, cotangents) -> np.ndarray:
+    def pull(self, cotangents: Any) -> np.ndarray:
         """``(k, entries)``: the gradients by the rule, of the rows of cotangents."""
         # What is held may have a slope of any kind.
         gradients = self.programs.pull(self.point, cotangents)[self.leaf]

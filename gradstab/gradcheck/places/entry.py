@@ -118,7 +118,7 @@ def place_of(seen: Comparison, entry: int, /) -> tuple[str, tuple[int, ...], int
     return name.removesuffix(AS_PAIR), index, seen.x.size // 2
 
 
-def _is_pair_output(seen, output) -> bool:
+def _is_pair_output(seen: Comparison, output) -> bool:
     number, _ = output_of(seen.problem, output)
     return seen.problem.output_names[number].endswith(AS_PAIR)
 
@@ -128,7 +128,7 @@ def _number(parts, unit):
     return real + unit * imaginary[0] if imaginary else real
 
 
-def _one_hot(size, place):
+def _one_hot(size: int, place):
     row = np.zeros((1, size))
     row[0, place] = 1.0
     return row

@@ -106,7 +106,7 @@ class Exhaustive:
         self.columns = [Columns(problem, i, **options) for i in leaves]
 
     def __call__(
-        self, point: tuple, /, *, rtol=None, advance=None, seed: int = 0
+        self, point: tuple, /, *, rtol: float | None = None, advance=None, seed: int = 0
     ) -> Full:
         """See `exhaustive`."""
         before = sum(columns.evaluations for columns in self.columns)
@@ -126,7 +126,7 @@ class Exhaustive:
         findings = tuple(tally.finding(rtol) for tally in tallies)
         return Full(findings, self._figures(tallies, spent), tuple(places))
 
-    def _leaf(self, columns, point, rng):
+    def _leaf(self, columns, point: tuple, rng: np.random.Generator):
         """The tallies of all modes, and what fills them: an iterator over blocks."""
         plan = _plan(columns, point, rng)
         tallies = [Tally(plan, mode) for mode in self.modes]
@@ -141,7 +141,9 @@ class Exhaustive:
 
         return tallies, blocks()
 
-    def _place(self, columns, point, tally, rng) -> Location:
+    def _place(
+        self, columns, point: tuple, tally, rng: np.random.Generator
+    ) -> Location:
         seen = Comparison(columns.programs, point, tally.mode, rng)
         return tally.location(seen, hint=cause(seen, rng))
 
@@ -158,7 +160,7 @@ class Exhaustive:
         )
 
 
-def _cheaper(problem) -> str:
+def _cheaper(problem: Problem) -> str:
     """Rows by VJPs or columns by JVPs, whatever is fewer and exists."""
     entries = sum(x.size for x in problem.leaves)
     wide = sum(y.size for y in problem.outputs) > entries
@@ -166,7 +168,7 @@ def _cheaper(problem) -> str:
     return wanted if wanted in problem.modes else problem.modes[0]
 
 
-def _plan(columns, point, rng) -> Plan:
+def _plan(columns, point: tuple, rng: np.random.Generator) -> Plan:
     """Chooses the step by a few entries, and how far its quotients are believed."""
     seen = Comparison(columns.programs, point, "", rng)  # of f alone
     chosen = rng.choice(columns.size, min(_SAMPLE, columns.size), replace=False)

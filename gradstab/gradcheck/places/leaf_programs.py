@@ -1,7 +1,8 @@
 """A function and its rules as functions of one leaf alone, at many points at once."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ class LeafPrograms:
         """The number of entries of all outputs together."""
         return sum(y.size for y in self.problem.outputs)
 
-    def values(self, point, rows) -> np.ndarray:
+    def values(self, point: Sequence[Any], rows) -> np.ndarray:
         """``(k, outputs)``: f with the leaf replaced by each row ``(k, entries)``."""
         parts = [
             self._call(self._f, point, self._shaped(r)) for r in _parts(rows, LANES)
@@ -66,7 +67,7 @@ class LeafPrograms:
         self.evaluations += LANES * len(parts)
         return _joined([_joined(outputs, axis=1) for outputs in parts])[: len(rows)]
 
-    def push(self, point, directions) -> np.ndarray:
+    def push(self, point: Sequence[Any], directions) -> np.ndarray:
         """``(k, outputs)``: the tangents by the rule along each row."""
         rows = _parts(directions, GROUP)
         parts = [self._call(self._jvp, point, self._shaped(r)) for r in rows]
@@ -74,7 +75,7 @@ class LeafPrograms:
         whole = _joined([_joined(outputs, axis=1) for outputs in parts])
         return whole[: len(directions)]
 
-    def pull(self, point, cotangents) -> dict[int, np.ndarray]:
+    def pull(self, point: Sequence[Any], cotangents: Any) -> dict[int, np.ndarray]:
         """``(k, entries)``: the gradients by the rule, of each leaf that is alike."""
         rows = _parts(cotangents, GROUP)
         parts = [self._call(self._vjp, point, self._by_output(r)) for r in rows]
@@ -82,7 +83,7 @@ class LeafPrograms:
         gradients = zip(self.alike, *parts, strict=True)
         return {i: _joined(g)[: len(cotangents)] for i, *g in gradients}
 
-    def _call(self, program, point, rows):
+    def _call(self, program, point: Sequence[Any], rows):
         with self.problem.context():
             out = program(point, rows)
             return [np.asarray(y, np.float64).reshape(len(y), -1) for y in out]
@@ -99,21 +100,21 @@ class LeafPrograms:
         )
 
 
-def replaced(point, leaf, x, /):
+def replaced(point: Sequence[Any], leaf: int, x: jax.Array, /):
     """The point with another array as that leaf."""
     return (*point[:leaf], x, *point[leaf + 1 :])
 
 
-def _values(f, leaf, turns, point, moved):
+def _values(f: Callable[..., Any], leaf: int, turns, point: Sequence[Any], moved):
     return turns(lambda x: f(replaced(point, leaf, x)), moved)
 
 
-def _pull(f, wanted, turns, point, cotangents):
+def _pull(f: Callable[..., Any], wanted, turns, point: Sequence[Any], cotangents: Any):
     _, pullback = jax.vjp(f, point)
     return turns(lambda w: [pullback(w)[0][i] for i in wanted], cotangents)
 
 
-def _push(f, leaf, turns, point, directions):
+def _push(f: Callable[..., Any], leaf: int, turns, point: Sequence[Any], directions):
     def tangent(v):
         zeros = tuple(map(jnp.zeros_like, point))
         return jax.jvp(f, (point,), (replaced(zeros, leaf, v),))[1]
@@ -121,17 +122,17 @@ def _push(f, leaf, turns, point, directions):
     return turns(tangent, directions)
 
 
-def _vmapped(function, rows, *, lanes):
+def _vmapped(function: Callable[..., Any], rows, *, lanes):
     if lanes >= LANES:
         return jax.vmap(function)(rows)
     return jax.lax.map(function, rows, batch_size=lanes)
 
 
-def _mapped(function, rows, *, lanes):
+def _mapped(function: Callable[..., Any], rows, *, lanes):
     return jax.lax.map(function, rows)
 
 
-def _looped(function, rows, *, lanes):
+def _looped(function: Callable[..., Any], rows, *, lanes):
     num = len(jax.tree.leaves(rows)[0])
     out = [function(jax.tree.map(lambda a, k=k: a[k], rows)) for k in range(num)]
     return jax.tree.map(lambda *ys: np.stack([np.asarray(y) for y in ys]), *out)
@@ -141,7 +142,7 @@ def _looped(function, rows, *, lanes):
 TURNS = {VMAP: _vmapped, MAP: _mapped, LOOP: _looped}
 
 
-def _parts(rows, size):
+def _parts(rows, size: int):
     """Groups of ``size`` rows; the last one is filled up with its last row."""
     rows = np.asarray(rows)
     for start in range(0, len(rows), size):
@@ -150,6 +151,6 @@ def _parts(rows, size):
         yield _joined([part, *([part[-1:]] * missing)])
 
 
-def _joined(arrays, axis=0):
+def _joined(arrays, axis: int = 0):
     """Without a copy if there is only one; they may be large."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=axis)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gradstab.errors import UserValueError
+from gradstab.gradcheck.differences.ladders import Ladder
 from gradstab.gradcheck.findings import Finding, Location
 from gradstab.gradcheck.places.comparison import Comparison
 from gradstab.gradcheck.places.entry import Numbers, is_pair, numbers, place_of
@@ -136,7 +137,7 @@ def is_there(
     return Outcome.UNPLACED if error <= bar and small else Outcome.DIFFERS
 
 
-def _hint(seen, found, rng, count, total) -> str:
+def _hint(seen: Comparison, found, rng: np.random.Generator, count: int, total) -> str:
     if found.instead:
         what = found.instead.partition(",")[0]
         return f"f has {what} there, and the rule is not finite"
@@ -162,7 +163,15 @@ def hint(
     return cause(comparison(problem, point, finding, rng, truth), rng)
 
 
-def comparison(problem, point, finding, rng, truth, /, **way) -> Comparison:
+def comparison(
+    problem: Problem,
+    point: tuple,
+    finding: Finding,
+    rng: np.random.Generator,
+    truth,
+    /,
+    **way,
+) -> Comparison:
     """The rule of a finding beside its function."""
     if finding.leaf not in problem.names:
         raise UserValueError(
@@ -174,7 +183,7 @@ def comparison(problem, point, finding, rng, truth, /, **way) -> Comparison:
     return Comparison(programs, point, finding.mode, rng, **way)
 
 
-def _worst_output(seen, entry, rng):
+def _worst_output(seen: Comparison, entry, rng: np.random.Generator):
     """The numbers of the output whose derivative is wrong most."""
     direction = np.zeros(seen.x.size)
     direction[entry] = 1.0
@@ -188,7 +197,7 @@ def _worst_output(seen, entry, rng):
     return _along_a_cotangent(seen, ladder, direction) if found.agree else found
 
 
-def _bisect_outputs(seen, ladder, entry, rng) -> int:
+def _bisect_outputs(seen, ladder, entry, rng: np.random.Generator) -> int:
     """Cotangents that see a part of the outputs alone; four parts at a time."""
     if not np.isfinite(seen.gradients[:, entry]).all():
         return _largest(ladder.quotients[seen.level])
@@ -205,7 +214,7 @@ def _bisect_outputs(seen, ladder, entry, rng) -> int:
     return start
 
 
-def _along_a_cotangent(seen, ladder, direction):
+def _along_a_cotangent(seen: Comparison, ladder: Ladder, direction):
     """For a rule that is right where it sees one output alone."""
     best = ladder.best(seen.cotangents)
     rule = seen.rule(direction[None])[0]

@@ -3,9 +3,10 @@
 import numpy as np
 
 from gradstab.gradcheck.subject.arguments import AS_PAIR
+from gradstab.gradcheck.subject.problem import Problem
 
 
-def output_name(problem, flat: int, /, *, whole: bool = False) -> str:
+def output_name(problem: Problem, flat: int, /, *, whole: bool = False) -> str:
     """An entry of the outputs, counted through all of them; empty if it is the only.
 
     Args:
@@ -36,7 +37,7 @@ def output_name(problem, flat: int, /, *, whole: bool = False) -> str:
     return f"{name.removeprefix('output')}{index}"
 
 
-def output_of(problem, flat: int, /) -> tuple[int, int]:
+def output_of(problem: Problem, flat: int, /) -> tuple[int, int]:
     """The number of the output to which an entry belongs, and its number in there."""
     ends = np.cumsum([y.size for y in problem.outputs])
     number = int(np.searchsorted(ends, flat, side="right"))

@@ -42,7 +42,9 @@ class Wrong:
     estimated: bool
 
 
-def wrong_entries(seen: Comparison, rng, /, *, max_evaluations: int) -> Wrong:
+def wrong_entries(
+    seen: Comparison, rng: np.random.Generator, /, *, max_evaluations: int
+) -> Wrong:
     """Searches depth first, into the worst block, until nothing is left.
 
     Args:
@@ -67,7 +69,9 @@ def wrong_entries(seen: Comparison, rng, /, *, max_evaluations: int) -> Wrong:
 class _Search:
     """The state of a search: what was found, and what is left."""
 
-    def __init__(self, seen, rng, max_evaluations):
+    def __init__(
+        self, seen: Comparison, rng: np.random.Generator, max_evaluations: int
+    ):
         self.seen, self.rng, self.limit = seen, rng, max_evaluations
         self.errors: dict[int, float] = {}
         self.blocks = [(0, seen.x.size)]
@@ -98,7 +102,7 @@ class _Search:
     def _affordable(self, evaluations):
         return self.seen.evaluations + evaluations <= self.limit
 
-    def _divide(self, start, stop):
+    def _divide(self, start: int, stop: int):
         """Cuts a block and keeps its wrong parts, the worst last."""
         cuts = np.unique(np.linspace(start, stop, GROUP + 1).astype(int)).tolist()
         parts = list(itertools.pairwise(cuts))

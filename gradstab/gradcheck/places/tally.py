@@ -81,7 +81,7 @@ class Tally:
             quotients[k] = self._look_again(start + int(k), rule[k], quotients[k])
         self._sum(rule, quotients)
 
-    def _look_again(self, entry, rule, quotients):
+    def _look_again(self, entry, rule: np.ndarray, quotients: np.ndarray):
         """One column at many steps; what is to be believed of it."""
         if self._columns >= _ENOUGH:
             self.wrong += int(np.sum(~(np.abs(rule - quotients) <= self.bars)))
@@ -107,13 +107,13 @@ class Tally:
             self._keep_worst(entry, np.where(wrong, error, -1.0), rule, value, bar)
         return np.where(kinked | blind, rule, value)
 
-    def _keep_worst(self, entry, error, rule, value, bar):
+    def _keep_worst(self, entry, error, rule: np.ndarray, value, bar):
         output = int(np.argmax(error))
         if error[output] > self._worst[0]:
             numbers = float(rule[output]), float(value[output]), float(bar[output])
             self._worst = float(error[output]), entry, output, *numbers
 
-    def _sum(self, rule, quotients):
+    def _sum(self, rule: np.ndarray, quotients: np.ndarray):
         with np.errstate(invalid="ignore", over="ignore"):
             error = np.where(quotients == rule, 0.0, np.abs(quotients - rule))
             error = np.where(np.isnan(error), np.inf, error)

@@ -1,5 +1,8 @@
 """What can be done with a function: traced, mapped, differentiated in which modes."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 
 from gradstab._attempt import Refusal, attempt
@@ -18,7 +21,7 @@ _CONCRETE = (
 )
 
 
-def program(f, point, /):
+def program(f: Callable[..., Any], point: Sequence[Any], /):
     """The traced program of a function of arrays; None if it cannot be traced."""
     try:
         return jax.make_jaxpr(f)(point)
@@ -26,7 +29,14 @@ def program(f, point, /):
         return None
 
 
-def abilities(f, point, outputs, modes, closed, /):
+def abilities(
+    f: Callable[..., Any],
+    point: Sequence[Any],
+    outputs: tuple,
+    modes: Sequence[str],
+    closed,
+    /,
+):
     """The modes that f has, how to evaluate it at many points, and notes on both.
 
     The rules are traced here, so that a broken one raises what it raises.
@@ -49,7 +59,13 @@ def abilities(f, point, outputs, modes, closed, /):
     return kept, VMAP, notes
 
 
-def _missing(f, point, outputs, modes, closed) -> dict[str, Missing]:
+def _missing(
+    f: Callable[..., Any],
+    point: Sequence[Any],
+    outputs: tuple,
+    modes: Sequence[str],
+    closed,
+) -> dict[str, Missing]:
     """The modes of those asked for that f lacks, with the reason of each."""
     found = {}
     if "forward" in modes:
@@ -59,13 +75,15 @@ def _missing(f, point, outputs, modes, closed) -> dict[str, Missing]:
     return {mode: missing for mode, missing in found.items() if missing is not None}
 
 
-def _trouble_under_vmap(f, point, outputs, modes) -> str:
+def _trouble_under_vmap(
+    f: Callable[..., Any], point: Sequence[Any], outputs: tuple, modes: Sequence[str]
+) -> str:
     """The error that f or its rules raise when mapped; empty if none."""
 
-    def vjp(w):
+    def vjp(w: Sequence[jax.Array]):
         return jax.vjp(f, point)[1](w)
 
-    def jvp(v):
+    def jvp(v: Sequence[jax.Array]):
         return jax.jvp(f, (point,), (v,))[1]
 
     def rows(like):

@@ -7,11 +7,13 @@ derivatives says in other words, so a conjugate that a rule forgets changes a si
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gradstab import _tree
 from gradstab.errors import UserValueError
@@ -24,7 +26,9 @@ _NUMBERS = (float, complex)
 _SHORTENED = 4
 
 
-def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ...]]:
+def floating_part(
+    args: tuple, dtype: DTypeLike, /
+) -> tuple[Callable, tuple, tuple[str, ...]]:
     """Takes the floating leaves out of the arguments.
 
     Args:
@@ -51,8 +55,8 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     pairs = {i for i in where if jnp.iscomplexobj(leaves[i])}
     names = _names(args)
 
-    def of_leaves(f, output_names=None):
-        def floating(point):
+    def of_leaves(f: Callable[..., Any], output_names=None):
+        def floating(point: Sequence[Any]):
             full = list(map(_fixed, leaves))
             for i, leaf in zip(where, point, strict=True):
                 full[i] = _joined(leaf) if i in pairs else leaf
@@ -70,7 +74,7 @@ def floating_part(args: tuple, dtype, /) -> tuple[Callable, tuple, tuple[str, ..
     )
 
 
-def _of_one_width(leaves, where):
+def _of_one_width(leaves: Sequence[Any], where):
     """The leaves, with Python's numbers rounded to the widest array beside them.
 
     That is what they are for f. An array that is lifted to float64 holds what it held,
@@ -87,7 +91,7 @@ def _of_one_width(leaves, where):
     ]
 
 
-def _rounded(number, dtype):
+def _rounded(number, dtype: DTypeLike):
     if isinstance(number, complex):
         real, imaginary = (_rounded(x, dtype) for x in (number.real, number.imag))
         return complex(real, imaginary)
@@ -121,17 +125,17 @@ def of_other_shapes(args: tuple, /) -> list[tuple[int, tuple]]:
     ]
 
 
-def _has_divisors(size) -> bool:
+def _has_divisors(size: int) -> bool:
     return any(size % n == 0 for n in range(2, math.isqrt(size) + 1))
 
 
-def _shorter(leaf, *, size):
+def _shorter(leaf: Any, *, size: int):
     if not isinstance(leaf, np.ndarray | jax.Array) or _tree.is_key(leaf):
         return leaf
     return leaf[tuple(slice(n - (n == size)) for n in leaf.shape)]
 
 
-def _fixed(leaf):
+def _fixed(leaf: Any):
     """What is not moved. Integers of 64 bits do not fit where there are none."""
     if not isinstance(leaf, np.ndarray | jax.Array) or _tree.is_key(leaf):
         return leaf
@@ -141,13 +145,13 @@ def _fixed(leaf):
     return leaf if dtype == leaf.dtype else np.asarray(leaf).astype(dtype)
 
 
-def _floating_outputs(tree) -> tuple:
+def _floating_outputs(tree: Any) -> tuple:
     """The non-empty floating arrays of an output, complex ones as pairs."""
     arrays = [jnp.asarray(y) for y in jax.tree.leaves(tree) if _has_derivative(y)]
     return tuple(_split(y, None) for y in arrays)
 
 
-def _output_names(tree) -> list[str]:
+def _output_names(tree: Any) -> list[str]:
     """The names of the same arrays, such as ``output['loss']``."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [
@@ -157,13 +161,13 @@ def _output_names(tree) -> list[str]:
     ]
 
 
-def _has_derivative(leaf) -> bool:
+def _has_derivative(leaf: Any) -> bool:
     if not isinstance(leaf, float | complex | np.ndarray | np.generic | jax.Array):
         return False
     return bool(_tree.is_floating(leaf) and jnp.size(leaf) > 0)
 
 
-def _split(leaf, dtype):
+def _split(leaf: Any, dtype):
     if not jnp.iscomplexobj(leaf):
         return jnp.asarray(leaf, dtype)
     return jnp.stack(
@@ -176,7 +180,7 @@ def _joined(pair):
     return jax.lax.complex(pair[..., 0], pair[..., 1])
 
 
-def _names(args):
+def _names(args: Sequence[Any]):
     return [
         f"args[{i}].{path}".rstrip(".")
         for i, arg in enumerate(args)

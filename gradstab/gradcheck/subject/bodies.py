@@ -1,7 +1,8 @@
 """Plain automatic differentiation of what custom rules stand for."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -90,7 +91,7 @@ def refusal(f: Callable, args: tuple, /, *, modes: tuple[str, ...]) -> str:
     return ""
 
 
-def _of_floating(f, args):
+def _of_floating(f: Callable[..., Any], args: Sequence[Any]):
     """A function of the floating leaves to the floating results, and the leaves."""
     leaves, tree = jax.tree.flatten(args)
     places = [i for i, leaf in enumerate(leaves) if _is_moved(leaf)]
@@ -104,15 +105,15 @@ def _of_floating(f, args):
     return of_floating, [leaves[place] for place in places]
 
 
-def _is_moved(leaf):
+def _is_moved(leaf: Any):
     return _is_array(leaf) and _tree.is_floating(leaf)
 
 
-def _is_array(leaf):
+def _is_array(leaf: Any):
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
 
 
-def _traced(f, args, kwargs):
+def _traced(f: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]):
     """The program of f, its array arguments, and the structure of its result."""
     leaves, structure = jax.tree.flatten((args, kwargs))
     places = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]

@@ -10,7 +10,7 @@ from gradstab import _compat
 from gradstab.program.walk import called
 
 
-def moved_results(closed, /) -> list[bool]:
+def moved_results(closed: _compat.ClosedJaxpr, /) -> list[bool]:
     """Whether the floating inputs of a program can move its results, one by one.
 
     >>> import jax, jax.numpy as jnp
@@ -21,7 +21,7 @@ def moved_results(closed, /) -> list[bool]:
     return results
 
 
-def moved_equations(closed, /) -> Iterator:
+def moved_equations(closed: _compat.ClosedJaxpr, /) -> Iterator:
     """The equations that floating inputs of a program can move, at any depth.
 
     One that only calls a program is not among them: its equations are.
@@ -50,7 +50,7 @@ def _walked(program, moved: Sequence[bool]):
     return [_is_in(atom, reached) for atom in jaxpr.outvars], equations
 
 
-def _all_inside(eqn) -> list:
+def _all_inside(eqn: _compat.JaxprEqn) -> list:
     found = []
     for body in _compat.inner_programs(eqn):
         for inner in body.eqns:
@@ -62,7 +62,7 @@ def _is_in(atom, reached) -> bool:
     return not isinstance(atom, _compat.Literal) and atom in reached
 
 
-def _floats(variable) -> bool:
+def _floats(variable: _compat.Var) -> bool:
     # What has no dtype, a reference or a token, may carry anything.
     has_dtype = hasattr(variable.aval, "dtype")
     return not has_dtype or _compat.is_floating(variable)

@@ -3,6 +3,9 @@
 Tracing does not show it: what a function of the host returns is seen when it runs.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +21,16 @@ def calls_host(program, /) -> bool:
     return any(_compat.contains(eqn, _CALLS) for eqn in program.eqns)
 
 
-def hosted(f, point, outputs, modes, closed, /, *, has_rules: bool) -> list:
+def hosted(
+    f: Callable[..., Any],
+    point: Sequence[Any],
+    outputs: tuple,
+    modes: Sequence[str],
+    closed: _compat.ClosedJaxpr,
+    /,
+    *,
+    has_rules: bool,
+) -> list:
     """What of a function and its rules calls the host: functions with arguments.
 
     Args:
@@ -31,10 +43,10 @@ def hosted(f, point, outputs, modes, closed, /, *, has_rules: bool) -> list:
             not.
     """
 
-    def vjp(point, w):
+    def vjp(point: Sequence[Any], w: Sequence[jax.Array]):
         return jax.vjp(f, point)[1](w)
 
-    def jvp(point, v):
+    def jvp(point: Sequence[Any], v: Sequence[jax.Array]):
         return jax.jvp(f, (point,), (v,))[1]
 
     found = [(f, (point,))] if calls_host(closed) else []

@@ -6,7 +6,8 @@ that was meant, and a rule that is right for the limit is not right for f.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ _FURTHER, _AND = 4, 8
 CONVERGED = 1e-2
 
 
-def limit(closed, point, /) -> int:
+def limit(closed: _compat.ClosedJaxpr, point: Sequence[Any], /) -> int:
     """How many iterations a loop may take until it counts as endless.
 
     Args:
@@ -98,7 +99,7 @@ def further(f: Callable, point: tuple, /, *, most: int) -> Callable | None:
     places = {id(eqn): n for n, eqn in enumerate(loops)}
     run = _Further(places, most=most).program(closed)
 
-    def continued(point):
+    def continued(point: Sequence[Any]):
         leaves = jax.tree.leaves(point)
         results, drift = run(*(leaves[n] for n in kept))
         return tuple(results), drift
@@ -125,15 +126,15 @@ class _Loops:
         self.nothing = np.zeros(size, np.float32)
         self.most = most
 
-    def program(self, closed, /) -> Callable:
+    def program(self, closed: _compat.ClosedJaxpr, /) -> Callable:
         """The function ``inputs -> (results, report)`` of a program."""
         return lambda *values: self.run(closed, values)
 
-    def run(self, closed, values):
+    def run(self, closed: _compat.ClosedJaxpr, values):
         """The results of a program, and what its loops report."""
         reports: list = [self.nothing]
 
-        def equation(eqn, operands):
+        def equation(eqn: _compat.JaxprEqn, operands):
             if not _compat.contains(eqn, traits.LOOPS):
                 return _compat.bind(eqn, operands)
             results, report = self._loop(eqn, operands)
@@ -143,7 +144,7 @@ class _Loops:
         results = evaluated(closed, values, equation)
         return results, functools.reduce(jnp.maximum, reports)
 
-    def _loop(self, eqn, operands):
+    def _loop(self, eqn: _compat.JaxprEqn, operands):
         if (body := called(eqn)) is not None:
             return self.run(body, operands)
         if (solver := _compat.linear_solver(eqn, operands)) is not None:
@@ -158,14 +159,14 @@ class _Loops:
         # Kernels, and what is spread over devices.
         return _compat.bind(eqn, operands), self.nothing
 
-    def _scan(self, eqn, parts, operands):
+    def _scan(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, operands):
         consts, rest = operands[: parts.num_consts], operands[parts.num_consts :]
         start, slices = rest[: parts.num_carry], rest[parts.num_carry :]
 
-        def step(carry, x):
+        def step(carry: Any, x):
             return self._same(carry, *self.run(parts.body, [*consts, *carry, *x]))
 
-        def reported(state, x):
+        def reported(state: Any, x):
             (carry, ys), report = step(state[0], x)
             return (carry, jnp.maximum(state[1], report)), ys
 
@@ -183,20 +184,20 @@ class _Loops:
             report = jnp.maximum(report, drift)
         return [*end, *ys], report
 
-    def _while(self, eqn, parts, operands):
+    def _while(self, eqn: _compat.JaxprEqn, parts: _compat.WhileParts, operands):
         num_condition, num_body = parts.num_condition_consts, parts.num_body_consts
         asked, rest = operands[:num_condition], operands[num_condition:]
         consts, start = rest[:num_body], rest[num_body:]
 
-        def goes_on(carry):
+        def goes_on(carry: Any):
             return self.run(parts.condition, [*asked, *carry])[0][0]
 
-        def step(carry):
+        def step(carry: Any):
             inputs = [*consts, *carry]
             (new, _), report = self._same(carry, *self.run(parts.body, inputs))
             return new, report
 
-        def counted(state):
+        def counted(state: Any):
             carry, count, report = state
             on = goes_on(carry)
             new, more = step(carry)
@@ -221,12 +222,12 @@ class _Loops:
         end, own = self._ended(eqn, again, start, end, count)
         return end, jnp.maximum(report, own)
 
-    def _same(self, carry, results, report):
+    def _same(self, carry: Any, results, report):
         """The new carry in the dtypes of the old one, and the slices of the results."""
         new = [_like(y, x) for y, x in zip(results, carry, strict=False)]
         return (new, results[len(carry) :]), report
 
-    def _ended(self, eqn, step, start, end, count):
+    def _ended(self, eqn: _compat.JaxprEqn, step, start, end, count):
         """The carry to go on with, and the loop's report."""
         del eqn, step, start, count
         return end, self.nothing
@@ -235,20 +236,20 @@ class _Loops:
 class _Inlined(_Loops):
     """Puts the bodies of rules and calls in the place of these."""
 
-    def function(self, f, /):
+    def function(self, f: Callable[..., Any], /):
         """The function f of a tuple."""
 
-        def inlined(point):
+        def inlined(point: Sequence[Any]):
             closed = jax.make_jaxpr(f)(point)
             return tuple(self.run(closed, jax.tree.leaves(point))[0])
 
         return inlined
 
-    def _scan(self, eqn, parts, operands):
+    def _scan(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, operands):
         del parts
         return _compat.bind(eqn, operands), self.nothing
 
-    def _while(self, eqn, parts, operands):
+    def _while(self, eqn: _compat.JaxprEqn, parts: _compat.WhileParts, operands):
         del parts
         return _compat.bind(eqn, operands), self.nothing
 
@@ -256,12 +257,12 @@ class _Inlined(_Loops):
 class _Limited(_Loops):
     """Ends every loop; the report is how many iterations the longest one took."""
 
-    def _scan(self, eqn, parts, operands):
+    def _scan(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, operands):
         if traits.iterates(parts.body):
             return super()._scan(eqn, parts, operands)
         return _compat.bind(eqn, operands), self.nothing
 
-    def _ended(self, eqn, step, start, end, count):
+    def _ended(self, eqn: _compat.JaxprEqn, step, start, end, count):
         del step, start
         counts = not traits.may_not_end(eqn)
         return end, self.nothing if counts else jnp.full(1, count, jnp.float32)
@@ -279,12 +280,12 @@ class _Further(_Loops):
         super().__init__(len(places), most=most)
         self.places = places
 
-    def _ended(self, eqn, step, start, end, count):
+    def _ended(self, eqn: _compat.JaxprEqn, step, start, end, count):
         if id(eqn) not in self.places:
             return end, self.nothing
         more = (_FURTHER - 1) * jnp.int32(count) + _AND
 
-        def guarded(state):
+        def guarded(state: Any):
             carry, left = state
             new = step(carry)
             # At its limit an iteration may divide nothing by nothing.
@@ -322,7 +323,7 @@ def _drift(start, end, last):
     return jnp.where(far > 0, far / jnp.where(size > 0, size, 1.0), 0.0)
 
 
-def _is_iteration(eqn) -> bool:
+def _is_iteration(eqn: _compat.JaxprEqn) -> bool:
     """Whether the loop may be one towards a limit: what it carries are real numbers."""
     if (parts := _compat.scan_parts(eqn)) is not None:
         data = eqn.invars[parts.num_consts + parts.num_carry :]

@@ -7,7 +7,8 @@ need not exist asks here.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,9 @@ def traced_jvp(jvp: Callable, /, *args):
     return traced
 
 
-def missing_jvp(f, point, closed, /) -> Missing | None:
+def missing_jvp(
+    f: Callable[..., Any], point: Sequence[Any], closed: _compat.ClosedJaxpr, /
+) -> Missing | None:
     """Why f has no forward mode; None if it has one.
 
     Args:
@@ -74,7 +77,7 @@ def missing_jvp(f, point, closed, /) -> Missing | None:
         Exception: what a broken rule of f raises.
     """
 
-    def jvp(v):
+    def jvp(v: Sequence[jax.Array]):
         return jax.jvp(f, (point,), (v,))[1]
 
     def trace():
@@ -84,7 +87,13 @@ def missing_jvp(f, point, closed, /) -> Missing | None:
     return _missing(trace, closed)
 
 
-def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
+def missing_vjp(
+    f: Callable[..., Any],
+    point: Sequence[Any],
+    outputs: tuple,
+    closed,
+    /,
+) -> Missing | None:
     """Why f has no reverse mode; None if it has one.
 
     Args:
@@ -98,7 +107,7 @@ def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
         Exception: what a broken rule of f raises.
     """
 
-    def vjp(w):
+    def vjp(w: Sequence[jax.Array]):
         return jax.vjp(f, point)[1](w)
 
     def trace():
@@ -113,7 +122,14 @@ def missing_vjp(f, point, outputs, closed, /) -> Missing | None:
     return _missing(trace, closed)
 
 
-def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
+def has_vjp(
+    f: Callable[..., Any],
+    point: Sequence[Any],
+    outputs: tuple,
+    /,
+    *,
+    traced: bool = True,
+) -> bool:
     """Whether JAX finds a reverse mode; what a broken rule raises is raised.
 
     Args:
@@ -126,7 +142,7 @@ def has_vjp(f, point, outputs, /, *, traced: bool = True) -> bool:
     return missing_vjp(f, point, outputs, closed) is None
 
 
-def _missing(trace, closed) -> Missing | None:
+def _missing(trace, closed: _compat.ClosedJaxpr) -> Missing | None:
     refusal = attempt(trace)
     if not isinstance(refusal, Refusal):
         return None
@@ -138,7 +154,7 @@ def _missing(trace, closed) -> Missing | None:
     return _read(error, closed)
 
 
-def _read(error, closed) -> Missing:
+def _read(error, closed: _compat.ClosedJaxpr) -> Missing:
     """What an error says of a mode; a broken rule's error is raised again."""
     for text, reason in _USUAL.items():
         if text in str(error):
@@ -159,12 +175,12 @@ def _rules(program):
             yield from _rules(inner)
 
 
-def _tracers(closed):
+def _tracers(closed: _compat.ClosedJaxpr):
     values = [value for _, value in _compat.constants(closed)]
     return {id(value) for value in values if isinstance(value, Tracer)}
 
 
-def _closing_over(closed) -> Exception | None:
+def _closing_over(closed: _compat.ClosedJaxpr) -> Exception | None:
     """An error with the names of the rules that close over an argument; or None."""
     eqns = [] if closed is None else list(_rules(closed))
     parts = [(_compat.rule_name(eqn), _compat.rule_parts(eqn)) for eqn in eqns]

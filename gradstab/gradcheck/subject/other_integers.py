@@ -5,6 +5,7 @@ for lengths that are those of the arrays; these are the ones that tests have.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def other_integers(
         changed = []
         draw = rng.spawn(1)[0]
 
-        def other(leaf, halved=halved, of=of, changed=changed, draw=draw):
+        def other(leaf: Any, halved=halved, of=of, changed=changed, draw=draw):
             counts = halved and (_is_array(leaf) or leaf in lengths)
             new = _other(leaf, draw, halved=counts, of=of)
             changed.append(None if new is None else np.asarray(new).tolist())
@@ -69,7 +70,7 @@ def not_varied(args: tuple, /, *, all_kept: bool) -> list[str]:
     return words
 
 
-def _other(leaf, rng, *, halved, of):
+def _other(leaf: Any, rng: np.random.Generator, *, halved, of):
     """What is to be put in the place of a leaf; None if it stays."""
     if _is_mask(leaf):
         return _like(leaf, _turned(np.asarray(leaf), rng, of=of))
@@ -82,7 +83,7 @@ def _other(leaf, rng, *, halved, of):
     return None
 
 
-def _turned(mask, rng, *, of):
+def _turned(mask, rng: np.random.Generator, *, of):
     turned = rng.permutation(mask.size).reshape(mask.shape) < max(1, mask.size // of)
     new = mask ^ turned
     if new.ndim > 1 or new.size > 1:
@@ -92,7 +93,7 @@ def _turned(mask, rng, *, of):
     return new
 
 
-def _drawn(values, rng):
+def _drawn(values, rng: np.random.Generator):
     """Integers drawn from those of an array, so that one of them repeats."""
     known = np.unique(values)
     if len(known) == 1:
@@ -115,7 +116,7 @@ def _drawn(values, rng):
     return None if np.array_equal(drawn, flat) else drawn.reshape(values.shape)
 
 
-def _what(leaf) -> str:
+def _what(leaf: Any) -> str:
     if _is_mask(leaf):
         mask = np.asarray(leaf)
         alike = "all true" if mask.all() else "" if mask.any() else "all false"
@@ -127,31 +128,31 @@ def _what(leaf) -> str:
     return "a count" if _is_count(leaf) and not isinstance(leaf, int) else ""
 
 
-def _only(leaf) -> bool:
+def _only(leaf: Any) -> bool:
     """Whether a leaf is never varied."""
     if _is_indices(leaf):
         return _drawn(np.asarray(leaf), np.random.default_rng(0)) is None
     return _is_count(leaf) and int(leaf) < 2
 
 
-def _is_array(leaf) -> bool:
+def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray | np.generic | jax.Array) and not _tree.is_key(
         leaf
     )
 
 
-def _is_mask(leaf) -> bool:
+def _is_mask(leaf: Any) -> bool:
     return _is_array(leaf) and leaf.dtype == bool and leaf.ndim > 0 and leaf.size > 0
 
 
-def _is_indices(leaf) -> bool:
+def _is_indices(leaf: Any) -> bool:
     whole = _is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
     # Two words of 32 bits are the key of a generator.
     key = whole and leaf.dtype == np.uint32 and leaf.shape[-1:] == (2,)
     return whole and not key and leaf.ndim > 0 and leaf.size > 0
 
 
-def _is_count(leaf) -> bool:
+def _is_count(leaf: Any) -> bool:
     if isinstance(leaf, bool):
         return False
     if isinstance(leaf, int):
@@ -160,7 +161,7 @@ def _is_count(leaf) -> bool:
     return whole and leaf.ndim == 0
 
 
-def _like(leaf, values):
+def _like(leaf: Any, values):
     """The values as the kind of array that a leaf is."""
     new = np.asarray(values).astype(leaf.dtype)
     if isinstance(leaf, jax.Array):

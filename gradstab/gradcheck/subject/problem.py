@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab import _compat
 from gradstab._attempt import Refusal
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.gradcheck.subject import iterations, traits
@@ -268,7 +270,7 @@ def _value(task: Problem) -> np.ndarray:
     return np.concatenate([np.ravel(y).astype(float) for y in found])
 
 
-def _lifted(f, args, modes, *, own):
+def _lifted(f: Callable[..., Any], args: tuple, modes: Sequence[str], *, own):
     """The problem lifted to float64, its own beside it, or None; and what is amiss."""
     with settings(wide=True):
         try:
@@ -283,7 +285,7 @@ def _lifted(f, args, modes, *, own):
     return dataclasses.replace(lifted, own=beside), ""
 
 
-def _own(f, args, lifted) -> Problem | None:
+def _own(f: Callable[..., Any], args: tuple, lifted) -> Problem | None:
     """The problem in the precision of the arguments; None if that is float64."""
     with settings(wide=False):
         try:
@@ -294,7 +296,14 @@ def _own(f, args, lifted) -> Problem | None:
     return own if alike and own.dtype != jnp.float64 else None
 
 
-def _trace(f, args, modes, dtype, *, like: Problem | None = None) -> Problem:
+def _trace(
+    f: Callable[..., Any],
+    args: tuple,
+    modes: Sequence[str],
+    dtype,
+    *,
+    like: Problem | None = None,
+) -> Problem:
     of_leaves, point, names = floating_part(args, dtype)
     output_names: list[str] = []
     lone = of_leaves(f, output_names)
@@ -354,7 +363,9 @@ def _trace(f, args, modes, dtype, *, like: Problem | None = None) -> Problem:
     )
 
 
-def _repeats(f, point, closed) -> bool:
+def _repeats(
+    f: Callable[..., Any], point: Sequence[Any], closed: _compat.ClosedJaxpr
+) -> bool:
     """Whether f is large, JAX's own, and traced into the same program again."""
     if not traits.is_large_and_plain(closed):
         return False
@@ -363,7 +374,9 @@ def _repeats(f, point, closed) -> bool:
     return again is not None and same(closed, again)
 
 
-def _is_scattered(f, point, closed) -> bool:
+def _is_scattered(
+    f: Callable[..., Any], point: Sequence[Any], closed: _compat.ClosedJaxpr
+) -> bool:
     """Whether f cannot be compiled as a whole, as its parts are on several devices."""
     if not traits.names_several_device_sets(closed):
         return False
@@ -374,7 +387,7 @@ def _is_scattered(f, point, closed) -> bool:
     return False
 
 
-def _footprint(point, outputs, closed) -> int:
+def _footprint(point: Sequence[Any], outputs: tuple, closed) -> int:
     """Arguments and outputs, and four times the largest array in between."""
     ends = sum(x.size * x.dtype.itemsize for x in (*point, *outputs))
     return ends + 4 * (traits.largest_array(closed) if closed is not None else 0)

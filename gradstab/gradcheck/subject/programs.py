@@ -1,6 +1,7 @@
 """The compiled programs of a check: the rules at a point, and f beside it."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,9 @@ class Programs:
         lanes: how many evaluations may be under way at once.
     """
 
-    def __init__(self, problem: Problem, /, *, lanes: int, f=None):
+    def __init__(
+        self, problem: Problem, /, *, lanes: int, f: Callable[..., Any] | None = None
+    ):
         self.problem = problem
         self.lanes = lanes
         f = problem.f if f is None else f
@@ -46,7 +49,7 @@ class Programs:
         if most:
             self._rules = self.problem.compiled(limited(rules, most))
 
-    def rules(self, point, draw) -> dict:
+    def rules(self, point: Sequence[Any], draw) -> dict:
         """The value of f and the rows of its Jacobian that the rules give.
 
         Args:
@@ -67,7 +70,7 @@ class Programs:
                 self._unseen = None
             return jax.device_get(self._rules(*given))
 
-    def ends(self, point, draw, anchor, i, k, h):
+    def ends(self, point: Sequence[Any], draw, anchor, i, k, h):
         r"""Values on both sides of the point, for probes along move i of tangent k.
 
         Args:
@@ -101,7 +104,15 @@ class Programs:
             yield where, there, here, nudge[:count]
 
 
-def _rules(f, problem, turns, point, tangents, weights, cotangents):
+def _rules(
+    f: Callable[..., Any],
+    problem: Problem,
+    turns,
+    point: Sequence[Any],
+    tangents,
+    weights,
+    cotangents: Any,
+):
     value = f(point)
     found = {"value": value, "again": value, "mapped": value}
     if not problem.once:
@@ -126,7 +137,17 @@ def _rules(f, problem, turns, point, tangents, weights, cotangents):
     return found
 
 
-def _ends(f, turns, point, tangents, weights, anchor, i, k, h):
+def _ends(
+    f: Callable[..., Any],
+    turns,
+    point: Sequence[Any],
+    tangents,
+    weights,
+    anchor,
+    i,
+    k,
+    h,
+):
     def probe(i, k, h):
         d = _move(tangents, weights, i, k, h)
         there = jax.tree.map(lambda x, d: _stored(x + d), point, d)
@@ -152,7 +173,7 @@ def _move(tangents, weights, i, k, h):
     )
 
 
-def _stored(x):
+def _stored(x: jax.Array):
     """The number as it is in memory; fused programs keep more digits of narrow ones."""
     limits = jnp.finfo(x.dtype)
     if limits.nmant >= jnp.finfo(jnp.float32).nmant:
@@ -160,7 +181,7 @@ def _stored(x):
     return jax.lax.reduce_precision(x, limits.nexp, limits.nmant)
 
 
-def _lost_by_rounding(x, d, there, here, gradients):
+def _lost_by_rounding(x: jax.Array, d, there, here, gradients):
     """<g, 2 d - (there - here)> for every row g of the stacked gradients."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, d, there, here = (a.astype(wide) for a in (x, d, there, here))
@@ -176,20 +197,20 @@ def _lost(a, b, total):
     return (a - (total - kept)) + (b - kept)
 
 
-def _mapped(function, *arrays, lanes):
+def _mapped(function: Callable[..., Any], *arrays, lanes):
     """The function mapped over the leading axis, at most ``lanes`` rows at once."""
     if len(jax.tree.leaves(arrays)[0]) <= lanes:
         return jax.vmap(function)(*arrays)
     return jax.lax.map(lambda a: function(*a), arrays, batch_size=lanes)
 
 
-def _one_by_one(function, *arrays, lanes):
+def _one_by_one(function: Callable[..., Any], *arrays, lanes):
     """The same without `jax.vmap`, compiled."""
     del lanes
     return jax.lax.map(lambda a: function(*a), arrays)
 
 
-def _in_python(function, *arrays, lanes):
+def _in_python(function: Callable[..., Any], *arrays, lanes):
     """The same without any tracing."""
     del lanes
     count = len(jax.tree.leaves(arrays)[0])

@@ -17,11 +17,11 @@ def same(one, other, /) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
-def _text(closed):
+def _text(closed: _compat.ClosedJaxpr):
     return re.sub(r"0x[0-9a-f]+", "", str(closed))  # addresses of functions
 
 
-def _numbers(closed):
+def _numbers(closed: _compat.ClosedJaxpr):
     """All literals and constants."""
     literals = [
         atom.val

@@ -2,6 +2,8 @@
 
 import math
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +49,7 @@ def has_rules_of_users(jaxpr, /) -> bool:
     return any(map(is_of_users, filter(_compat.is_rule, equations(jaxpr))))
 
 
-def is_plain(eqn, /) -> bool:
+def is_plain(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether JAX itself says how to differentiate and map the equation."""
     if is_a(eqn, Kind.OPAQUE) or _compat.is_rule(eqn):
         return False
@@ -67,18 +69,18 @@ def is_large_and_plain(jaxpr, /) -> bool:
     return large and plain and not jaxpr.effects
 
 
-def is_of_users(eqn, /) -> bool:
+def is_of_users(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether someone else than JAX says it: its rule is not in JAX's own files."""
     rule = _compat.is_rule(eqn) and _compat.rule_source(eqn).startswith(_JAX)
     return not rule and not is_plain(eqn)
 
 
-def is_nothing_but_rules(f, point, /) -> bool:
+def is_nothing_but_rules(f: Callable[..., Any], point: Sequence[Any], /) -> bool:
     """Whether f calls custom rules, and besides only moves numbers around."""
     return _are_rules(jax.make_jaxpr(f)(point))
 
 
-def chooses(f, point, /) -> bool:
+def chooses(f: Callable[..., Any], point: Sequence[Any], /) -> bool:
     """Whether f itself, and not what it calls, takes one of two values."""
     return any(
         is_named(eqn, "select_n") or _compat.called_name(eqn) in _WHERE
@@ -93,7 +95,7 @@ def _are_rules(jaxpr) -> bool:
     )
 
 
-def _is_plain(eqn) -> bool:
+def _is_plain(eqn: _compat.JaxprEqn) -> bool:
     return _compat.is_rule(eqn) or is_a(eqn, Kind.BINARY)
 
 
@@ -134,7 +136,7 @@ def iterates(jaxpr, /) -> bool:
     return any(map(may_not_end, equations(jaxpr)))
 
 
-def may_not_end(eqn, /) -> bool:
+def may_not_end(eqn: _compat.JaxprEqn, /) -> bool:
     """Whether the equation is a loop whose end depends on the real numbers it carries.
 
     Others count: they end for any arguments.
@@ -148,7 +150,7 @@ def may_not_end(eqn, /) -> bool:
     return any(_bits(eqn.outvars[place]) for place in asked)
 
 
-def _carried(closed, wanted, num_carry) -> set[int]:
+def _carried(closed: _compat.ClosedJaxpr, wanted, num_carry) -> set[int]:
     """Of what a loop carries, the places that some results of its program depend on."""
     _, used = _compat.needed_program(closed, wanted)
     return {place for place, keep in enumerate(used[-num_carry:]) if keep}
@@ -162,14 +164,14 @@ def equations(jaxpr, /):
             yield from equations(inner)
 
 
-def _bits(variable) -> int:
+def _bits(variable: _compat.Var) -> int:
     dtype = getattr(variable.aval, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return 0
     return jnp.finfo(dtype).nmant
 
 
-def _bytes(variable) -> int:
+def _bytes(variable: _compat.Var) -> int:
     aval = variable.aval
     itemsize = getattr(getattr(aval, "dtype", None), "itemsize", 0)
     return itemsize * math.prod(getattr(aval, "shape", ()))

@@ -8,10 +8,12 @@ function does goes on doing that: it is a mistake as likely as not.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from gradstab import _compat
 from gradstab.program.primitives import Kind, is_a, name_of
@@ -22,7 +24,9 @@ _WIDE = jnp.float64
 # They read the digits of a number, of a wider one others, or are made for a dtype.
 
 
-def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool, dtype):
+def unrounded(
+    f: Callable, point: tuple, outputs: tuple, /, *, forward: bool, dtype: DTypeLike
+):
     """A function of arrays in float64 throughout, with the rule of its derivative.
 
     Args:
@@ -53,13 +57,13 @@ def unrounded(f: Callable, point: tuple, outputs: tuple, /, *, forward: bool, dt
     return with_rule(widened(jax.make_jaxpr(f)(point)), widened(program))
 
 
-def _with_jvp(value, rule):
+def _with_jvp(value: Any, rule):
     wide = jax.custom_jvp(lambda point: tuple(value(*point)))
     wide.defjvp(lambda p, v: (wide(*p), tuple(rule(*p[0], *v[0]))))
     return lambda point: wide(point)
 
 
-def _with_vjp(value, rule):
+def _with_vjp(value: Any, rule):
     wide = jax.custom_vjp(lambda point: tuple(value(*point)))
     wide.defvjp(
         lambda point: (wide(point), point),
@@ -75,17 +79,17 @@ class _Widening:
         dtype: the coarsest that is widened.
     """
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: DTypeLike):
         self.digits = jnp.finfo(dtype).nmant
 
-    def function(self, closed, /) -> Callable[..., list]:
+    def function(self, closed: _compat.ClosedJaxpr, /) -> Callable[..., list]:
         """The function ``float64 inputs -> float64 results`` of a program."""
         return lambda *values: list(map(_wide, self._results(closed, values)))
 
-    def _results(self, closed, values):
+    def _results(self, closed: _compat.ClosedJaxpr, values):
         return evaluated(closed, values, self._equation)
 
-    def _equation(self, eqn, operands) -> list:
+    def _equation(self, eqn: _compat.JaxprEqn, operands) -> list:
         if not any(map(_is_wide, operands)):
             return _fixed(eqn, operands)
         if (body := called(eqn)) is not None:
@@ -97,7 +101,7 @@ class _Widening:
             return jax.lax.switch(index, list(map(self.function, branches)), *rest)
         return self._widened(eqn, list(map(_wide, operands)))
 
-    def _widened(self, eqn, operands) -> list:
+    def _widened(self, eqn: _compat.JaxprEqn, operands) -> list:
         name, changed = name_of(eqn), _compat.widened_parameters(eqn, _WIDE)
         combines = "update_jaxpr" in changed
         if is_a(eqn, Kind.ONE_DTYPE) or (_compat.inner_programs(eqn) and not combines):
@@ -110,10 +114,10 @@ class _Widening:
         coarse = _coarser(eqn, self.digits)
         return results if coarse is None else [_wide(y.astype(coarse)) for y in results]
 
-    def _scan(self, parts, operands) -> list:
+    def _scan(self, parts: _compat.ScanParts, operands) -> list:
         consts, carry, slices = split_operands(parts, operands)
 
-        def step(carry, x):
+        def step(carry: Any, x: Any):
             out = list(map(_wide, self._results(parts.body, [*consts, *carry, *x])))
             return out[: parts.num_carry], out[parts.num_carry :]
 
@@ -127,14 +131,14 @@ class _Widening:
         return [*carry, *ys]
 
 
-def _coarser(eqn, digits):
+def _coarser(eqn: _compat.JaxprEqn, digits):
     """The dtype of an equation's result if it has fewer digits; else None."""
     dtypes = {_compat.dtype_of(v) for v in eqn.outvars if _compat.is_floating(v)}
     coarse = [d for d in dtypes if jnp.finfo(d).nmant < digits]
     return coarse[0] if coarse else None
 
 
-def _fixed(eqn, operands) -> list:
+def _fixed(eqn: _compat.JaxprEqn, operands) -> list:
     """What does not depend on the leaves, and need not be traced."""
     if any(isinstance(x, Tracer) for x in operands):
         return _compat.bind(eqn, operands)
@@ -142,16 +146,16 @@ def _fixed(eqn, operands) -> list:
         return _compat.bind(eqn, operands)
 
 
-def _wide(x):
+def _wide(x: Any):
     return jnp.asarray(x).astype(_WIDE) if _is_narrow(x) else x
 
 
-def _is_narrow(x) -> bool:
+def _is_narrow(x: Any) -> bool:
     dtype = jnp.asarray(x).dtype if jnp.isscalar(x) else x.dtype
     if jnp.issubdtype(dtype, jnp.complexfloating):
         raise NotImplementedError("complex numbers in float64")
     return jnp.issubdtype(dtype, jnp.floating) and dtype != _WIDE
 
 
-def _is_wide(x) -> bool:
+def _is_wide(x: Any) -> bool:
     return getattr(x, "dtype", None) == _WIDE

@@ -1,5 +1,8 @@
 """Vectors of several arrays: their products, and some whose sums are exact."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 
@@ -37,17 +40,17 @@ def exact_combinations(rng: np.random.Generator, like, /, *, kept: int = 0) -> l
     ]
 
 
-def dot(a, b, /):
+def dot(a: Any, b: Any, /):
     """The inner product of two vectors, in float64."""
     return sum(np.vdot(np.float64(x), np.float64(y)) for x, y in zip(a, b, strict=True))
 
 
-def norm(a, /):
+def norm(a: Any, /):
     """The Euclidean norm of a vector, in float64."""
     return np.sqrt(sum(np.sum(np.square(np.float64(x))) for x in a))
 
 
-def root_mean_square(a, /) -> float:
+def root_mean_square(a: Any, /) -> float:
     """Without overflow; infinite or NaN if an entry is.
 
     >>> root_mean_square(np.array([3e300, -3e300])), root_mean_square(np.zeros(2))
@@ -60,7 +63,7 @@ def root_mean_square(a, /) -> float:
     return float(largest * np.sqrt(np.mean((magnitude / largest) ** 2)))
 
 
-def _odd_sixteenths(rng, leaf):
+def _odd_sixteenths(rng: np.random.Generator, leaf: Any):
     z = np.clip(rng.standard_normal(leaf.shape), -3, 3)
     return np.asarray((2 * np.floor(8 * z) + 1) / 16).astype(leaf.dtype)
 
@@ -73,7 +76,7 @@ def _part(w, kept):
     return part
 
 
-def _each(function, *vectors):
+def _each(function: Callable[..., Any], *vectors):
     """The function of every array, in the dtype of the first vector's."""
     return tuple(
         np.asarray(function(*arrays)).astype(arrays[0].dtype)

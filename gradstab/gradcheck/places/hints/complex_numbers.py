@@ -43,7 +43,7 @@ def conjugate_cause(known: Evidence, /) -> str:
     return _part_or_turn(known, outputs, ours, theirs)
 
 
-def _part_or_turn(known, outputs, ours, theirs) -> str:
+def _part_or_turn(known: Evidence, outputs, ours, theirs) -> str:
     w, moved = known.seen.cotangents, known.slopes.moved
     lost = _LOST[known.seen.mode]
     if theirs and known.fits(known.rule, known.slopes.value * (outputs > 0) @ w.T):
@@ -65,7 +65,7 @@ def _part_or_turn(known, outputs, ours, theirs) -> str:
     return ""
 
 
-def _signs(known):
+def _signs(known: Evidence):
     """``(outputs,)``: minus one for imaginary parts."""
     problem = known.seen.problem
     return np.concatenate(

@@ -50,7 +50,9 @@ def _ignored(known) -> str:
     return f"the cotangent is ignored{assumed}"
 
 
-def _along(known, w, y, others, axis, name) -> str:
+def _along(
+    known: Evidence, w: np.ndarray, y: np.ndarray, others, axis: int, name: str
+) -> str:
     """A part of the cotangent is dropped, or one row stands for all."""
     size = w.shape[axis]
     where = f"axis {axis - 1} of {name}"
@@ -71,7 +73,7 @@ def _along(known, w, y, others, axis, name) -> str:
     return "" if kept is None else _kept_last(kept + 1, size, where)
 
 
-def _kept_first(kept, size, where):
+def _kept_first(kept, size: int, where: str):
     if kept == 1:
         return (
             f"only the first row of the cotangent is used: is a sum over {where} "
@@ -82,7 +84,7 @@ def _kept_first(kept, size, where):
     return f"the last {rows} of the cotangent, along {where}, dropped"
 
 
-def _kept_last(kept, size, where):
+def _kept_last(kept, size: int, where: str):
     rows = "row" if kept == 1 else f"{kept} of {size} rows"
     return (
         f"only the last {rows} of the cotangent, along {where}, used: is a running "
@@ -90,7 +92,7 @@ def _kept_last(kept, size, where):
     )
 
 
-def _best(known, sums):
+def _best(known: Evidence, sums):
     """Which of the partial sums, all but the whole one, is the rule's table."""
     partial = sums[..., :-1]
     misfit = np.sqrt(np.mean((partial - known.rule[..., None]) ** 2, axis=(0, 1)))
@@ -98,12 +100,12 @@ def _best(known, sums):
     return best if known.is_nothing(misfit[best]) else None
 
 
-def _table(w, y):
+def _table(w: np.ndarray, y: np.ndarray):
     """<w_j, y_k> as (directions, cotangents)."""
     return y.reshape(len(y), -1) @ w.reshape(len(w), -1).T
 
 
-def _rows(w, y, axis):
+def _rows(w: np.ndarray, y: np.ndarray, axis: int):
     """The same before it is summed over one axis: (directions, cotangents, size)."""
     w, y = (np.moveaxis(a, axis, 1).reshape(len(a), a.shape[axis], -1) for a in (w, y))
     return np.einsum("jrm,krm->kjr", w, y)

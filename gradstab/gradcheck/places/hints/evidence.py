@@ -89,7 +89,7 @@ def evidence(seen: Comparison, rng: np.random.Generator, /) -> Evidence:
     return Evidence(seen, slopes, slopes.value @ w.T, rule, gradients, bar, rng)
 
 
-def _if_alike(gradients, slopes, rule, eps):
+def _if_alike(gradients: np.ndarray, slopes, rule, eps: float):
     """The gradients, if they say the same as the rule of the forward mode."""
     with np.errstate(invalid="ignore"):
         apart = root_mean_square(slopes.moved @ gradients.T - rule)

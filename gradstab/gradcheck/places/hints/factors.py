@@ -70,7 +70,7 @@ def _named(size, doubt) -> str:
     return f"{size:.4g}"
 
 
-def _sizes_of(known, number, doubt):
+def _sizes_of(known: Evidence, number, doubt):
     """A size in the program that is this number, and which one it is."""
     for n, where in _sizes(known):
         # Neighbouring numbers must be told apart.
@@ -79,7 +79,7 @@ def _sizes_of(known, number, doubt):
     return None
 
 
-def _root(known, size, doubt) -> str:
+def _root(known: Evidence, size, doubt) -> str:
     for power, name in ((size**2, "sqrt({})"), (size**-2, "1/sqrt({})")):
         if round(power**0.5) ** 2 != round(power) and (
             found := _sizes_of(known, power, 2 * doubt)
@@ -89,7 +89,7 @@ def _root(known, size, doubt) -> str:
     return ""
 
 
-def _sizes(known):
+def _sizes(known: Evidence):
     """Every size that a mean may have been taken over, the likely ones first."""
     seen = known.seen
     outputs = [

@@ -50,7 +50,7 @@ def transpose_cause(known: Evidence, /) -> str:
     return _transposed_map(known)
 
 
-def _of_transposed_cotangents(known, a, b):
+def _of_transposed_cotangents(known: Evidence, a, b):
     """The true table for cotangents whose axes are exchanged, where they can be."""
     weights = [
         w.swapaxes(a + 1, b + 1)
@@ -62,7 +62,7 @@ def _of_transposed_cotangents(known, a, b):
     return known.slopes.value @ flat.T
 
 
-def _transposed_map(known) -> str:
+def _transposed_map(known: Evidence) -> str:
     """The gradient is J w in the place of J' w."""
     seen = known.seen
     if seen.x.size != seen.num_outputs or seen.x.size == 1:
@@ -119,7 +119,7 @@ def _regions(zero):
     yield zero, f"{np.count_nonzero(zero)} of {zero.size} entries"
 
 
-def _ends(line, size, axis, shape):
+def _ends(line, size: int, axis, shape):
     what = "element" if axis is None else "row"
     along = "" if axis is None else f" (axis {axis})"
     for word, run in (("last", line[::-1]), ("first", line)):
@@ -155,7 +155,7 @@ def missing_term_cause(known: Evidence, /) -> str:
     return ""
 
 
-def _terms(known):
+def _terms(known: Evidence):
     """Along which axis, what the error may be a multiple of, and its name."""
     seen = known.seen
     x = np.where(seen.held, 0.0, seen.x.astype(np.float64)).reshape(seen.shape)
@@ -174,7 +174,7 @@ def _terms(known):
         )
 
 
-def _orthogonal(known, axis, row):
+def _orthogonal(known: Evidence, axis, row):
     direction = known.seen.direction.reshape(known.seen.shape)
     square = np.sum(row**2, axis=axis, keepdims=True)
     part = np.sum(direction * row, axis=axis, keepdims=True)

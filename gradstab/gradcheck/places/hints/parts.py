@@ -36,7 +36,7 @@ def rows_cause(known: Evidence, /) -> str:
     return ""
 
 
-def _masked(known, axis, masks):
+def _masked(known: Evidence, axis: int, masks):
     shape = known.seen.shape
     lined = [1] * len(shape)
     lined[axis] = shape[axis]
