@@ -347,7 +347,8 @@ def _product(layer: Any, basis: np.ndarray, backward: bool, max_bytes: float):
         return layer.product(basis, backward, max_bytes)
     if not isinstance(layer, LinearMap):
         matrix = np.asarray(layer, np.float64)
-        return (np.swapaxes(matrix, 1, 2) if backward else matrix) @ basis
+        with np.errstate(all="ignore"):  # infinities end in the triangular factors
+            return (np.swapaxes(matrix, 1, 2) if backward else matrix) @ basis
     product = jax.vmap(two_way(layer)[backward], in_axes=2, out_axes=2)
     pieces = np.split(basis, range(CHUNK, basis.shape[2], CHUNK), axis=2)
     images = [np.asarray(product(jnp.asarray(p)), np.float64) for p in pieces]
