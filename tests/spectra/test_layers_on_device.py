@@ -59,7 +59,9 @@ def _report(made, **options):
 
 
 def _close(ours, theirs):
-    np.testing.assert_allclose(ours.values, theirs.values, rtol=1e-6, atol=1e-9)
+    # Beside the largest, values are as exact as float32 keeps the Jacobian's entries.
+    size = {"rtol": 1e-6, "atol": 1e-7 * np.max(theirs.values)}
+    np.testing.assert_allclose(ours.values, theirs.values, **size)
     assert ours.method == theirs.method
     assert np.all(np.abs(ours.values - theirs.values) <= ours.errors + theirs.errors)
 
