@@ -79,7 +79,9 @@ def check(
     * INCONCLUSIVE: neither can be said, and `reason` says why.
 
     A wrong derivative for which no wrong entry is found is no accusation, unless it is
-    seen along whole directions again (if ``locate`` is set).
+    seen along whole directions again (if ``locate`` is set). Nor is an error below 1e-2
+    at moved points, where f ends a loop by a tolerance: `moved` says "undecided". A law
+    that does not hold exactly limits the resolution, if it is accepted.
 
     At a kink a rule is accepted if it lies between the one-sided slopes and is right at
     a point beside, and a note says so. If the kink comes of ties (equal entries, of any
