@@ -7,6 +7,8 @@ calls go through `attempt`: an error of our own is to be seen.
 import dataclasses
 from typing import Any
 
+from gradstab import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
@@ -20,8 +22,8 @@ class Refusal:
 
     @property
     def kind(self) -> str:
-        """The name of the exception's class."""
-        return type(self.error).__name__
+        """The name of the exception's class, of Python's where it is one of ours."""
+        return errors.kind(self.error)
 
     def words(self, length: int = 160, /) -> str:
         """The kind, and the first line of the message up to a length."""

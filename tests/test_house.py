@@ -13,8 +13,9 @@ from gradstab.gradcheck.states import Answer, Outcome
 
 ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
+    ("errors",),
     ("_attempt",),
-    ("_rules", "_text", "errors"),
+    ("_rules", "_text"),
     ("_compat", "_console", "_json"),
     (
         "_tree",

@@ -8,7 +8,7 @@ from gradstab.records._record import record, short, static
 def root_mean_square(values, axis=None, /):
     """The root mean square, in float64, also where squares leave its range.
 
-    >>> root_mean_square([3e-200, 3e-200]), root_mean_square([0.0])
+    >>> float(root_mean_square([3e-200, 3e-200])), float(root_mean_square([0.0]))
     (3e-200, 0.0)
     """
     values = np.abs(np.asarray(values, np.float64))

@@ -69,7 +69,7 @@ def value_and_grad(
         >>> (value, stats), grads = step(params, jnp.ones((4, 3)), jnp.ones((4, 1)))
         >>> stats.names
         ('hidden.0', 'hidden.1', 'head', '(elsewhere)')
-        >>> stats.forward_rms[:3].round(4).tolist()
+        >>> [round(float(rms), 4) for rms in stats.forward_rms[:3]]
         [0.7616, 0.642, 1.926]
     """
     if not callable(loss_fn):

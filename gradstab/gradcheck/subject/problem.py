@@ -271,7 +271,7 @@ def _value(task: Problem) -> np.ndarray:
 
 
 def _lifted(f: Callable[..., Any], args: tuple, modes: Sequence[str], *, own):
-    """The problem lifted to float64, its own beside it, or None; and what is amiss."""
+    """The problem lifted to float64, its own beside it, or None; and what is wrong."""
     with settings(wide=True):
         try:
             lifted = _trace(f, args, modes, jnp.float64)
