@@ -1,6 +1,7 @@
 """What a report holds beside the signals, against the model differentiated whole."""
 
 import io
+import itertools
 
 import chex
 import jax
@@ -240,6 +241,14 @@ def test_the_estimate_knows_what_is_not_computed(monkeypatch):
     assert _cost(512, top_k=4).seconds < whole.seconds
     assert _cost(512, examples=1).seconds < whole.seconds
     assert _cost(512, max_bytes=2**20).num_bytes < whole.num_bytes
+
+
+def test_the_speed_of_a_machine_that_is_busy_all_along_is_the_processors(monkeypatch):
+    clocks = {"perf_counter": 5.0, "process_time": 1.0}
+    for name, seconds in clocks.items():
+        ticks = itertools.count(step=seconds)
+        monkeypatch.setattr(machine.time, name, lambda ticks=ticks: next(ticks))
+    assert machine._fastest(lambda: None) == 1
 
 
 def test_cotangents_are_not_the_weights_drawn_with_the_same_seed():

@@ -43,6 +43,12 @@ def _by_rule(weights, x):
     return clipped(_linear(weights[:1], x)) @ weights[1]
 
 
+def _shifted(params, x):
+    for w, b in params:
+        x = jax.nn.relu(x @ w + b)
+    return x
+
+
 def _scanned(weights, x):
     def step(h, u):
         return jnp.tanh(h @ weights[0] + u @ weights[1]), None
@@ -108,3 +114,18 @@ def test_the_reason_is_the_right_one():
 
 def _sentences(layer):
     return [tuple(line.split(": ", 1)) for line in layer.missing]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [None, jnp.mean], ids=["no loss", "loss"])
+@pytest.mark.parametrize("case", ["nothing in", "dead", "dead inside", "no weights"])
+def test_layers_through_which_nothing_comes_raise_no_warning(case, loss):
+    # Of NumPy: pytest makes errors of them, as users' suites do.
+    x = 0 * X if case == "nothing in" else X
+    params = [[w, 0.0] for w in _weights(num=5)]
+    for layer in {"dead": range(5), "dead inside": [2]}.get(case, ()):
+        params[layer][1] = -1e3
+    if case == "no weights":
+        params[2][0] *= 0
+    report = gs.analyze(_shifted, params, x, loss=loss, progress=False)
+    assert report.verdict in ("broken", "unknown")

@@ -94,13 +94,16 @@ def expected_growth(prediction, trunk, /):
         return None, None
     rows, between = list(trunk.layers), list(trunk.layers)[1:]
     rms = np.asarray(prediction.forward_rms)[rows]
-    error = (np.asarray(prediction.forward_error)[rows] / rms)[[0, -1]]
-    factors = np.log(np.asarray(prediction.gradient_factor)[between])
+    # Of a layer through which nothing comes theory expects zero: no growth is left.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = (np.asarray(prediction.forward_error)[rows] / rms)[[0, -1]]
+        levels = np.log(rms)
+        factors = np.log(np.asarray(prediction.gradient_factor)[between])
     # The gradient at the last layer is one; counted back, a layer multiplies it.
     norms = np.append(np.cumsum(factors[::-1])[::-1], 0.0)
     errors = np.asarray(prediction.gradient_error)[between]
     return (
-        _expected(np.log(rms), np.hypot(*error)),
+        _expected(levels, np.hypot(*error)),
         _expected(norms, np.sqrt(np.sum(errors**2))),
     )
 
