@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gradstab.report import load as load
     from gradstab.theory import MeanField as MeanField
     from gradstab.theory import mean_field as mean_field
+    from gradstab.watch import History as History
     from gradstab.watch import Statistics as Statistics
     from gradstab.watch import value_and_grad as value_and_grad
 
@@ -68,6 +69,7 @@ _HOMES = {
     "load": "gradstab.report",
     "MeanField": "gradstab.theory",
     "mean_field": "gradstab.theory",
+    "History": "gradstab.watch",
     "Statistics": "gradstab.watch",
     "value_and_grad": "gradstab.watch",
     "use_compilation_cache": "gradstab._compilation_cache",

@@ -135,6 +135,25 @@ def alone_in(folder, /):
         os.close(handle)
 
 
+@contextlib.contextmanager
+def turn(handle: int, /):
+    """Wait until no other process has its turn with an open file, and have it.
+
+    The kernel ends a turn with the process. Where a file system has no locks nobody
+    waits.
+    """
+    if fcntl is None:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
 def remove_tree(path, /, *, patience: float = 2.0) -> None:
     """Delete a folder in which somebody may still be writing, if it can be deleted.
 
