@@ -3,15 +3,24 @@
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
-from gradstab import _checked, _compat, _tree
+from gradstab import _checked, _compat
 from gradstab.errors import UserTypeError, UserValueError, call_of_user
 from gradstab.watch import taps
 from gradstab.watch.collecting import collect
 from gradstab.watch.measures import Level
+from gradstab.watch.models import (
+    Differentiated,
+    OfModules,
+    holds_modules,
+    is_array,
+    is_number,
+)
 from gradstab.watch.places import find_places
 
 
@@ -38,10 +47,17 @@ def value_and_grad(
     result each example has statistics of its own; a `jax.vmap` inside of the loss is
     part of the loss, whose statistics are over all of it.
 
+    Modules of Flax NNX among the arguments are taken as `flax.nnx.value_and_grad` takes
+    them: by their parameters, and what else the loss changes in them is changed. Of an
+    argument with an Equinox module, or with functions among its leaves, the floating
+    arrays count, as for `equinox.filter_value_and_grad`; the gradient of the rest is
+    None.
+
     Args:
         loss_fn: as `jax.value_and_grad` takes it. It is traced: its Python code must
             not look at the values of arrays.
-        argnums: which arguments to differentiate with respect to.
+        argnums: which arguments to differentiate with respect to; of a module of NNX
+            also an `flax.nnx.DiffState`, for other variables than its parameters.
         has_aux: whether it returns a pair of the loss and anything else.
         level: ``"light"`` for what is cheap enough for every step; ``"full"`` for
             means, zeros and the distribution of exponents too.
@@ -55,8 +71,10 @@ def value_and_grad(
 
     Raises:
         TypeError: ``loss_fn`` is no function; the loss is no real number, or is
-            differentiated with respect to an array of integers.
-        ValueError: the level is none, or no layer is left.
+            differentiated with respect to an array of integers, or to a container of
+            modules of NNX.
+        ValueError: the level is none, or no layer is left; a module of NNX is given
+            twice, or has its attributes changed.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -79,58 +97,92 @@ def value_and_grad(
     return _watching(loss_fn, argnums, has_aux, *options, taps.by_default)
 
 
-def _watching(loss_fn, argnums, has_aux, level: Level, include, exclude, backward):
+class _Options(NamedTuple):
+    """How to watch: see `value_and_grad`, and `taps` for the way back."""
+
+    level: Level
+    include: str | None
+    exclude: str | None
+    backward: Callable
+
+
+def _watching(loss_fn, argnums, has_aux, *options):
     """`value_and_grad` by one of the two ways out of the backward pass."""
-    chosen = _positions(argnums)
+    filters, chosen_options = _positions(argnums), _Options(*options)
+    single = not isinstance(argnums, Sequence)
 
     @functools.wraps(loss_fn)
     def watched(*args, **kwargs):
-        _expect_arguments(chosen, args)
-        given = tuple(args[i] for i in chosen)
-        params, tree = jax.tree.flatten(given)
-        _expect_floating(given)
-        loss = _Loss(loss_fn, chosen, has_aux, args, kwargs, tree)
-        closed, rest = _hoisted(loss, params)
-        named = given[0] if isinstance(argnums, int) else given
-        where = find_places(closed, named, rest, include=include, exclude=exclude)
-        found = backward(closed, params, rest, where.loops, level)
-        value, *others = found.results
-        stats = collect(where, level, value, params, found.grads, found.measures)
-        grads = tree.unflatten(found.grads)
-        grads = grads[0] if isinstance(argnums, int) else grads
-        aux = (loss.aux(others), stats) if has_aux else stats
-        return (value, aux), grads
+        _expect_arguments(filters, args)
+        if holds_modules((args, kwargs)) or _of_parts(filters):
+            loss = OfModules(loss_fn, filters, has_aux, args, kwargs)
+            call = _Call(loss, tuple(range(len(filters))), True, loss.args, {})
+            (value, ((aux, variables), stats)), grads = _run(
+                call, chosen_options, single
+            )
+            loss.update(variables)
+        else:
+            call = _Call(loss_fn, tuple(filters), has_aux, args, kwargs)
+            (value, (aux, stats)), grads = _run(call, chosen_options, single)
+        grads = grads[0] if single else grads
+        return (value, (aux, stats) if has_aux else stats), grads
 
     return watched
+
+
+class _Call(NamedTuple):
+    """A loss with its arguments, and the positions that it is differentiated by."""
+
+    function: Callable
+    chosen: tuple[int, ...]
+    has_aux: bool
+    args: tuple
+    kwargs: dict
+
+
+def _run(call: _Call, options: _Options, single: bool):
+    """``(value, (aux, stats)), grads`` of a loss, with all gradients in a tuple."""
+    given = Differentiated(tuple(call.args[i] for i in call.chosen))
+    params = given.params
+    loss = _Loss(call, given.whole)
+    closed, rest = _hoisted(loss, params)
+    named = given.alone(params)
+    named = named[0] if single else named
+    chosen = {"include": options.include, "exclude": options.exclude}
+    where = find_places(closed, named, rest, **chosen)
+    found = options.backward(closed, params, rest, where.loops, options.level)
+    value, *others = found.results
+    stats = collect(where, options.level, value, params, found.grads, found.measures)
+    return (value, (loss.aux(others), stats)), given.alone(found.grads)
 
 
 class _Loss:
     """A loss as a function of the leaves of its parameters and of its other arrays."""
 
-    def __init__(self, function, chosen, has_aux, args, kwargs, tree):
-        others = tuple(a for i, a in enumerate(args) if i not in chosen)
-        leaves, self._rest_tree = jax.tree.flatten((others, kwargs))
-        self._fixed = [None if _is_array(x) else x for x in leaves]
-        self.rest = [x for x in leaves if _is_array(x)]
-        self._function, self._chosen = function, chosen
-        self._num_args, self._has_aux = len(args), has_aux
-        self._tree = tree
+    def __init__(self, call: _Call, whole):
+        others = tuple(a for i, a in enumerate(call.args) if i not in call.chosen)
+        leaves, self._rest_tree = jax.tree.flatten((others, call.kwargs))
+        self._fixed = [None if is_array(x) else x for x in leaves]
+        self.rest = [x for x in leaves if is_array(x)]
+        self._call = call
+        self._whole = whole
 
     def __call__(self, params, rest):
         """The loss and the arrays beside it."""
         rest = iter(rest)
         leaves = [next(rest) if x is None else x for x in self._fixed]
         others, kwargs = self._rest_tree.unflatten(leaves)
-        given, others = iter(self._tree.unflatten(params)), iter(others)
+        given, others = iter(self._whole(params)), iter(others)
         args = [
-            next(given if i in self._chosen else others) for i in range(self._num_args)
+            next(given if i in self._call.chosen else others)
+            for i in range(len(self._call.args))
         ]
-        result = call_of_user(lambda: self._function(*args, **kwargs))
-        value, aux = _pair(result) if self._has_aux else (result, ())
+        result = call_of_user(lambda: self._call.function(*args, **kwargs))
+        value, aux = _pair(result) if self._call.has_aux else (result, ())
         _expect_scalar(value)
         leaves, self._aux_tree = jax.tree.flatten(aux)
-        self._still = [None if _is_number(x) else x for x in leaves]
-        return [value, *(x for x in leaves if _is_number(x))]
+        self._still = [None if is_number(x) else x for x in leaves]
+        return [value, *(x for x in leaves if is_number(x))]
 
     def aux(self, arrays):
         """What the loss returns beside, with these arrays."""
@@ -157,17 +209,30 @@ def _hoisted(loss: _Loss, params):
     return closed, [*consts, *loss.rest]
 
 
-def _positions(argnums) -> tuple[int, ...]:
-    try:
-        found = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        found = tuple(map(operator.index, found))
-    except TypeError:
-        found = ()
-    if not found or min(found) < 0 or len(set(found)) < len(found):
+def _positions(argnums) -> dict[int, Any]:
+    """The positions that are differentiated by; of NNX modules, which variables."""
+    chosen = argnums if isinstance(argnums, Sequence) else (argnums,)
+    filters = {}
+    for one in chosen:
+        is_part = isinstance(one, nnx.DiffState)
+        number, wanted = (one.argnum, one.filter) if is_part else (one, nnx.Param)
+        try:
+            number = operator.index(number)
+        except TypeError:
+            number = -1
+        if number < 0 or number in filters:
+            filters = {}
+            break
+        filters[number] = wanted
+    if not filters:
         raise UserValueError(
             f"argnums must be one or several positions of arguments, got {argnums!r}"
         )
-    return found
+    return filters
+
+
+def _of_parts(filters):
+    return any(wanted is not nnx.Param for wanted in filters.values())
 
 
 def _expect_arguments(chosen, args):
@@ -178,22 +243,9 @@ def _expect_arguments(chosen, args):
         )
 
 
-def _expect_floating(given):
-    paths = _tree.paths(given)
-    for path, leaf in zip(paths, jax.tree.leaves(given), strict=True):
-        known = _is_number(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-        if not known:
-            kind = jnp.result_type(leaf) if _is_number(leaf) else type(leaf).__name__
-            name = path.partition(".")[2] or "the argument"
-            raise UserTypeError(
-                f"a loss is differentiated with respect to floating arrays; "
-                f"{name} is of {kind}. Hand what is not trained in as another argument"
-            )
-
-
 def _expect_scalar(value):
-    if not _is_number(value) or jnp.shape(value) != ():
-        shape = jnp.shape(value) if _is_number(value) else type(value).__name__
+    if not is_number(value) or jnp.shape(value) != ():
+        shape = jnp.shape(value) if is_number(value) else type(value).__name__
         raise UserTypeError(f"the loss must be a scalar, got {shape}")
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
         raise UserTypeError(f"the loss must be real, got {jnp.result_type(value)}")
@@ -206,11 +258,3 @@ def _pair(result):
             f"{type(result).__name__}"
         )
     return result
-
-
-def _is_array(leaf):
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
-
-
-def _is_number(leaf):
-    return _is_array(leaf) or isinstance(leaf, bool | int | float | complex)

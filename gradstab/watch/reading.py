@@ -13,6 +13,8 @@ import jax
 from gradstab import _compat, _tree
 from gradstab.network import find_layers
 from gradstab.network import flow as flows
+from gradstab.program import primitives
+from gradstab.program.primitives import Kind
 from gradstab.program.rewrite import marked
 from gradstab.program.trace import Program, trace_program
 
@@ -89,9 +91,9 @@ def network_of(reading: Reading, params, rest, /):
     run = _compat.program_function(program.closed.jaxpr.invars, [end], program.eqns)
 
     def model(params, state, *inputs):
-        ours, others = iter(inputs), iter(state)
+        ours, others = dict(zip(reading.inputs, inputs, strict=True)), iter(state)
         numbers = range(len(rest))
-        every = [next(ours if i in reading.inputs else others) for i in numbers]
+        every = [ours[i] if i in ours else next(others) for i in numbers]
         return run(*jax.tree.leaves(params), *every)[0]
 
     return find_layers(model, params, tuple(given), state=state)
@@ -99,14 +101,17 @@ def network_of(reading: Reading, params, rest, /):
 
 def followed(reading: Reading, variable, /):
     """A result of a product with what is added to it of parameters: a bias."""
-    flow, users = reading.flow, reading.users
-    while len(found := users.get(variable, ())) == 1:
+    flow, users, ahead = reading.flow, reading.users, variable
+    while len(found := users.get(ahead, ())) == 1:
         (eqn,) = found
         plain = len(eqn.outvars) == 1 and not flows.contracts_parameter(eqn, flow)
-        alike = plain and _shape(eqn.outvars[0]) == _shape(variable)
-        if not (alike and any(map(flow.params_of, eqn.invars))):
+        if not (plain and _axes(eqn.outvars[0]) == _axes(ahead)):
             break
-        (variable,) = eqn.outvars
+        (ahead,) = eqn.outvars
+        if any(map(flow.params_of, eqn.invars)):
+            variable = ahead
+        elif not primitives.is_a(eqn, Kind.MOVES):
+            break
     return variable
 
 
@@ -125,21 +130,37 @@ def _inputs(program, others):
     )
     weighs = frozenset(range(num_params))
     found: list[int] = []
+    operands: list = []
     for eqn in program.eqns:
         if not _compat.contains(eqn, flows.CONTRACTIONS | {"gather"}):
             continue
         # To a flow of no data, all that comes from an array is owned by it.
         sources = list(map(origin.params_of, eqn.invars))
         data = _data(sources, weighs)
+        if data and not found:
+            pairs = zip(eqn.invars, sources, strict=True)
+            operands = [_shape(v) for v, s in pairs if s & data]
         found += sorted(data) if not data.intersection(found) else []
     shapes = [_shape(leaves[i]) for i in found]
-    axes = [shape[0] for shape in shapes if shape]
+    number = _num_examples([shape[0] for shape in shapes if shape], operands)
     kept = [
         i - num_params
         for i, shape in zip(found, shapes, strict=True)
-        if shape and shape[0] == axes[0]
+        if shape and shape[0] == number
     ]
     return tuple(kept)
+
+
+def _num_examples(lengths, operands):
+    """How many examples there are: what is not trained may come before the trained.
+
+    Args:
+        lengths: of the leading axes of all that the data come from.
+        operands: shapes of what the first parameter is multiplied with.
+    """
+    leading = [length for length in lengths if length in [s[0] for s in operands if s]]
+    among = [length for length in lengths if any(length in s for s in operands)]
+    return next(iter((*leading, *among, *lengths)), None)
 
 
 def _data(sources, weighs):
@@ -167,7 +188,7 @@ def _end(reading, inputs):
     end = atoms[place].out_var
     for atom in atoms[place + 1 :]:
         uses = any(flow.params_of(v) for eqn in atom.eqns for v in eqn.invars)
-        if uses and _shape(atom.out_var) == _shape(atoms[place].out_var):
+        if uses and _axes(atom.out_var) == _axes(atoms[place].out_var):
             end = atom.out_var
     if end is program.out_var or not _shape(end):
         # Beside the way to the loss there is another: no array is the only one.
@@ -178,3 +199,8 @@ def _end(reading, inputs):
 
 def _shape(variable):
     return _compat.shape_of(variable)
+
+
+def _axes(variable):
+    """The lengths of the axes in any order: a mapped layer may be transposed."""
+    return sorted(_shape(variable))

@@ -238,6 +238,38 @@ def embedded():
     return loss, (params, tokens, (tokens + 1) % 11)
 
 
+def frozen():
+    """What is not trained before, beside and behind what is."""
+
+    def loss(p, fixed, x, y):
+        x = jnp.tanh(linear(fixed["first"], x))
+        for w, q in zip(fixed["hidden"], p, strict=True):
+            x = jnp.tanh(x @ w + x @ q["down"] @ q["up"])
+        return jnp.mean((x @ fixed["head"] - y) ** 2)
+
+    params = [
+        {"down": weights(i, WIDTH, 2), "up": weights(20 + i, 2, WIDTH)}
+        for i in range(3)
+    ]
+    fixed = {
+        "first": {"w": weights(7, WIDTH, WIDTH), "b": normal(8, WIDTH)},
+        "hidden": [weights(30 + i, WIDTH, WIDTH) for i in range(3)],
+        "head": weights(9, WIDTH, 3),
+    }
+    return loss, (params, fixed, *_data())
+
+
+def used_in_another_order():
+    """Inputs that are handed in otherwise than they are used."""
+
+    def loss(p, more, x):
+        h = jnp.tanh(x @ p["first"])
+        return jnp.mean((h * (more @ p["gate"])) ** 2)
+
+    params = {"first": weights(0, 4, 5), "gate": weights(1, 3, 5)}
+    return loss, (params, normal(2, EXAMPLES, 3), normal(3, EXAMPLES, 4))
+
+
 HIDDEN = tuple(f"hidden.{i}" for i in range(DEPTH))
 BLOCKS = tuple(f"blocks.{i}" for i in range(DEPTH))
 LOSSES = {
@@ -255,6 +287,8 @@ LOSSES = {
     deep_recurrent: ("cells.0", "cells.1", "head"),
     mapped: (*HIDDEN, "head"),
     with_a_rule: (*HIDDEN, "head"),
+    frozen: ("0", "1", "2"),
+    used_in_another_order: ("first+gate",),
     embedded: ("table", "hidden.0", "hidden.1", "table@2"),
 }
 
