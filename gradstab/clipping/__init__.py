@@ -26,6 +26,12 @@ What holds for all of them:
 
 from gradstab.clipping.guards import SkipState, skip_large, skip_nonfinite
 from gradstab.clipping.layers import adaptive_clip, clip_by_layer_norm
+from gradstab.clipping.norm_records import (
+    NormsState,
+    record_norms,
+    update_norms,
+    update_ratios,
+)
 from gradstab.clipping.norms import (
     clip_by_block_rms,
     clip_by_global_norm,
@@ -42,6 +48,7 @@ from gradstab.clipping.running import (
 
 __all__ = [
     "AutoClipState",
+    "NormsState",
     "RecordedState",
     "SkipState",
     "ZClipState",
@@ -55,9 +62,12 @@ __all__ = [
     "clip_by_value",
     "clip_by_zscore",
     "clip_fraction",
+    "record_norms",
     "recorded",
     "skip_large",
     "skip_nonfinite",
+    "update_norms",
+    "update_ratios",
     "weights_only",
 ]
 

@@ -1,6 +1,7 @@
 """The statistics of a run on the disk, step by step."""
 
 import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
@@ -75,7 +76,7 @@ class History:
         self._rows, self._end, self._is_open = Rows(), 0, True
         if jax.process_index() == 0:
             self._lines.repair()
-        self._read_on()
+        self._read_on(most=1)  # the names; steps are read when they are asked for
 
     @classmethod
     def read(cls, path) -> "History":
@@ -201,11 +202,11 @@ class History:
         of = f"steps {steps[0]} .. {steps[-1]}" if len(steps) else "no steps yet"
         return f"History({str(self.path)!r}: {of}, {len(self.names)} names)"
 
-    def _read_on(self) -> Rows:
+    def _read_on(self, most: int | None = None) -> Rows:
         """All steps; what was written since they were last asked for is read."""
         if not self._is_open or not self.path.exists():
             return self._rows
-        for end, line in self._lines.read(self._end):
+        for end, line in itertools.islice(self._lines.read(self._end), most):
             try:
                 if "gradstab_history" in line:
                     self._rows.names = tuple(map(str, line["names"]))
