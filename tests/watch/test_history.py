@@ -16,12 +16,16 @@ import gradstab as gs
 FILE = "history.jsonl"
 
 
-def _watched(w, b=1.0, level="full"):
-    def loss(p, x):
-        return jnp.mean((jnp.tanh(x @ p["a"]) @ p["head"]) ** 2)
+def _loss(p, x):
+    return jnp.mean((jnp.tanh(x @ p["a"]) @ p["head"]) ** 2)
 
+
+STEP = jax.jit(gs.value_and_grad(_loss, level="full"))
+
+
+def _watched(w, b=1.0):
     params = {"a": w * jnp.eye(3), "head": jnp.full((3, 2), b)}
-    return gs.value_and_grad(loss, level=level)(params, jnp.ones((4, 3)))[0][1]
+    return STEP(params, jnp.ones((4, 3)))[0][1]
 
 
 @pytest.fixture(scope="module")
@@ -282,14 +286,14 @@ def test_a_line_in_the_middle_that_is_broken_is_said(tmp_path, some):
 def test_statistics_of_other_layers_are_refused(tmp_path, some):
     history = gs.History(tmp_path)
     history.append(0, some[0])
-    other = gs.value_and_grad(lambda w, x: jnp.mean((x @ w) ** 2))
+    other = jax.jit(gs.value_and_grad(lambda w, x: jnp.mean((x @ w) ** 2)))
     (_, stats), _ = other(jnp.eye(3), jnp.ones((4, 3)))
     with pytest.raises(ValueError, match="this history is of a, head"):
         history.append(1, stats)
     with pytest.raises(TypeError, match="got dict"):
         history.append(1, {})
     with pytest.raises(ValueError, match="return the statistics"):
-        jax.jit(lambda w: history.append(2, _watched(w)))(1.0)
+        jax.jit(lambda stats: history.append(2, stats))(some[0])
     with pytest.raises(KeyError, match="a history has no 'loss'"):
         history["loss"]
     assert history.steps.tolist() == [0]
@@ -325,3 +329,20 @@ def test_statistics_of_examples_of_steps_are_refused(tmp_path, some):
     stats = jax.tree.map(lambda x: x[None], _stacked(some))
     with pytest.raises(ValueError, match="leading axes"):
         gs.History(tmp_path).append(0, stats)
+
+
+def test_a_history_attributes_its_growth(tmp_path, some):
+    grow = np.float32(np.exp(0.1 * np.arange(40.0))[:, None] * [0.1, 1, 0])
+    stats = jax.tree.map(lambda x: jnp.broadcast_to(x, (40, *x.shape)), some[0])
+    stats = dataclasses.replace(
+        stats, gradient_norm=jnp.asarray(grow), gradient_cosine=jnp.full((40, 3), 0.9)
+    )
+    history = gs.History(tmp_path)
+    history.append(100, stats)
+    (driver,) = history.attribute(since=110, until=135).drivers
+    assert driver.layer == "head"
+    np.testing.assert_allclose(driver.trend.rate, 0.1, rtol=1e-3)
+    assert driver.trend.since == 110
+    assert "radial (81 %): the loss does not see it" in str(history.attribute())
+    with pytest.raises(ValueError, match="8 steps"):
+        history.attribute(since=135)
