@@ -110,6 +110,7 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
     names = [name for name, has in zip(names, known, strict=True) if has]
     norms, cosines = norms[:, known], cosines[:, known]
     finite = np.isfinite(norms).all(axis=1) & (norms > 0).any(axis=1)
+    every = steps
     steps, norms, cosines = steps[finite], norms[finite], cosines[finite]
     # In units of the largest norm, so that squares are in range.
     scale = norms.max(initial=0) or 1.0
@@ -137,7 +138,7 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
         )
         layers.append(contribution)
     layers.sort(key=lambda one: -(one.growth if known else one.share))
-    loss = _of_loss(losses[finite], steps, norm.since)
+    loss = _of_loss(losses, every, norm.since)
     return Attribution(norm, loss, tuple(layers))
 
 

@@ -14,6 +14,7 @@ from gradstab.errors import UserKeyError, UserTypeError, UserValueError
 from gradstab.watch import history_file
 from gradstab.watch.attribution import Attribution, attribute
 from gradstab.watch.history_rows import Rows
+from gradstab.watch.readers import read_run
 from gradstab.watch.statistics import Statistics
 
 # All that a step measured of every layer. The measures of level full are no curves.
@@ -50,6 +51,9 @@ class History:
     Args:
         directory: a folder, which is made if need be.
 
+    Attributes:
+        notes: sentences on what a run that was made elsewhere does not have.
+
     Raises:
         ValueError: the file there is no history.
         OSError: the folder cannot be made, or written into.
@@ -75,32 +79,47 @@ class History:
         _files.make_folder(folder)
         self._lines = history_file.Lines(folder / history_file.NAME)
         self._rows, self._end, self._is_open = Rows(), 0, True
+        self.notes: tuple[str, ...] = ()
         if jax.process_index() == 0:
             self._lines.repair()
         self._read_on(most=1)  # the names; steps are read when they are asked for
 
     @classmethod
-    def read(cls, path) -> "History":
+    def read(cls, path, *, pattern: str | None = None) -> "History":
         """The history that is in a folder, as far as it is written.
 
+        Runs that were made elsewhere are read too: event files of TensorBoard (with the
+        extra ``gradstab[tensorboard]``), W&B's ``run.history()`` as ``.csv``, and its
+        lines as ``.jsonl``. The norms of layers are found by their tags, such as
+        ``grad_norm/head``, ``grad/norm/head`` of Levanter, ``grad_2.0_norm/head`` of
+        Lightning, and ``gradients/head``; the loss likewise. What is not there is NaN,
+        and `notes` say so.
+
         Args:
-            path: the folder, or the file in it. Nothing there is changed.
+            path: the folder, or the file. Nothing there is changed.
+            pattern: of another run, a regular expression that is looked for in its
+                tags; its group ``layer`` names the layer whose gradient has this norm.
 
         Returns:
             A history that is only read: it stays what it was when it was read.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: the file is none.
+            ValueError: the file is none, or no tag matches.
+            ModuleNotFoundError: event files without the package that reads them.
         """
         path = _files.as_path(path, "path")
-        file = path / history_file.NAME if path.is_dir() else path
-        if not file.is_file():
-            raise FileNotFoundError(f"{path} is no history, and holds none")
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}")
         history = cls.__new__(cls)
-        history._lines = history_file.Lines(file)
-        history._rows, history._end, history._is_open = Rows(), 0, True
-        history._read_on()
+        file = path / history_file.NAME if path.is_dir() else path
+        history._lines, history._rows = history_file.Lines(file), Rows()
+        history._end, history._is_open, history.notes = 0, True, ()
+        if history_file.is_history(file):
+            history._read_on()
+        else:
+            history._rows, history.notes = read_run(path, pattern)
+            history._lines = history_file.Lines(path)
         history._is_open = False
         return history
 
@@ -210,7 +229,8 @@ class History:
             An `Attribution`. It takes some 30 ms for each layer.
 
         Raises:
-            ValueError: there are fewer than eight steps with finite gradients.
+            ValueError: there are fewer than eight steps with finite gradients, or it
+                has none of layers.
 
         Examples:
             >>> import tempfile, jax, jax.numpy as jnp
@@ -223,6 +243,11 @@ class History:
             >>> print(history.attribute())
             no layer drives it: the norm does not grow beyond its noise (...)
         """
+        if "gradient_norm" not in self.columns:
+            raise UserValueError(
+                "this history has no norms of the gradients of layers"
+                + "".join(f"; {note}" for note in self.notes)
+            )
         steps = self.steps
         kept = np.ones(len(steps), bool)
         if since is not None:

@@ -17,6 +17,14 @@ _SCHEMA = 1
 _BLOCK = 1 << 16
 
 
+def is_history(path: pathlib.Path, /) -> bool:
+    """Whether a file is one of gradstab, by its name or its first line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return path.name == NAME or file.read(20) == b'{"gradstab_history":'
+
+
 class Lines:
     """The lines of a file.
 

@@ -258,7 +258,9 @@ def test_a_process_killed_at_any_moment_loses_no_line(tmp_path):
 
 
 def test_what_is_no_history_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no history"):
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        gs.History.read(tmp_path / "none")
+    with pytest.raises(ValueError, match="is no history of one run"):
         gs.History.read(tmp_path)
     for text in ("{}\n", "[]\n", "step,loss\n", '{"step": 0}\n', "\xff\n"):
         (tmp_path / FILE).write_text(text)
