@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from gradstab.gradcheck.convergence import limit_of
 from gradstab.gradcheck.differences import points
+from gradstab.gradcheck.differences.probes import Measurement
+from gradstab.gradcheck.differences.standstill import of_standstill
 from gradstab.gradcheck.differences.structure import lost
 from gradstab.gradcheck.differences.verdict import differences, kink
 from gradstab.gradcheck.examination import TOGETHER, Examination, Look
@@ -23,6 +26,9 @@ _SMOOTH = 1e-3
 # places, one sees which slopes f has around it. By so much, beside their size, they may
 # differ where f is smooth.
 _NEAR, _FAR, _PLACES = 2.0**-12, 2.0**-6, 12
+# Where many entries meet, a slope may be that of few places; and arguments of which one
+# was below the other need not be two ends of an interval.
+_MORE = 72
 _CONTINUOUS = 0.25
 
 # A loop that ends by a tolerance, as that of an adaptive solver of differential
@@ -52,7 +58,8 @@ def accusing(
         where: its name.
     """
     least = _OF_A_TOLERANCE if seen.problem.iterates else 0.0
-    wrong = [g for g in look.findings if g.differs and not g.error <= least]
+    findings = [_of_standstill(seen, look, g) for g in look.findings]
+    wrong = [g for g in findings if g.differs and not g.error <= least]
     wrong = [
         g
         for g in wrong
@@ -67,16 +74,41 @@ def accusing(
     around = _Around(seen, point)
     alone = {_key(g) for g in wrong if around.is_no_choice(g)}
     # What is wrong only where ties are kept is no more than a choice among kinks.
-    tied = [g for g in wrong if around.is_tied(g)]
-    if tied and _may_accuse_ties(seen, point):
-        alone |= {_key(g) for g in tied} & _other_than_bodies(seen, point, where, tied)
+    tied = {_key(g) for g in wrong if around.is_tied(g)}
+    if len(alone) < len(wrong) and _may_accuse_ties(seen, point):
+        if {_key(g) for g in wrong} - alone - tied:
+            tied |= _wrong_along_ties(seen, point, where)
+        alone |= tied and tied & _other_than_bodies(seen, point, where, tied)
     return [g for g in wrong if _key(g) in alone]
+
+
+def _of_standstill(seen: Examination, look: Look, finding: Finding) -> Finding:
+    """The finding, an accusation if f does not move and the rule says that it does."""
+    task, given = seen.problem, seen.at_given
+    if not finding.by_differences or given is None or finding.output:
+        return finding
+    i = _position(seen, finding)
+    found = of_standstill(
+        finding, look.seen.leaves[i], given.leaves[i], dtype=task.dtype
+    )
+    # A solver need not find what lies outside of its bracket.
+    loops = found.differs and not finding.differs and limit_of(seen).exists
+    return finding if loops else found
 
 
 def _is_smooth(seen: Examination, look: Look, finding: Finding) -> bool:
     probes = look.seen.leaves[_position(seen, finding)]
     typical = (probes.value or 1.0) / probes.scale
-    return kink(probes) <= _SMOOTH * typical
+    return is_defined_around(look.seen) and kink(probes) <= _SMOOTH * typical
+
+
+def is_defined_around(measurement: Measurement, /) -> bool:
+    """Whether f is finite on both sides of a point if all arguments are moved.
+
+    x log y is zero where x is, for every y: it has a value there, and none beside.
+    """
+    finest = measurement.leaves[-1].residual[-1:]
+    return bool(np.all(np.isfinite(finest)))
 
 
 def rule_waits(task: Problem, mode: str, /) -> bool:
@@ -104,14 +136,21 @@ class _Around:
     """
 
     def __init__(self, seen: Examination, point: tuple):
-        self.seen, rng = seen, seen.stream()
-        self.at = seen.prober(point, rng, coarse=True)
+        self.seen, self.point, self.rng = seen, point, seen.stream()
+        self.at = seen.prober(point, self.rng, coarse=True)
+        seen.evaluations += self.at.evaluations
+        self.all = [self.at]
+        self._look(_PLACES, like=seen.problem.leaves)
+
+    def _look(self, num: int, *, like: tuple = ()):
+        """Measures the slopes at more places, along the same directions."""
+        seen, rng = self.seen, self.rng
         share = _NEAR if seen.problem.dtype == np.float64 else _FAR
-        near = {"share": share, "like": seen.problem.leaves}
-        places = [points.beside(point, rng, **near) for _ in range(_PLACES)]
+        near = {"share": share, "like": like}
+        places = [points.beside(self.point, rng, **near) for _ in range(num)]
         around = [seen.prober.along(p, self.at.draw, rng, coarse=True) for p in places]
-        self.all = [self.at, *around]
-        seen.evaluations += sum(m.evaluations for m in self.all)
+        self.all += around
+        seen.evaluations += sum(m.evaluations for m in around)
 
     def is_tied(self, finding: Finding) -> bool:
         """Whether the rule is right, or its choice, along independent directions."""
@@ -120,6 +159,11 @@ class _Around:
 
     def is_no_choice(self, finding: Finding) -> bool:
         """Whether no slope of f around the point is as the rule says."""
+        if self._is_far(finding) and len(self.all) <= _PLACES + 1:
+            self._look(_MORE)
+        return self._is_far(finding)
+
+    def _is_far(self, finding: Finding) -> bool:
         error, bar, gap = self._error(finding)
         spread, size = self._spread(finding)
         if not np.isfinite(error):
@@ -163,7 +207,14 @@ def _may_accuse_ties(seen: Examination, point: tuple) -> bool:
     return task.has_rules and not between
 
 
-def _other_than_bodies(seen: Examination, point: tuple, where: str, tied) -> set:
+def _wrong_along_ties(seen: Examination, point: tuple, where: str) -> set:
+    """The rules that are wrong along directions that keep ties, of which f has one."""
+    looks = [seen.look(point, where=where, tied=True) for _ in range(2)]
+    first, second = ({_key(g) for g in x.findings if g.differs} for x in looks)
+    return first & second
+
+
+def _other_than_bodies(seen: Examination, point: tuple, where: str, tied: set) -> set:
     """The rules that say along ties what automatic differentiation of f does not."""
     look = seen.look(point, where=where, tied=True)
     try:
@@ -171,7 +222,7 @@ def _other_than_bodies(seen: Examination, point: tuple, where: str, tied) -> set
         found = seen.ask(BODY, plain, look, point)
     # A body is under no obligation to have a derivative.
     except REFUSALS:
-        return {_key(g) for g in tied}
+        return tied
     return {_key(g) for g in found if g.differs}
 
 

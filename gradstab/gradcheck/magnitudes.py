@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gradstab.gradcheck.accusations import rule_waits
+from gradstab.gradcheck.accusations import is_defined_around, rule_waits
 from gradstab.gradcheck.convergence import limit_of
 from gradstab.gradcheck.differences.draws import draw
 from gradstab.gradcheck.differences.probes import Probes
@@ -141,6 +141,8 @@ class _Magnitudes:
         )
         measured = self.seen.prober(wide, self.seen.stream(), coarse=True)
         self.seen.evaluations += measured.evaluations
+        if not is_defined_around(measured):
+            return []
         return [
             self._finding(i, mode, probes, name)
             for i, mode in suspects

@@ -73,6 +73,7 @@ HARD = {
     "median of equals": (jnp.median, np.ones(5, np.float32)),
     "masked log": (lambda x: jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), 0), X),
     "sums to one": (lambda x: jnp.sum(jax.nn.softmax(x)), X),
+    "fewer digits": (lambda x: jax.lax.reduce_precision(jnp.sin(x), 8, 7) * x, X),
     "float32 relu": (lambda x: jax.nn.relu(x.astype(jnp.float32)), X),
 }
 

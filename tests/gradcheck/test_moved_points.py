@@ -98,6 +98,7 @@ BORDERS = {
     "distance": (lambda x, y: jnp.linalg.norm(x - y), X, X + 1),
     "cube root": (jnp.cbrt, X),
     "infinite slope": (lambda x: jnp.where(x == 0, 0, x * jnp.log(jnp.abs(x))), X),
+    "no value beside": (jax.scipy.special.xlog1py, *np.float32([[0, 1], [-0.3, 2]])),
 }
 
 
@@ -201,6 +202,11 @@ def overlap(a, b, c, d):
     return common / ((b - a) + (d - c) - common)
 
 
+def common_area(low, high, other_low, other_high):
+    sides = jnp.minimum(high, other_high) - jnp.maximum(low, other_low)
+    return jnp.prod(jnp.maximum(0, sides))
+
+
 INSIDE = np.float32([-1.2, -0.3, 0.2, 0.6, 1.4])
 LOW, HIGH = np.full(5, -0.5, np.float32), np.full(5, 0.7, np.float32)
 BOUNDS = {
@@ -215,6 +221,7 @@ BOUNDS = {
     "median of numbers": (median, *np.float32([0.3, 1.0, -0.4])),
     "median of arrays": (median, X, INSIDE, X[::-1].copy()),
     "overlap": (overlap, LOW, HIGH, LOW + 1, HIGH + 1),
+    "common area": (common_area, *np.float32([[0, 0], [2, 2], [1, 0.5], [3, 2.5]])),
 }
 
 
@@ -230,6 +237,15 @@ def one_for_every_tie(args, w):
     return w * (x >= y), w * (y >= x)
 
 
+def maximum(x):
+    return jnp.max(x, axis=-1)
+
+
+def one_for_every_maximum(args, w):
+    (x,) = args
+    return (w[..., None] * (x == maximum(x)[..., None]),)
+
+
 def zero_at_zero(args, w):
     x, b = args
     slope = jnp.where(x == 0, 0, jax.nn.relu(b) / jnp.cosh(x) ** 2)
@@ -242,6 +258,11 @@ WRONG_AT_TIES = {
         X,
         INSIDE,
     ),
+    "the whole for every maximum": (with_vjp(maximum, one_for_every_maximum), X),
+    "the whole for every maximum of rows": (
+        with_vjp(maximum, one_for_every_maximum),
+        MATRIX[:, :4],
+    ),
     "zero at zero beside a kink": (
         with_vjp(lambda x, b: jnp.tanh(x) * jax.nn.relu(b), zero_at_zero),
         X,
@@ -250,10 +271,11 @@ WRONG_AT_TIES = {
 }
 
 
+@pytest.mark.parametrize("locate", [False, True])
 @pytest.mark.parametrize("case", WRONG_AT_TIES.values(), ids=WRONG_AT_TIES.keys())
-def test_a_rule_that_is_wrong_at_zeros_or_ties_only_still_fails(case):
+def test_a_rule_that_is_wrong_at_zeros_or_ties_only_still_fails(case, locate):
     f, *args = case
-    result = quick(f, *args)
+    result = check(f, *args, transformations=False, locate=locate)
     assert result.verdict is Verdict.FAIL, str(result)
     assert {where for where, answer in result.moved if answer == "wrong"} <= {
         TIES,

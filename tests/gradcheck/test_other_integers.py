@@ -51,7 +51,23 @@ def cut_at(x, length):
     return rule(x)
 
 
+def cross_entropy(x, labels):
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(x), labels[:, None], axis=1)
+    return -jnp.sum(chosen)
+
+
+def without_label_0(args, w):
+    x, labels = args
+    target = jax.nn.one_hot(labels, x.shape[1], dtype=x.dtype).at[:, 0].set(0)
+    return w * (jax.nn.softmax(x) - target), None
+
+
 WRONG = {
+    "a label that none of the examples has": (
+        with_vjp(cross_entropy, without_label_0),
+        X.reshape(2, 4),
+        np.array([3, 1]),
+    ),
     "mask": (with_vjp(masked, lambda a, w: (2 * w * a[0], None)), X, ALL),
     "gather": (
         with_vjp(
@@ -120,11 +136,13 @@ def test_what_f_is_defined_for_alone_is_kept_with_a_note():
     assert any("not varied: args[1] (mask, all true)" in n for n in result.notes)
 
 
-def test_other_integers_are_those_that_are_there_with_repetitions():
+def test_other_integers_are_those_that_may_be_there_with_repetitions():
     ids, labels = np.array([3, 1, 2, 7]), np.int32([2, 2, 2])
     args = X, ids, labels, np.array([0, 2, 5, 6]), 8, True, "name", 5
-    new = next(other_integers(args, np.random.default_rng(0), counts=True))
-    assert set(new[1]) <= set(ids)
+    new, known, *_ = other_integers(args, np.random.default_rng(0), counts=True)
+    assert set(new[1]) <= set(range(8))
+    assert 0 in new[1]
+    assert set(known[1]) <= set(ids)
     assert len(set(new[1])) < len(ids)
     assert set(new[2]) <= {1, 2}
     assert new[2].dtype == np.int32

@@ -38,9 +38,9 @@ def test_moved_points_keep_shapes_and_dtypes_and_scale_exactly():
 def test_one_moved_point_has_zeros_and_equal_entries_in_and_across_leaves():
     one, two = dict(moved((X, 2 * X), np.random.default_rng(0)))[TIES]
     assert np.sum(one == 0) == 2
-    assert np.sum(one == X[0]) == 2
-    np.testing.assert_array_equal(one[[0, 2, 4, 6]], two[[0, 2, 4, 6]])
-    np.testing.assert_array_equal(one[[1, 3, 5, 7]], X[[1, 3, 5, 7]])
+    assert np.sum(one == X.max()) >= 3
+    np.testing.assert_array_equal(one[[0, 2, 3, 4, 6]], two[[0, 2, 3, 4, 6]])
+    np.testing.assert_array_equal(one[[1, 5, 7]], X[[1, 5, 7]])
 
 
 def test_a_point_beside_is_no_farther_than_an_eighth_of_the_argument():

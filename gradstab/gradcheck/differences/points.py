@@ -122,19 +122,21 @@ def _size(x) -> float:
 
 
 def _tied(leaves):
-    """Of four entries one is zero and one like all such entries of that shape.
+    """Of eight entries two are zero, and three like all such entries of that shape.
 
-    A single number beside others is a scale, a border, a temperature: it is kept. If
-    all are single, the first is zero.
+    Those are like the largest of the first leaf, so that two share a maximum. A single
+    number beside others is a scale, a border, a temperature: it is kept. If all are
+    single, the first is zero.
     """
     single = all(x.size == 1 for x in leaves)
-    shared = {}
+    levels = {}
     tied = []
     for n, x in enumerate(leaves):
-        place = np.arange(x.size).reshape(x.shape) % 4
-        level = shared.setdefault(x.shape, x.flat[0] or _size(x))
-        zero = (place == 0) & (x.size > 1 or (single and n == 0))
-        tied.append(np.where(zero, 0.0, np.where(place == 2, level, x)))
+        place = np.arange(x.size).reshape(x.shape) % 8
+        level = levels.setdefault(x.shape, np.max(x) or _size(x))
+        zero = (place % 4 == 0) & (x.size > 1 or (single and n == 0))
+        top = (place % 4 == 2) | (place == 3) | ((place == 1) & (x.size == 3))
+        tied.append(np.where(zero, 0.0, np.where(top, level, x)))
     return tied
 
 

@@ -115,26 +115,39 @@ def is_there(
         within the gap between the one-sided slopes; else that no place was found.
     """
     seen = comparison(problem, point, finding, rng, None, **way)
-    errors, bars, kinks, sizes = [], [], [], []
+    error, bar, kink, size = _along(seen, rng)
+    if not np.isfinite(error + bar + kink + size):
+        return Outcome.DIFFERS
+    if bar < error <= bar + kink:
+        # A kink that comes of ties is none where they are kept.
+        error, bar, kink, _ = _along(seen, rng, tied=True)
+        return Outcome.DIFFERS if error > bar + kink else Outcome.KINK
+    small = error + bar < finding.error * size / 4
+    return Outcome.UNPLACED if error <= bar and small else Outcome.DIFFERS
+
+
+def _along(seen: Comparison, rng: np.random.Generator, *, tied: bool = False):
+    """Error, bar, gap of a kink and size along some directions, root mean squares.
+
+    Args:
+        seen: the rule beside its function.
+        rng: of the directions.
+        tied: move entries that are equal by the same.
+    """
+    rows = []
     for _ in range(_DIRECTIONS):
         direction = rng.choice([-1.0, 1.0], seen.x.size)
         direction *= rng.uniform(0.5, 1.5, seen.x.size)
+        if tied:
+            direction = direction[np.unique(seen.x, return_inverse=True)[1].ravel()]
         ladder = seen.ladder(direction)
         best = ladder.best(seen.cotangents)
         with np.errstate(invalid="ignore"):
             error = root_mean_square(seen.rule(direction[None])[0] - best.value)
-        errors.append(error)
-        bars.append(best.bar)
         gap = ladder.gap(best.level) @ seen.cotangents.T
-        kinks.append(_LUCK * root_mean_square(gap))
-        sizes.append(root_mean_square(best.value))
-    error, bar, kink, size = map(root_mean_square, (errors, bars, kinks, sizes))
-    if not np.isfinite(error + bar + kink + size):
-        return Outcome.DIFFERS
-    if bar < error <= bar + kink:
-        return Outcome.KINK
-    small = error + bar < finding.error * size / 4
-    return Outcome.UNPLACED if error <= bar and small else Outcome.DIFFERS
+        kink = _LUCK * root_mean_square(gap)
+        rows.append((error, best.bar, kink, root_mean_square(best.value)))
+    return map(root_mean_square, zip(*rows, strict=True))
 
 
 def _hint(seen: Comparison, found, rng: np.random.Generator, count: int, total) -> str:

@@ -22,10 +22,11 @@ def other_integers(
 ) -> Iterator[tuple]:
     """The arguments with other integers, masks and counts: fewer things at a time.
 
-    Integers are drawn, with repetitions, from those that the array has, so that
-    whatever they count or point at is there; where they rise, they do not fall. Half of
-    the entries of a mask are turned, and no row of it is left empty. A single integer,
-    if it is an array's or the length of one, is halved.
+    Integers are drawn, with repetitions, from those that the array has, and from those
+    between zero and the largest of them, zero among them: whatever they count or point
+    at is there. Where they rise, they do not fall. Half of the entries of a mask are
+    turned, and no row of it is left empty. A single integer, if it is an array's or the
+    length of one, is halved.
 
     Args:
         args: pytrees of anything.
@@ -33,18 +34,27 @@ def other_integers(
         counts: whether single integers are varied too.
 
     Yields:
-        Arguments in which everything is changed; then with the single integers as they
-        were, and few entries of masks turned.
+        Arguments in which everything is changed; then with no integers that the array
+        has not; then with the single integers as they were, and few entries of masks
+        turned.
     """
-    plans = [(True, 2), (False, 2), (False, _FEW)] if counts else [(False, 2)]
+    plans = [(True, 2, True), (True, 2, False), (False, 2, False), (False, _FEW, False)]
+    plans = plans if counts else [(False, 2, True), (False, 2, False)]
     done, lengths = [], {n for x in jax.tree.leaves(args) for n in np.shape(x)}
-    for halved, of in plans:
+    for halved, of, others in plans:
         changed = []
         draw = rng.spawn(1)[0]
 
-        def other(leaf: Any, halved=halved, of=of, changed=changed, draw=draw):
+        def other(
+            leaf: Any,
+            halved=halved,
+            of=of,
+            others=others,
+            changed=changed,
+            draw=draw,
+        ):
             counts = halved and (_is_array(leaf) or leaf in lengths)
-            new = _other(leaf, draw, halved=counts, of=of)
+            new = _other(leaf, draw, halved=counts, of=of, others=others)
             changed.append(None if new is None else np.asarray(new).tolist())
             return leaf if new is None else new
 
@@ -70,12 +80,12 @@ def not_varied(args: tuple, /, *, all_kept: bool) -> list[str]:
     return words
 
 
-def _other(leaf: Any, rng: np.random.Generator, *, halved, of):
+def _other(leaf: Any, rng: np.random.Generator, *, halved, of, others):
     """What is to be put in the place of a leaf; None if it stays."""
     if _is_mask(leaf):
         return _like(leaf, _turned(np.asarray(leaf), rng, of=of))
     if _is_indices(leaf):
-        new = _drawn(np.asarray(leaf), rng)
+        new = _drawn(np.asarray(leaf), rng, others=others)
         return None if new is None else _like(leaf, new)
     if halved and _is_count(leaf) and int(leaf) > 1:
         half = int(leaf) // 2
@@ -93,8 +103,11 @@ def _turned(mask, rng: np.random.Generator, *, of):
     return new
 
 
-def _drawn(values, rng: np.random.Generator):
-    """Integers drawn from those of an array, so that one of them repeats."""
+def _drawn(values, rng: np.random.Generator, *, others=False):
+    """Integers drawn from those of an array, so that one of them repeats.
+
+    If ``others``, also those that it has not, of which zero is one.
+    """
     known = np.unique(values)
     if len(known) == 1:
         # All labels, or lengths, alike: nothing is known but that they may be less.
@@ -111,6 +124,11 @@ def _drawn(values, rng: np.random.Generator):
         drawn = np.sort(drawn)
         if len(np.unique(drawn)) == drawn.size:
             drawn[drawn.size // 2] = drawn[drawn.size // 2 - 1]
+    elif others and flat.size > 1 and known[0] >= 0:
+        new = rng.integers(0, known[-1] + 1, flat.size)
+        drawn = np.where(rng.permutation(flat.size) % 3 == 0, new, drawn)
+        drawn[flat.size // 2] = 0
+        drawn[0] = drawn[-1]
     if np.array_equal(drawn, flat):
         drawn = np.roll(drawn, 1)
     return None if np.array_equal(drawn, flat) else drawn.reshape(values.shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradstab import _compat
 from gradstab.gradcheck.subject.dependence import moved_equations
@@ -20,6 +21,9 @@ _WHERE = ("_where", "where")
 # sampler is one equation and some hundred operations.
 LARGE = 64
 
+# The dtypes that numbers are rounded to, the one of most digits first.
+_NARROW = (jnp.float32, jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2)
+
 _JAX = str(pathlib.Path(jax.__file__).parent)
 
 
@@ -30,7 +34,17 @@ def roundings(jaxpr, /) -> set:
         widest = max((_bits(v) for v in eqn.invars), default=0)
         narrow = [v.aval for v in eqn.outvars if 0 < _bits(v) < widest]
         found.update(jnp.finfo(aval.dtype).dtype for aval in narrow)
+        if is_named(eqn, "reduce_precision"):
+            found.update(_with_digits(eqn.params["mantissa_bits"], eqn.outvars[0].aval))
     return found
+
+
+def _with_digits(digits, aval) -> set:
+    """The dtype of no more digits than that; none if those of the array are no more."""
+    if digits >= jnp.finfo(aval.dtype).nmant:
+        return set()
+    fewer = [d for d in _NARROW if jnp.finfo(d).nmant <= digits] or _NARROW[-1:]
+    return {np.dtype(fewer[0])}
 
 
 def largest_array(jaxpr, /) -> int:
