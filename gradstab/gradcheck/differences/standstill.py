@@ -57,7 +57,7 @@ def of_standstill(finding: Finding, probes: Probes, given: Probes, /, *, dtype):
 
 def _stands_still(probes: Probes) -> bool:
     near = probes.steps <= _STEP * probes.scale
-    return np.count_nonzero(near) >= _LEVELS and not np.any(probes.moved[near])
+    return bool(np.sum(near) >= _LEVELS and not np.any(probes.moved[near]))
 
 
 def _moves_in_stairs(probes: Probes) -> bool:
