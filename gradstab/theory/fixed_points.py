@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gradstab.errors import UserValueError
 from gradstab.theory.quadrature import Expectations
 
 # In the ordered and the chaotic phase alike, a length map with V(0) = 0 that has no
@@ -16,6 +17,9 @@ _SMALL, _LARGE = 1e-7, 1e10
 # a line of them (relu at criticality) is one. The second is for a map that touches the
 # diagonal and turns back: nothing passes such a point in fewer than 1e4 layers.
 _ROUNDING, _TOUCH = 1e-11, 1e-8
+
+# Up to here the averages of every activation are resolved.
+_FAR = 1e4
 
 # Fixed points and touching points closer to one another than this factor merge.
 _STEP = 2**0.125
@@ -78,6 +82,9 @@ def length_limit(
 
     Returns:
         The fixed point; 0 or infinity where there is none on the way.
+
+    Raises:
+        ValueError: if it lies where the averages of the activation are not resolved.
     """
 
     def excess(q: float):
@@ -102,6 +109,8 @@ def length_limit(
         if np.isinf(now):
             return float("inf")
         ahead = here * step
+        if ahead > _FAR and ahead > averages.resolved:
+            return _beyond_what_is_resolved(averages, sigma_w, sigma_b)
         after = excess(ahead)
         # Where rounding is all that is left of the excess, the map has not turned back.
         turns = max(abs(before), abs(after)) > _ROUNDING
@@ -112,6 +121,18 @@ def length_limit(
         anchor = here if now * first > 0 else anchor
         behind, here, before, now = here, ahead, now, after
     return 0.0 if first < 0 else float("inf")
+
+
+def _beyond_what_is_resolved(averages, sigma_w, sigma_b):
+    """Infinity if the length map is a line that does not come back to the diagonal."""
+    near, far = averages.resolved / 4, averages.resolved
+    lengths = [length_map(averages, sigma_w, sigma_b, q) for q in (near, far)]
+    if lengths[1] > far and lengths[1] - lengths[0] > (1 - 1e-9) * (far - near):
+        return float("inf")
+    raise UserValueError(
+        f"the activation oscillates too often: at sigma_w {sigma_w:g} variances come "
+        f"to rest above {far:.2g}, where its averages are not resolved"
+    )
 
 
 def _touch(excess: Callable[..., Any], *ends):
@@ -135,6 +156,8 @@ def correlation_limit(
     fixed point lies below. Where the activation jumps the slope at one is infinite, as
     :math:`1 - C(c)` falls like :math:`\sqrt{1 - c}`, whatever the mean squared slope.
     """
+    if np.isinf(q_star) and np.isfinite(averages.resolved):
+        return float("nan"), float("nan")
     q = min(max(q_star, NEAR_ZERO), NEAR_INFINITY)
     length = length_map(averages, sigma_w, sigma_b, q)
     if length == 0:

@@ -18,6 +18,7 @@ from gradstab.records import record, static
 from gradstab.theory.depth_scales import CRITICAL, depth_scale
 from gradstab.theory.fixed_points import (
     NEAR_INFINITY,
+    NEAR_ZERO,
     correlation_limit,
     length_limit,
     length_map,
@@ -49,7 +50,8 @@ class MeanField:
             where gradients explode.
         activation: the function.
 
-    c_star and xi_c are NaN only if an activation that outgrows every power overflows.
+    c_star and xi_c are NaN only if an activation that outgrows every power overflows,
+    or one that oscillates all the way, such as x + sin(x)^2, has an infinite q_star.
     """
 
     sigma_w: float
@@ -252,13 +254,26 @@ def mean_field(
 
 def _gains(averages: Expectations, q: float):
     """Mean squares of the slope along and across, in the limit at infinity."""
-    moments = averages.moments(min(q, NEAR_INFINITY))
-    gains = moments.slope_square, moments.growth
     if not math.isinf(q):
-        return gains
-    earlier = averages.moments(NEAR_INFINITY / 1e4)
-    earlier = earlier.slope_square, earlier.growth
-    return tuple(
-        gain if gain < 2 * before else math.inf
-        for gain, before in zip(gains, earlier, strict=True)
+        moments = averages.moments(min(q, NEAR_INFINITY))
+        return moments.slope_square, _growth(averages, q, moments.growth)
+    # Where an activation oscillates all the way, the limit is there to a hundredth.
+    far, ratio = (1e4, 16) if math.isfinite(averages.resolved) else (NEAR_INFINITY, 1e4)
+    slopes, growths = zip(
+        *(_gains(averages, x) for x in (far, far / ratio)), strict=True
     )
+    return tuple(
+        gain if gain <= 2 * before else math.inf for gain, before in (slopes, growths)
+    )
+
+
+def _growth(averages: Expectations, q: float, by_slopes: float):
+    """The derivative of the mean square by q, jumps of the activation included."""
+    h = 1e-3 * q
+    if not NEAR_ZERO < q < q + 2 * h < min(averages.resolved, NEAR_INFINITY):
+        return by_slopes
+    squares = averages.many([q - 2 * h, q - h, q + h, q + 2 * h]).square
+    first, second, third, fourth = np.asarray(squares).tolist()
+    by_differences = (8 * (third - second) - (fourth - first)) / (12 * h)
+    apart = abs(by_differences - by_slopes) > 1e-6 * max(fourth / q, abs(by_slopes))
+    return by_differences if apart else by_slopes

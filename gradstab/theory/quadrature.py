@@ -35,6 +35,14 @@ _AT_ONCE = 2048
 # Below the least q only one-sided limits at zero are left.
 _LEAST_Q = 1e-300
 
+# Panels reach so far at most, or if there are too many less far. A tail that is a power
+# has one or two from half of it on; an activation that has more oscillates all the way.
+_REACHES = 2.0**14, 2.0**12, 2.0**10
+_PIECES_OF_A_TAIL = 8
+
+# Below this variance all averages are resolved.
+_EASY = (_REACHES[-1] / REACH) ** 2
+
 
 class Moments(NamedTuple):
     r"""Averages over x = sqrt(q) z with z standard normal.
@@ -101,8 +109,17 @@ class Expectations:
 
         Returns:
             Moments, each an array (k,).
+
+        Raises:
+            ValueError: if the activation is not a number there, or oscillates there and
+                a variance is above `resolved`.
         """
         q = np.asarray(variances, np.float64)
+        if q.max() > _EASY and q.max() > (1 + 1e-9) * self.resolved:
+            raise UserValueError(
+                "the activation oscillates too often to be averaged at variance "
+                f"{q.max():.3g}: its averages are resolved up to {self.resolved:.2g}"
+            )
         edges, _ = self.panels(np.sqrt(q.max()) + abs(mean) / REACH)
         moments = Moments(*_moments(self.at, edges, np.maximum(q, _LEAST_Q), mean))
         wrong = np.isnan(moments.square) | np.isnan(moments.slope_square)
@@ -129,11 +146,27 @@ class Expectations:
         Args:
             scale: the standard deviation of its input.
         """
-        exponent = int(np.ceil(np.log2(np.clip(REACH * scale, 16.0, 2.0**14))))
+        exponent = int(np.ceil(np.log2(np.clip(REACH * scale, 16.0, _REACHES[0]))))
         if exponent not in self._panels:
             reach = 2.0**exponent
             self._panels[exponent] = find_panels(self.at, reach, self._tolerance)
         return self._panels[exponent]
+
+    @functools.cached_property
+    def resolved(self) -> float:
+        """The largest variance at which averages are resolved; mostly infinity.
+
+        It is finite for an activation that has pieces all the way: one that oscillates.
+        """
+        for reach in _REACHES:
+            try:
+                edges, _ = self.panels(reach / REACH)
+            except UserValueError:  # too many to be found
+                continue
+            tail = np.sum(np.abs(np.unique(edges)) > reach / 2)
+            farthest = reach == _REACHES[0] and tail <= _PIECES_OF_A_TAIL
+            return np.inf if farthest else (reach / REACH) ** 2
+        return 0.0
 
     def compiled(self, f, /):
         """A function of the activation and of arrays: compiled once, in float64."""

@@ -85,3 +85,44 @@ def test_what_would_take_minutes_is_refused_and_says_so(monkeypatch):
     monkeypatch.setattr(pairs, "_MOST", 1e5)
     with pytest.raises(ValueError, match=r"oscillates less"):
         expectations(lambda x: jnp.sin(8 * x)).pair(30.0, 30.0, 1e-3)
+
+
+def _snake(x):
+    return x + jnp.sin(x) ** 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma_w", [1.0, 1.3])
+def test_lengths_that_grow_for_ever_have_no_fixed_point(sigma_w):
+    # E x sin(x)^2 is zero, so that E phi^2 is q + 3/8 and E phi'^2 is 3/2 in the limit.
+    found = mean_field(_snake, sigma_w=sigma_w, sigma_b=0.3)
+    assert found.q_star == np.inf
+    assert found.chi == pytest.approx(1.5 * sigma_w**2, rel=1e-9)
+    growth = 2 * np.log(sigma_w)
+    assert found.xi_q == pytest.approx(-1 / growth if growth else np.inf, rel=1e-9)
+    # What is not known is not said: correlations move ever slower, or stay.
+    assert np.isnan(found.c_star)
+    assert np.isnan(found.xi_c)
+
+
+def test_a_fixed_point_beyond_what_is_resolved_is_refused():
+    with pytest.raises(ValueError, match=r"oscillates too often"):
+        mean_field(jnp.sin, sigma_w=2000.0)
+    with pytest.raises(ValueError, match=r"oscillates too often"):
+        mean_field(jnp.sin, sigma_w=1.0).chis(2, q0=1e8)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda x: jnp.where(x > 0.5, 1.0, -0.5),
+        lambda x: jnp.where(x > 0, x + 0.5, 0.0),
+        jnp.tanh,
+    ],
+    ids=["step", "relu with a jump", "tanh"],
+)
+def test_the_depth_scale_of_lengths_is_that_of_the_recursion(activation):
+    found = mean_field(activation, sigma_w=1.0, sigma_b=0.3)
+    apart = np.abs(found.lengths(7) - found.q_star)[3:]
+    rates = -np.log(apart[1:] / apart[:-1])
+    assert 1 / rates[-1] == pytest.approx(found.xi_q, rel=0.02)
