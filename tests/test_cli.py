@@ -139,3 +139,20 @@ def test_an_exploding_run_stops_with_the_step_and_the_layer(capsys):
     # Weights of 1e30 in two layers: the product exceeds float32 in the second.
     assert "step 1" in (printed := capsys.readouterr().out)
     assert "'blocks' (forward)" in printed
+
+
+@pytest.mark.slow
+def test_a_watched_run_leaves_a_history_and_says_what_its_clip_does(capsys):
+    line = f"train {SMALL} --steps 20 --steps-per-dispatch 10 --clip global-norm"
+    assert gradstab(f"{line} --clip-threshold 1e6 --watch --out run") == 0
+    printed = capsys.readouterr().out
+    assert "none of 20 steps was clipped" in printed
+    assert "clips one step in ten" in printed
+    history = gs.History.read("run")
+    assert history.steps.tolist() == list(range(1, 21))
+    assert history.names == ("input", "blocks", "head", "(elsewhere)")
+    assert gradstab("train --resume run --steps 40 --watch-every 10") == 0
+    assert gs.History.read("run").steps.tolist() == [*range(1, 22), 31]
+    line = f"train {SMALL} --watch-level much --out other"
+    assert gradstab(line) == 2
+    assert "'light' or 'full'" in capsys.readouterr().err

@@ -176,6 +176,13 @@ class Train(RunOptions, DataOptions, ModelOptions):
     """Which checkpoint of it to go on from; the last whole one by default."""
     tensorboard: bool = False
     """Write TensorBoard's files too."""
+    watch: bool = False
+    """Write the statistics of every layer to history.jsonl, and show the norms of its
+    gradients, layer by step. The run is bitwise the same."""
+    watch_every: int | None = None
+    """Watch one step for so many; every step by default."""
+    watch_level: str | None = None
+    """light, or full for means, zeros and exponents too; light by default."""
 
 
 @dataclasses.dataclass(frozen=True)

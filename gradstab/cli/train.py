@@ -12,13 +12,16 @@ import numpy as np
 from rich.console import Console
 
 from gradstab import _files, _json, clipping, training
+from gradstab._checked import one_of
 from gradstab.cli.options import Train, as_json, from_json
 from gradstab.cli.prepare import prepare
 from gradstab.errors import UserValueError
 from gradstab.training.results import PRETRAINING, RESULT
+from gradstab.watch import History
 
 # What may differ when a run is resumed: how long, and where and how it is shown.
 _OF_RESUMING = {"resume", "step", "steps", "epochs", "platform", "progress"}
+_WATCHING = ("watch", "watch_every", "watch_level")
 
 
 def run(options: Train, /) -> int:
@@ -34,6 +37,7 @@ def run(options: Train, /) -> int:
     task = prepare(options, aux_weight=options.aux_weight)
     num_steps = _num_steps(options, len(task.data.x_train))
     optimizer = _optimizer(options)
+    _watch(options)
     _expect_pretrainable(options, task.model)
     folder = _folder(options)
     console.print(f"results: {folder}", soft_wrap=True)
@@ -61,6 +65,11 @@ def run(options: Train, /) -> int:
         text = _json.dumps(_json.encoded(summary), indent=1)
         _files.write(folder / RESULT, text + "\n", overwrite=True)
     _show(console, summary)
+    if options.clip is not None:
+        summed = training.clipping_summary(result.history)
+        console.print(summed, soft_wrap=True, markup=False)
+    if _watch(options) is not None:
+        _show_watched(console, folder)
     return 0
 
 
@@ -98,9 +107,19 @@ def _fit(options: Train, task, optimizer, num_steps, folder: pathlib.Path):
         resume_step=options.step,
         init_from=options.init_from,
         tensorboard=options.tensorboard,
+        watch=_watch(options),
         config=_kept(options),
         **settings,
     )
+
+
+def _watch(options: Train):
+    """What is watched; one of the options is enough."""
+    if not any(getattr(options, name) for name in _WATCHING):
+        return None
+    level = options.watch_level or "light"
+    one_of(level, "--watch-level", ["light", "full"])
+    return training.Watch(every=options.watch_every or 1, level=level)
 
 
 def _kept(options: Train):
@@ -124,6 +143,7 @@ def _resumed(options):
             f"it has those of steps: {', '.join(map(str, steps)) or 'none'}"
         )
     length = {"steps": options.steps, "epochs": options.epochs}
+    watching = {name: getattr(options, name) for name in _WATCHING}
     return dataclasses.replace(
         started,
         resume=options.resume,
@@ -131,6 +151,7 @@ def _resumed(options):
         platform=options.platform,
         progress=options.progress,
         **(length if any(length.values()) else {}),
+        **(watching if any(watching.values()) else {}),
     )
 
 
@@ -142,7 +163,7 @@ def _expect_same(options: Train, started):
     for field in dataclasses.fields(Train):
         value, before = getattr(options, field.name), getattr(started, field.name)
         given = value != field.default or field.name in named
-        if given and value != before and field.name not in _OF_RESUMING:
+        if given and value != before and field.name not in (*_OF_RESUMING, *_WATCHING):
             was = "not given" if before is None else before
             other.append(f"{_flag(field.name)} {value} (it was {was})")
     if other:
@@ -159,7 +180,7 @@ def _flag(name: str):
 
 # Least values; above them if it says so.
 _COUNTS = ("steps", "epochs", "batch_size", "steps_per_dispatch", "validate_every",
-           "checkpoint_every", "keep")  # fmt: skip
+           "checkpoint_every", "keep", "watch_every")  # fmt: skip
 _FROM_ZERO = ("pretrain_steps", "step")
 _POSITIVE = ("learning_rate", "clip_threshold")
 _NOT_NEGATIVE = ("l1", "l2", "aux_weight")
@@ -296,6 +317,14 @@ def _summary(result):
         },
         "test": {name: float(value) for name, value in result.test.items()},
     }
+
+
+def _show_watched(console, folder: pathlib.Path):
+    """Which layers drive the growth of the gradient's norm, if enough steps say so."""
+    history = History.read(folder)
+    console.print(f"watched: {len(history)} steps, {history.path}", soft_wrap=True)
+    with contextlib.suppress(UserValueError):  # too few steps
+        console.print(str(history.attribute()), soft_wrap=True, markup=False)
 
 
 def _show(console, summary):

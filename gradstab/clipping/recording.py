@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gradstab import _checked
-from gradstab._tree import is_floating
+from gradstab._tree import floating_leaves, is_floating, real_view
 from gradstab.clipping._scaled import global_norm, wide_dtype
 from gradstab.errors import UserValueError
 
@@ -21,6 +21,7 @@ class RecordedState(NamedTuple):
     clipped: jax.Array  # bool, whether the last step changed an entry
     clip_count: jax.Array  # int32, steps that did
     nonfinite_count: jax.Array  # int32, steps whose gradient had a non-finite entry
+    clip_cosine: jax.Array  # of the angle between both gradients; 1 if not clipped
     inner: Any
 
 
@@ -28,6 +29,10 @@ def recorded(
     tx: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Keep the norms before and after a transformation, and count what it clips.
+
+    The cosine of the angle between the gradients before and after says how far the
+    direction is changed: 1 where all entries are shortened alike, as by a global norm;
+    NaN where nothing is left, or something is not finite.
 
     A step is clipped if any entry comes out different, bit for bit (NaN equals NaN):
     norms would not tell, as clipping one entry by value hardly changes them. So wrap
@@ -61,20 +66,23 @@ def recorded(
             clipped=jnp.zeros((), bool),
             clip_count=jnp.zeros((), jnp.int32),
             nonfinite_count=jnp.zeros((), jnp.int32),
+            clip_cosine=jnp.ones((), wide_dtype(params)),
             inner=inner.init(params),
         )
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args):
         after, inner_state = inner.update(updates, state.inner, params, **extra_args)
         before, dtype = global_norm(updates), state.pre_norm.dtype
-        clipped = _differ(updates, after)
+        left, clipped = global_norm(after), _differ(updates, after)
+        cosine = jnp.where(clipped, _cosine((updates, before), (after, left)), 1)
         return after, RecordedState(
             step=_count_if(True, state.step),
             pre_norm=before.value.astype(dtype),
-            post_norm=global_norm(after).value.astype(dtype),
+            post_norm=left.value.astype(dtype),
             clipped=clipped,
             clip_count=_count_if(clipped, state.clip_count),
             nonfinite_count=_count_if(~before.finite, state.nonfinite_count),
+            clip_cosine=cosine.astype(dtype),
             inner=inner_state,
         )
 
@@ -121,6 +129,18 @@ def _differ(before, after):
 def _changed(a: jax.Array, b: jax.Array):
     same = (a == b) | (jnp.isnan(a) & jnp.isnan(b)) if is_floating(a) else a == b
     return ~jnp.all(same)
+
+
+def _cosine(*gradients):
+    """Of the angle between two gradients, each with its norm."""
+    parts = []
+    for tree, norm in gradients:
+        leaves = [real_view(jnp.asarray(leaf)) for leaf in floating_leaves(tree)]
+        parts.append([leaf.astype(norm.ratio.dtype) / norm.scale for leaf in leaves])
+    product = sum(jnp.sum(a * b) for a, b in zip(*parts, strict=True))
+    (_, before), (_, after) = gradients
+    cosine = product / (before.ratio * after.ratio)
+    return jnp.clip(cosine, -1, 1)
 
 
 def _count_if(condition, count):

@@ -2,6 +2,7 @@
 
 from gradstab.training.checkpoint_files import DamagedCheckpointError
 from gradstab.training.checkpoints import all_steps, latest, load_params, restore
+from gradstab.training.clipped import clipping_summary
 from gradstab.training.damage import DamageWarning
 from gradstab.training.evaluation import evaluate
 from gradstab.training.losses import (
@@ -24,6 +25,7 @@ from gradstab.training.results import (
 from gradstab.training.run import Run, fit
 from gradstab.training.schedule import make_schedule
 from gradstab.training.step import State, initial_state, make_steps
+from gradstab.training.watching import Watch
 
 __all__ = [
     "CLIPPERS",
@@ -34,9 +36,11 @@ __all__ = [
     "Pretraining",
     "Run",
     "State",
+    "Watch",
     "accuracy",
     "all_steps",
     "build",
+    "clipping_summary",
     "cross_entropy",
     "environment",
     "evaluate",

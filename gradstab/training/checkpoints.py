@@ -23,6 +23,8 @@ from gradstab.training.checkpoint_files import set_aside as set_aside
 from gradstab.training.step import State
 
 PARTS = ("params", "model_state", "opt_state")
+# What optimisers have recorded since later versions: it starts as in a new run.
+_LATER = ("clip_cosine",)
 
 
 def save(checkpoints: Checkpoints, state: State, /) -> None:
@@ -165,6 +167,9 @@ def _filled(tree: Any, named: dict[str, np.ndarray], part: str):
     leaves, treedef = jax.tree.flatten(tree)
     names = _tree.paths(tree)
     expected = {name: _key_data(leaf) for name, leaf in zip(names, leaves, strict=True)}
+    for name, leaf in expected.items():
+        if name.rpartition(".")[2] in _LATER and name not in named:
+            named = named | {name: np.asarray(leaf)}
     _expect_same(expected, named, part)
     return treedef.unflatten(
         _like(leaf, named[name]) for name, leaf in zip(names, leaves, strict=True)

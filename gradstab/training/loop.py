@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 from flax import nnx
 
 from gradstab.training import checkpoints as ckpt
@@ -14,6 +13,7 @@ from gradstab.training.metrics_log import MetricsLog
 from gradstab.training.nonfinite import nonfinite_loss_error
 from gradstab.training.schedule import Schedule
 from gradstab.training.step import State
+from gradstab.training.watching import Part, Watcher, joined
 
 
 class Dispatch(NamedTuple):
@@ -22,7 +22,7 @@ class Dispatch(NamedTuple):
     first: int  # steps taken before
     stop: int  # steps to have been taken after
     batches: Batches
-    records: dict[str, jax.Array]  # what they measure, perhaps not computed yet
+    parts: list[Part]  # by what was measured, perhaps not computed yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,13 @@ class Loop:
     """The tools of a run; see `fit`."""
 
     graphdef: nnx.GraphDef
-    steps: Callable  # from `make_steps`
+    steps: Callable  # from `parted`
     batches: Callable[[int, int], Batches]
     schedule: Schedule
     loss: Callable
     validation: Callable[[State], dict[str, float]]
     log: MetricsLog
+    watcher: Watcher
     checkpoints: ckpt.Checkpoints | None
     advance: Callable[[int, float], Any]
     interruption: Interruption
@@ -54,10 +55,10 @@ class Loop:
             except (Exception, KeyboardInterrupt):  # the data's fault: lose no step
                 self._pause(state, pending)
                 raise
-            state, records = self.steps(state, *batches, stop)
+            state, parts = self.steps(state, *batches, stop, step)
             if pending is not None:
                 self._read(state, pending)  # of the dispatch before; the device is busy
-            pending = Dispatch(step, stop, batches, records)
+            pending = Dispatch(step, stop, batches, parts)
             saves = self.schedule.saves(step, stop)
             validates = self.schedule.validates(step, stop)
             if saves or validates:
@@ -78,9 +79,13 @@ class Loop:
 
     def _read(self, state: Any, dispatch, validation=None):
         val = validation(state) if validation else {}
-        num, loss = self.log.write(dispatch.first, dispatch.records, val)
+        records = joined(dispatch.parts)
+        num, loss = self.log.write(dispatch.first, records, val)
+        failed = dispatch.first + num < dispatch.stop
+        for part in dispatch.parts:
+            self.watcher.write(part, dispatch.first + num + failed)
         self.advance(dispatch.first + num, loss)
-        if dispatch.first + num < dispatch.stop:
+        if failed:
             kept = self._save(state)
             x, y, plan = dispatch.batches
             batch = x[plan[num]], y[plan[num]]
@@ -89,7 +94,7 @@ class Loop:
                 self.loss,
                 state,
                 *batch,
-                value=float(dispatch.records["loss"][num]),
+                value=float(records["loss"][num]),
                 kept=kept,
             )
 

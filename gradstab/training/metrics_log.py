@@ -43,13 +43,13 @@ class MetricsLog:
 
         Args:
             first_step: how many steps were taken before.
-            records: arrays ``(num_steps,)`` by name, and ``taken``; on the device.
+            records: arrays ``(num_steps,)`` by name, and ``taken``.
             val: loss and metrics on the validation set after the last of them.
 
         Returns:
             How many steps were taken, and the loss of the last step asked for.
         """
-        chunk = jax.device_get(records)
+        chunk = dict(records)
         num, loss = int(chunk.pop("taken").sum()), float(chunk["loss"][-1])
         chunk = {name: column[:num] for name, column in chunk.items()}
         chunk = {"step": np.arange(first_step + 1, first_step + num + 1)} | chunk

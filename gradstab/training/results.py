@@ -18,6 +18,7 @@ from gradstab.errors import UserTypeError, UserValueError
 from gradstab.training.damage import warn
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+HISTORY = "history.jsonl"
 CHECKPOINTS, TENSORBOARD, PRETRAINING = "checkpoints", "tensorboard", "pretraining"
 
 # In the settings of a run: whether it has ever had a checkpoint.
@@ -59,7 +60,7 @@ def open_folder(
 
 
 def _delete_run(folder: pathlib.Path):
-    for name in (CONFIG, METRICS, RESULT):
+    for name in (CONFIG, METRICS, RESULT, HISTORY):
         (folder / name).unlink(missing_ok=True)
     for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
         shutil.rmtree(folder / name, ignore_errors=True)

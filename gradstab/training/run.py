@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,6 @@ from gradstab.training.loop import Loop
 from gradstab.training.losses import cross_entropy
 from gradstab.training.metrics_log import MetricsLog
 from gradstab.training.nonfinite import NonFiniteLossError
-from gradstab.training.progress import progress_bar
 from gradstab.training.schedule import expect_count, make_schedule
 from gradstab.training.step import (
     State,
@@ -33,6 +33,8 @@ from gradstab.training.step import (
     initial_state,
     make_steps,
 )
+from gradstab.training.view import view
+from gradstab.training.watching import Watch, Watcher, as_watch, parted
 
 # Settings that a resumed run must share with what it goes on with.
 _SAME = ("steps_per_dispatch", "batch_size", "num_examples", "seed", "model", "loss")
@@ -84,6 +86,7 @@ def fit(
     init_from=None,
     progress: bool = True,
     tensorboard: bool = False,
+    watch: Watch | int | bool | None = None,
     config: dict | None = None,
 ) -> Run:
     r"""Train a model; survive being killed; stop at the first step that is not finite.
@@ -114,8 +117,8 @@ def fit(
             None and the targets are integers.
         seed: of the order of the examples. The model has random keys of its own.
         steps_per_dispatch: more of them cost less per step and react later. If None, as
-            in the run to resume; else 50, or fewer where checkpoints, validations or
-            the end of the run come sooner.
+            in the run to resume; else 50, or fewer where checkpoints, validations,
+            watched steps or the end of the run come sooner.
         validate_every: validate at the first end of a dispatch at or after each
             multiple of it, and at the end; None for the end only.
         directory: the run's folder, for ``config.json``, ``metrics.jsonl`` (one line
@@ -131,6 +134,10 @@ def fit(
             start with; nothing else is taken from it.
         progress: show a progress bar, if the output is a terminal.
         tensorboard: also write TensorBoard's files.
+        watch: a `Watch`, or True, or each how many steps to watch: their `Statistics`
+            are written to ``history.jsonl`` in the folder, for `gradstab.History`, and
+            shown. The run is bitwise the same; steps that are not watched are taken by
+            the program of a run without.
         config: more settings to keep in ``config.json``.
 
     Returns:
@@ -163,6 +170,7 @@ def fit(
     if not isinstance(model, nnx.Module):
         raise UserTypeError(f"model must be an flax.nnx.Module, got {model!r}")
     _checked.transformation(optimizer, "optimizer")
+    watch = as_watch(watch)
     examples = splits(data)
     expect_count("keep", keep)
     if resume_step is not None and not resume:
@@ -179,6 +187,7 @@ def fit(
             else steps_per_dispatch,
             validate_every=validate_every,
             checkpoint_every=checkpoint_every,
+            watch_every=watch and watch.every,
         )
         settings = dataclasses.asdict(schedule) | {
             "batch_size": batch_size,
@@ -219,17 +228,23 @@ def fit(
         interruption = stack.enter_context(deferred_signals())
         log = MetricsLog(folder, rows, tensorboard)
         stack.enter_context(contextlib.closing(log))
+        make = functools.partial(
+            make_steps, in_training, optimizer, loss=loss, metrics=metrics
+        )
+        watched = watch and make(value_and_grad=watch.value_and_grad)
+        shown = stack.enter_context(view(progress, start, num_steps, bool(watch)))
         loop = Loop(
             graphdef=in_training,
-            steps=make_steps(in_training, optimizer, loss=loss, metrics=metrics),
+            steps=parted(make(), watched, watch),
             batches=batches,
             schedule=schedule,
             loss=loss,
             validation=_on(examples.val, evaluation),
             log=log,
+            watcher=Watcher(folder if watch else None, shown.show),
             checkpoints=folder
             and stack.enter_context(ckpt.Checkpoints(folder, keep, mark_saved)),
-            advance=stack.enter_context(progress_bar(progress, start, num_steps)),
+            advance=shown.advance,
             interruption=interruption,
         )
 

@@ -46,6 +46,7 @@ def make_schedule(
     *,
     validate_every: int | None = None,
     checkpoint_every: int | None = None,
+    watch_every: int | None = None,
 ) -> Schedule:
     """A schedule with as many steps per dispatch as asked for, or as are sensible.
 
@@ -60,11 +61,14 @@ def make_schedule(
         "steps_per_dispatch": steps_per_dispatch,
         "validate_every": validate_every,
         "checkpoint_every": checkpoint_every,
+        "watch_every": watch_every,
     }
     for name, count in counts.items():
         expect_count(name, count)
     if steps_per_dispatch is None:
-        given = [num_steps, validate_every, checkpoint_every]
+        # Of a dispatch all steps are watched, or the first one.
+        watched = None if watch_every == 1 else watch_every
+        given = [num_steps, validate_every, checkpoint_every, watched]
         steps_per_dispatch = min(
             DEFAULT_STEPS_PER_DISPATCH, *(count for count in given if count is not None)
         )

@@ -85,6 +85,7 @@ def make_steps(
     *,
     loss: Callable,
     metrics: dict[str, Callable] | None = None,
+    value_and_grad: Callable | None = None,
 ) -> Callable:
     r"""A compiled function that takes several optimiser steps in one dispatch.
 
@@ -100,9 +101,12 @@ def make_steps(
         loss: ``loss(output, y)``, a scalar.
         metrics: functions like the loss, by name; `accuracy` if None and the targets
             are integers.
+        value_and_grad: `gradstab.value_and_grad` or one with options, to watch every
+            step; None for `jax.value_and_grad`.
 
     Returns:
-        ``steps(state, x, y, plan, stop) -> (state, records)``. ``plan`` is an integer
+        ``steps(state, x, y, plan, stop) -> (state, records)``, of watched steps
+        ``(state, records, statistics)``. ``plan`` is an integer
         array ``(num_steps, batch_size)`` of positions on the leading axis of ``x`` and
         ``y``; steps from number ``stop`` on are not taken. ``records`` holds arrays
         ``(num_steps,)`` for every step of the plan: ``taken``, ``loss``,
@@ -122,7 +126,7 @@ def make_steps(
         (8, 8)
     """
     pairs = None if metrics is None else tuple(metrics.items())
-    arguments = (graphdef, optimizer, loss, pairs)
+    arguments = (graphdef, optimizer, loss, pairs, value_and_grad)
     try:
         hash(arguments)
     except TypeError:  # a model with an unhashable attribute: compiled once per call
@@ -130,9 +134,10 @@ def make_steps(
     return _cached_steps(arguments)
 
 
-def _make_steps(graphdef, optimizer, loss: Callable[..., Any], pairs):
+def _make_steps(graphdef, optimizer, loss: Callable[..., Any], pairs, value_and_grad):
     metrics = None if pairs is None else dict(pairs)
-    take = functools.partial(_step, graphdef, optimizer, loss, metrics)
+    watched = value_and_grad is not None
+    take = functools.partial(_step, graphdef, optimizer, loss, metrics, value_and_grad)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def steps(state: Any, x: jax.Array, y: jax.Array, plan, stop):
@@ -142,7 +147,8 @@ def _make_steps(graphdef, optimizer, loss: Callable[..., Any], pairs):
             )
             return take(state, x_batch, y_batch, stop)
 
-        return lax.scan(body, state, plan)
+        state, found = lax.scan(body, state, plan)
+        return (state, *found) if watched else (state, found)
 
     return steps
 
@@ -157,6 +163,7 @@ def _step(
     optimizer,
     loss: Callable[..., Any],
     metrics,
+    value_and_grad,
     state: Any,
     x: jax.Array,
     y: jax.Array,
@@ -168,10 +175,13 @@ def _step(
         _, _, model_state = nnx.split(model, nnx.Param, ...)
         return loss(output, y), (nnx.to_pure_dict(model_state), output)
 
-    (value, (model_state, output)), grads = jax.value_and_grad(objective, has_aux=True)(
-        state.params
-    )
+    watched = value_and_grad is not None
+    differentiated = (value_and_grad or jax.value_and_grad)(objective, has_aux=True)
+    (value, aux), grads = differentiated(state.params)
+    (model_state, output), stats = aux if watched else (aux, None)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    if stats is not None:
+        stats = stats.with_updates(updates, state.params)
     params = optax.apply_updates(state.params, updates)
     update_norm = _norm(updates)
     active = ~state.failed & (state.step < stop)
@@ -187,7 +197,8 @@ def _step(
     )
     records = {"taken": taken, "loss": value, "update_norm": update_norm}
     records |= {name: metric(output, y) for name, metric in metrics_for(y, metrics)}
-    return state, records | _clipping_records(opt_state)
+    records |= _clipping_records(opt_state)
+    return state, ((records, stats) if watched else records)
 
 
 def _select(condition, new, old):
@@ -196,6 +207,9 @@ def _select(condition, new, old):
     # As numbers: to choose between two keys would count as using both.
     data = jnp.where(condition, *map(jax.random.key_data, (new, old)))
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
+
+
+_RECORDED = ("pre_norm", "post_norm", "clipped", "clip_cosine", "nonfinite_count")
 
 
 def _clipping_records(opt_state):
@@ -209,7 +223,7 @@ def _clipping_records(opt_state):
     return {
         name if number == 1 else f"{name}_{number}": getattr(state, name)
         for number, state in enumerate(states, start=1)
-        for name in ("pre_norm", "post_norm", "clipped", "nonfinite_count")
+        for name in _RECORDED
     }
 
 

@@ -36,6 +36,28 @@ def test_the_record_of_five_steps_is_known_on_paper():
     np.testing.assert_allclose(clipping.clip_fraction(states[-1]), 2 / 5)
 
 
+def test_the_change_of_direction_is_known_on_paper():
+    rescaled = record(clipping.clip_by_global_norm(1.0), GRADS)
+    cosines = [float(s.clip_cosine) for s in rescaled]
+    np.testing.assert_allclose(cosines, [1, 1, 1, 1, 1], rtol=1e-6)
+    # (3, 4) becomes (3, 3), (6, 8) too; the angle from the diagonal is that of both.
+    turned = record(clipping.clip_by_value(3.0), [[3.0, 4.0], [6.0, 8.0], [1.0, 2.0]])
+    cosines = [float(s.clip_cosine) for s in turned]
+    expected = 7 / (5 * 2**0.5)
+    np.testing.assert_allclose(cosines, [expected, expected, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_change_of_direction_is_right_where_squares_are_out_of_range(size):
+    [state] = record(clipping.clip_by_value(3 * size), [[3 * size, 4 * size]])
+    np.testing.assert_allclose(state.clip_cosine, 7 / (5 * 2**0.5), rtol=1e-6)
+
+
+def test_there_is_no_direction_where_nothing_is_left():
+    [state] = record(clipping.clip_by_global_norm(0.0), [[3.0, 4.0]])
+    assert np.isnan(state.clip_cosine)
+
+
 def test_one_clipped_entry_of_many_counts_though_the_norm_hardly_moves():
     grads = np.full(2, 1e4)
     [state] = record(clipping.clip_by_value(9.999e3), [grads])

@@ -26,6 +26,7 @@ import time
 import jax
 import sklearn.datasets  # noqa: F401  imported for the forked processes
 
+import gradstab as gs
 from gradstab import training
 from gradstab.cli import main
 from gradstab.cli import train as _train  # noqa: F401  likewise
@@ -37,6 +38,7 @@ OPTIONS = (
     *("--optimizer", "adam", "--learning-rate", "0.001", "--batch-size", "32"),
     *("--steps", "120", "--steps-per-dispatch", "5", "--checkpoint-every", "10"),
     *("--keep", "3", "--num-train", "256", "--no-progress"),
+    "--watch",
 )
 ENDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk", "damaged checkpoint")
 
@@ -123,15 +125,23 @@ def _contents(run):
     step, found = checkpoint_files.read(run, None, "params", "rest")
     arrays = {f"{n}/{k}": v for n, item in found.items() for k, v in item.items()}
     rows = training.read_metrics(run)
-    return step, arrays, [{k: v for k, v in r.items() if k != "time"} for r in rows]
+    rows = [{k: v for k, v in r.items() if k != "time"} for r in rows]
+    history = gs.History.read(run)
+    watched = [history.steps.tolist(), *(history[n].tolist() for n in _WATCHED)]
+    return step, arrays, (rows, watched)
+
+
+_WATCHED = ("value", "gradient_norm", "backward_rms", "update_norm", "pre_norm")
 
 
 def differences(run, whole):
     """What is not bitwise the same."""
-    (step, arrays, rows), (other_step, others, other_rows) = map(contents, (run, whole))
+    step, arrays, (rows, watched) = contents(run)
+    other_step, others, (other_rows, more) = contents(whole)
     wrong = [] if step == other_step and arrays.keys() == others.keys() else ["step"]
     wrong += [n for n in arrays if arrays[n].tobytes() != others[n].tobytes()]
-    return wrong + (["metrics"] if rows != other_rows else [])
+    wrong += ["metrics"] if rows != other_rows else []
+    return wrong + (["history"] if str(watched) != str(more) else [])
 
 
 def stop(folder, end, seconds, sizes, rng):

@@ -128,3 +128,20 @@ def test_what_is_being_written_is_no_checkpoint_yet(short):
     folder = short.directory / "checkpoints"
     shutil.copytree(folder / "8", folder / "12.orbax-checkpoint-tmp-3")
     assert training.all_steps(short.directory) == [8]
+
+
+def test_a_checkpoint_from_before_directions_were_recorded_is_gone_on_from(
+    network, blobs, settings, tmp_path, monkeypatch
+):
+    options = settings | {"directory": tmp_path / "run"}
+    named = checkpoints._named
+
+    def without(tree):
+        return {n: a for n, a in named(tree).items() if not n.endswith("clip_cosine")}
+
+    with monkeypatch.context() as old:
+        old.setattr(checkpoints, "_named", without)
+        training.fit(network, blobs, **options | {"num_steps": 8})
+    resumed = training.fit(network, blobs, resume=True, **options)
+    whole = training.fit(network, blobs, **settings)
+    chex.assert_trees_all_equal(resumed.state.params, whole.state.params)
