@@ -1,10 +1,40 @@
 """Gradients with a view: statistics of every layer, of every step, from any loop."""
 
+from gradstab.watch.attribution import Attribution, Contribution
 from gradstab.watch.differentiating import value_and_grad
 from gradstab.watch.history import History
+from gradstab.watch.history_metrics import METRICS, Metric, show_metrics
+from gradstab.watch.scalars import (
+    GradientNoise,
+    NoiseScale,
+    clip_fraction,
+    gradient_noise,
+    noise_scale,
+    z_score,
+)
 from gradstab.watch.statistics import Statistics
+from gradstab.watch.trends import Trend
+from gradstab.watch.writers import TensorBoard, WeightsAndBiases
 
-__all__ = ["History", "Statistics", "value_and_grad"]
+__all__ = [
+    "METRICS",
+    "Attribution",
+    "Contribution",
+    "GradientNoise",
+    "History",
+    "Metric",
+    "NoiseScale",
+    "Statistics",
+    "TensorBoard",
+    "Trend",
+    "WeightsAndBiases",
+    "clip_fraction",
+    "gradient_noise",
+    "noise_scale",
+    "show_metrics",
+    "value_and_grad",
+    "z_score",
+]
 
 
 def __dir__():

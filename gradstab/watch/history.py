@@ -1,30 +1,22 @@
 """The statistics of a run on the disk, step by step."""
 
-import dataclasses
 import itertools
 import pathlib
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
-from gradstab import _files, _json
-from gradstab.errors import UserKeyError, UserTypeError, UserValueError
+from gradstab import _files
+from gradstab.errors import UserKeyError, UserValueError
 from gradstab.watch import history_file
 from gradstab.watch.attribution import Attribution, attribute
-from gradstab.watch.history_rows import Rows
+from gradstab.watch.history_lines import COLUMNS, as_lines, as_rows, numbers
+from gradstab.watch.history_metrics import DERIVED
+from gradstab.watch.history_rows import LOSS, Rows
 from gradstab.watch.readers import read_run
 from gradstab.watch.statistics import Statistics
-
-# All that a step measured of every layer. The measures of level full are no curves.
-COLUMNS = tuple(
-    field.name
-    for field in dataclasses.fields(Statistics)
-    if not field.metadata.get("static") and field.name not in ("value", "measures")
-)
-_LOSS = "value"
-_TAKEN = ("step", "steps", "level", "names", _LOSS, *COLUMNS)
+from gradstab.watch.writers import Sinks, Writer
 
 
 class History:
@@ -50,6 +42,10 @@ class History:
 
     Args:
         directory: a folder, which is made if need be.
+        writers: where else the numbers of every step are written: ten scalars, those
+            that are appended by name, and of every layer what a writer asks for:
+            `gradstab.watch.TensorBoard`, `gradstab.watch.WeightsAndBiases`, or anything
+            with their two methods.
 
     Attributes:
         notes: sentences on what a run that was made elsewhere does not have.
@@ -74,15 +70,18 @@ class History:
         [0.1, 0.1, 0.1]
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory, *, writers: Collection[Writer] = ()):
         folder = _files.as_path(directory, "directory")
         _files.make_folder(folder)
         self._lines = history_file.Lines(folder / history_file.NAME)
         self._rows, self._end, self._is_open = Rows(), 0, True
         self.notes: tuple[str, ...] = ()
+        self._sinks = Sinks(writers)
         if jax.process_index() == 0:
             self._lines.repair()
-        self._read_on(most=1)  # the names; steps are read when they are asked for
+        self._rows.names = self._lines.names()
+        if self._sinks:
+            self._sinks.remember(self.steps, self.value)
 
     @classmethod
     def read(cls, path, *, pattern: str | None = None) -> "History":
@@ -115,6 +114,7 @@ class History:
         file = path / history_file.NAME if path.is_dir() else path
         history._lines, history._rows = history_file.Lines(file), Rows()
         history._end, history._is_open, history.notes = 0, True, ()
+        history._sinks = Sinks(())
         if history_file.is_history(file):
             history._read_on()
         else:
@@ -151,7 +151,7 @@ class History:
                 "this history was read, and is not written to: gs.History(folder) "
                 "goes on with one"
             )
-        rows = _rows(step, stats, scalars)
+        lines = as_lines(step, stats, scalars)
         names = self.names
         if names and names != stats.names:
             raise UserValueError(
@@ -159,8 +159,20 @@ class History:
                 f"{', '.join(stats.names)}. Write them to another folder"
             )
         if jax.process_index() == 0:
-            self._lines.append(stats.names, rows)
+            self._lines.append(stats.names, lines)
             self._rows.names = stats.names
+            if self._sinks:
+                self._sinks.write(as_rows(stats.names, lines))
+
+    def close(self) -> None:
+        """Close the writers; what is in the file is there anyway."""
+        self._sinks.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,15 +187,12 @@ class History:
     @property
     def value(self) -> np.ndarray:
         """The loss of every step, ``(steps,)``."""
-        return self._read_on().scalar(_LOSS)
+        return self._read_on().scalar(LOSS)
 
     @property
     def global_norm(self) -> np.ndarray:
         """The norm of the whole gradient of every step, ``(steps,)``."""
-        norms = self["gradient_norm"]
-        largest = np.max(norms, axis=1, initial=0)
-        scale = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
-        return scale * np.linalg.norm(norms / scale[:, None], axis=1)
+        return self["global_norm"]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,14 +202,16 @@ class History:
     @property
     def scalars(self) -> tuple[str, ...]:
         """The names of the other numbers of the steps."""
-        return tuple(name for name in self._read_on().scalars() if name != _LOSS)
+        return tuple(name for name in self._read_on().scalars() if name != LOSS)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Numbers of all steps; NaN where a step has none.
 
         Args:
-            name: of a column of `Statistics`, for ``(steps, names)``; ``"value"`` for
-                the loss, or what was handed to `append` by name, for ``(steps,)``.
+            name: of a column of `Statistics`, or of one of `gradstab.watch.METRICS`
+                that has a number for each layer, for ``(steps, names)``; of one of the
+                others, ``"value"`` for the loss, or what was handed to `append` by
+                name, for ``(steps,)``.
 
         Raises:
             KeyError: there is nothing of that name.
@@ -208,11 +219,12 @@ class History:
         rows = self._read_on()
         if name in COLUMNS or name in rows.columns():
             return rows.column(name)
-        known = {_LOSS: None, **dict.fromkeys(rows.scalars())}
-        if name not in known:
-            listed = ", ".join([*COLUMNS, *known])
-            raise UserKeyError(f"a history has no {name!r}; it has: {listed}")
-        return rows.scalar(name)
+        if name == LOSS or name in rows.scalars():
+            return rows.scalar(name)
+        if name in DERIVED:
+            return DERIVED[name](rows.number)
+        known = dict.fromkeys([*COLUMNS, LOSS, *rows.scalars(), *DERIVED])
+        raise UserKeyError(f"a history has no {name!r}; it has: {', '.join(known)}")
 
     def attribute(
         self, *, since: int | None = None, until: int | None = None
@@ -274,97 +286,10 @@ class History:
                 if "gradstab_history" in line:
                     self._rows.names = tuple(map(str, line["names"]))
                 else:
-                    self._rows.add(*_numbers(line))
+                    self._rows.add(*numbers(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserValueError(
                     f"{self.path} is no history of gradstab: {error!r} in a line"
                 ) from error
             self._end = end
         return self._rows
-
-
-def _rows(step, stats, scalars) -> list[dict]:
-    """What is written of each step."""
-    if not isinstance(stats, Statistics):
-        raise UserTypeError(
-            f"append(step, stats) takes gs.Statistics, got {type(stats).__name__}"
-        )
-    if taken := [name for name in scalars if name in _TAKEN]:
-        raise UserValueError(f"{taken[0]} is a name of the statistics: choose another")
-    columns = {name: getattr(stats, name) for name in (_LOSS, *COLUMNS)}
-    columns = {name: c for name, c in columns.items() if c is not None}
-    given = step, columns, scalars
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(given)):
-        raise UserValueError(
-            "append writes to the disk: return the statistics from jit first"
-        )
-    step, columns, scalars = jax.device_get(given)
-    value = columns[_LOSS]
-    if value.ndim > 1:
-        raise UserValueError(
-            f"these statistics have the leading axes {value.shape}: give those of "
-            "steps, and of the others one, jax.tree.map(lambda x: x[:, 0], stats)"
-        )
-    if not value.ndim:
-        columns = {name: column[None] for name, column in columns.items()}
-    num = len(columns[_LOSS])
-    steps = _step_numbers(step, num)
-    scalars = {name: _each(name, value, num) for name, value in scalars.items()}
-    return [
-        {"step": steps[i], "level": stats.level}
-        | _encoded(columns, i)
-        | {"scalars": _encoded(scalars, i)}
-        for i in range(num)
-    ]
-
-
-def _encoded(arrays, i):
-    """What was measured of a step; a column of nothing but NaN was not."""
-    found = {name: np.asarray(array[i]) for name, array in arrays.items()}
-    return {
-        name: _short(array)
-        for name, array in found.items()
-        if not array.ndim or not np.isnan(array).all()
-    }
-
-
-def _step_numbers(step, num) -> list[int]:
-    numbers = np.asarray(step)
-    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (num,)):
-        words = f"{num} whole numbers, or the first" if num > 1 else "a whole number"
-        raise UserValueError(f"step must be {words}, got {step!r}")
-    numbers = numbers + np.arange(num) if not numbers.ndim else numbers
-    if np.any(numbers < 0) or np.any(np.diff(numbers) <= 0):
-        raise UserValueError(f"step must be ascending numbers from 0, got {step!r}")
-    return numbers.tolist()
-
-
-def _each(name, value, num) -> np.ndarray:
-    """A scalar of every step."""
-    array = np.asarray(value)
-    is_number = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
-    if not is_number or array.shape not in ((), (num,)):
-        raise UserTypeError(
-            f"{name} must be a number of the step (of {num} steps: {num} of them), "
-            f"got {value!r}"
-        )
-    return np.broadcast_to(array, num)
-
-
-def _short(array: np.ndarray) -> Any:
-    """Numbers, as few digits as tell them from their neighbours in their precision."""
-    if array.dtype.kind not in "biu" and array.dtype != np.float64:
-        array = array.astype(np.float32).astype(str).astype(np.float64)
-    # All but a few are numbers that JSON has.
-    return array.tolist() if np.isfinite(array).all() else _json.encoded(array)
-
-
-def _numbers(line):
-    """The number of a step, its columns and its scalars."""
-    columns = {
-        name: np.array(value, float)
-        for name, value in line.items()
-        if name not in ("step", "level", "scalars", _LOSS)
-    }
-    scalars = {name: float(value) for name, value in line["scalars"].items()}
-    return int(line["step"]), columns, {_LOSS: float(line[_LOSS])} | scalars

@@ -41,6 +41,18 @@ class Lines:
             with self._mine() as file:
                 _cut(file)
 
+    def names(self) -> tuple[str, ...]:
+        """What the first line names; nothing if there is none.
+
+        Raises:
+            ValueError: it is no first line.
+        """
+        if not self.path.exists():
+            return ()
+        for _, line in self.read():
+            return tuple(map(str, line.get("names", ())))
+        return ()
+
     def append(self, names, rows) -> None:
         """Write rows: all of them are with the operating system, or none is there.
 

@@ -6,6 +6,9 @@ import numpy as np
 
 from gradstab.errors import UserValueError
 
+LOSS = "value"
+"""What `Statistics` calls the loss."""
+
 
 class Rows:
     """The steps of a run, each with its numbers.
@@ -61,6 +64,10 @@ class Rows:
             if array is not None:
                 result[i] = array
         return result
+
+    def number(self, name: str) -> np.ndarray:
+        """A column, or the loss: what metrics are computed from."""
+        return self.scalar(name) if name == LOSS else self.column(name)
 
     def scalar(self, name: str) -> np.ndarray:
         """A scalar, ``(steps,)``; NaN where a step does not have it."""

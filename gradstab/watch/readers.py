@@ -40,11 +40,12 @@ _NO_LAYERS = re.compile(
     r"|/(?:mean|max|min|std|var|median|hist|histogram|rms|zero_\w+|sparsity|cosine)$"
 )
 _TOTAL = re.compile(
-    rf"{_GRADIENT}?(?:_2(?:\.0)?)?[_/]?(?:global|total)?[_/]?norm(?:[_/]"
-    rf"total)?$|{_GRADIENT}/total_norm$|total_grad_norm$"
+    rf"(?:^|/){_GRADIENT}(?:_2(?:\.0)?)?[_/](?:global_|total_)?norm(?:[_/]total)?$"
+    rf"|(?:^|/)(?:global_norm|total_grad_norm)$"
 )
 _LOSSES = (
-    "value", "loss", "train/loss", "train_loss", "training_loss", "loss/train",
+    "value", "loss", "watch/loss", "train/loss", "train_loss", "training_loss",
+    "loss/train",
     "training/loss", "train/lm_loss", "loss_metrics/global_avg_loss", "lm loss",
 )  # fmt: skip
 _STEPS = (

@@ -224,7 +224,10 @@ def test_a_run_that_went_on_in_another_event_file_is_one(tmp_path):
 
 def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
     (tmp_path / "events.out.tfevents.1").write_bytes(b"")
-    for name in ("tensorboard", "tensorboard.backend.event_processing"):
+    for name in (
+        "tensorboard",
+        "tensorboard.backend.event_processing.event_file_loader",
+    ):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=r"gradstab\[tensorboard\]"):
         gs.History.read(tmp_path)
