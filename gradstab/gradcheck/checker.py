@@ -141,8 +141,9 @@ def check(
         max_bytes: memory that the evaluations under way may take, roughly.
         max_seconds: the time after which the check ends with what it knows by then:
             INCONCLUSIVE, unless something is wrong already. It is looked at between
-            compiled programs, none of which is interrupted. None is no limit; but a
-            loop until convergence ends in any case.
+            compiled programs: neither one that runs nor a compilation is interrupted,
+            and the check of a large program outlasts it by one of these. None is no
+            limit; but a loop until convergence ends in any case.
         seed: of the random directions.
         progress: show a progress bar of the exhaustive comparison.
 

@@ -77,7 +77,7 @@ def conclude(story: Story, /, *, notes: tuple = (), **fields) -> GradCheck:
         moved=story.moved,
         outside=story.outside,
         figures=story.figures[0] if story.figures else None,
-        notes=(*_elsewhere(wrong, story), *notes, *_on_purpose(best, found)),
+        notes=(*_elsewhere(wrong, found, story), *notes, *_on_purpose(best, found)),
         **fields,
     )
 
@@ -175,11 +175,19 @@ def _accusations(wrong):
         yield f"{rule} in {named(group)}{points}"
 
 
-def _elsewhere(wrong, story: Story):
+def _elsewhere(wrong, found, story: Story):
     """What to know of an accusation that does not concern the point given."""
     if story.broken or not wrong or any(g.point == AS_GIVEN for g in wrong):
         return
-    yield 'nothing is wrong at the point given: at="given" looks only there'
+    there = [g for g in found if g.point == AS_GIVEN and g.proves]
+    leaves, judged = {g.leaf for g in there}, {(g.leaf, g.mode) for g in there}
+    open_ = [g for g in wrong if g.leaf in leaves and (g.leaf, g.mode) not in judged]
+    if open_:
+        modes = " and ".join(sorted({g.mode for g in open_}))
+        what = f"the {modes} derivative in {named(open_)} was not judged"
+    else:
+        what = "nothing is wrong"
+    yield f'{what} at the point given: at="given" looks only there'
     if lost := [words for _, words in story.outside]:
         yield f"f may be defined only where {_listed(lost)}, as at the point given"
 

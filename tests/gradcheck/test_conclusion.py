@@ -108,3 +108,15 @@ def test_the_text_names_place_values_bar_and_hint_in_fifteen_lines():
     assert "likely cause: a factor of 2" in text
     assert "more findings, none worse" in text
     assert "more notes" in text
+
+
+def test_what_was_not_judged_at_the_point_given_is_not_said_to_be_right_there():
+    moved = of(WRONG, mode="forward", point="moved at random")
+    assert verdict(RIGHT, of(RIGHT, mode="forward"), moved).notes == (
+        'nothing is wrong at the point given: at="given" looks only there',
+    )
+    # As that of sqrt(relu(x)) at 0, where its JVP is 0 * inf.
+    assert verdict(RIGHT, moved).notes == (
+        "the forward derivative in args[0] was not judged at the point given: "
+        'at="given" looks only there',
+    )
