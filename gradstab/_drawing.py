@@ -8,9 +8,11 @@ text.
 import functools
 import io
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab._text import printable
 
@@ -20,6 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # The ends and the middle of a scale for what has an order; none is near white or black.
 _ORDERED = ((0x1F, 0x78, 0xC8), (0xB0, 0x56, 0x9F), (0xE0, 0x62, 0x2A))
+
+T = TypeVar("T")
 
 FEW = 6  # curves that can be told apart
 
@@ -36,12 +40,14 @@ _LONGEST = 18
 _KEPT_WIDTH, _KEPT_HEIGHT, _KEPT_BESIDE = 0.95, 0.7, 0.9
 
 
-def canvas(ax: Any, /, *, size=(6.4, 4.2)):
+def canvas(ax: Any, /, *, size: tuple[float, float] = (6.4, 4.2)) -> Any:
     """The axes to draw on: those, or the only ones of a new figure."""
     return new_axes(size=size)[0] if ax is None else ax
 
 
-def new_axes(num: int = 1, /, *, size=(6.4, 4.2), columns: int = 1) -> list[Any]:
+def new_axes(
+    num: int = 1, /, *, size: tuple[float, float] = (6.4, 4.2), columns: int = 1
+) -> list[Any]:
     """As many axes in one new figure, in rows; the last one may be wider."""
     rows = math.ceil(num / columns)
     width, height = size
@@ -66,7 +72,7 @@ def _figure_class():
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
-        def _repr_png_(self):
+        def _repr_png_(self) -> bytes:
             picture = io.BytesIO()
             self.savefig(picture, format="png")
             return picture.getvalue()
@@ -74,19 +80,19 @@ def _figure_class():
     return ShownFigure
 
 
-def ink():
+def ink() -> str:
     """The colour of what is not coloured: black on white pages."""
     import matplotlib
 
     return matplotlib.rcParams["text.color"]
 
 
-def colour(place, /):
+def colour(place: int, /) -> str:
     """The colour of a curve, by its number."""
     return COLOURS[place % len(COLOURS)]
 
 
-def ordered_colours(num, /):
+def ordered_colours(num: int, /) -> list[tuple[float, ...]]:
     """Colours of curves that have an order, from blue to orange."""
     places = np.linspace(0, len(_ORDERED) - 1, num) if num > 1 else [0]
     channels = np.array(_ORDERED).T / 255
@@ -96,7 +102,7 @@ def ordered_colours(num, /):
     ]
 
 
-def spread(items, /, num=FEW):
+def spread(items: Iterable[T], /, num: int = FEW) -> list[T]:
     """At most so many of them, evenly from the first to the last."""
     items = list(items)
     if len(items) <= num:
@@ -104,7 +110,7 @@ def spread(items, /, num=FEW):
     return [items[i] for i in np.linspace(0, len(items) - 1, num).round().astype(int)]
 
 
-def label(name, /):
+def label(name: str, /) -> str:
     """A name as it is written in figures: short, in one line, and without formulas."""
     name = printable(name)
     if len(name) > _LONGEST:
@@ -115,7 +121,9 @@ def label(name, /):
     return name.replace("$", r"\$")
 
 
-def name_axis(ax: Any, places, names, /, *, axis: str = "x"):
+def name_axis(
+    ax: Any, places: ArrayLike, names: Iterable[str], /, *, axis: str = "x"
+) -> None:
     """Write names beside their places: as many as can be read, evenly.
 
     Args:
@@ -139,7 +147,7 @@ def name_axis(ax: Any, places, names, /, *, axis: str = "x"):
     (ax.set_xlim if axis == "x" else ax.set_ylim)(limits)
 
 
-def how_many(ax: Any, words, /, *, beside=()):
+def how_many(ax: Any, words: Sequence[str], /, *, beside: Iterable[str] = ()) -> int:
     """How many of the words can be read in a row below the axes.
 
     Args:
@@ -153,7 +161,7 @@ def how_many(ax: Any, words, /, *, beside=()):
     return max(int((width - taken) / longest), 1)
 
 
-def _every(num, most):
+def _every(num: int, most: int) -> list[int]:
     """Every k-th place and the last, which takes the place of a near neighbour."""
     step = math.ceil(num / most)
     chosen = list(range(0, num, step))
@@ -162,7 +170,7 @@ def _every(num, most):
     return chosen if most > 1 else chosen[:1]
 
 
-def add_legend(ax: Any, /, *, top=None):
+def add_legend(ax: Any, /, *, top: float | None = None) -> None:
     """A legend of what is drawn, once per name, that covers no curve.
 
     The axes get as much room above as it needs, on the side where that is less.
@@ -197,7 +205,7 @@ def add_legend(ax: Any, /, *, top=None):
     ax.set_ylim(low, high)
 
 
-def _explained(ax: Any, handle, words):
+def _explained(ax: Any, handle: Any, words: str) -> tuple[str, Any]:
     """The entry of a legend; of a curve without points it says that there are none."""
     from matplotlib.lines import Line2D
 
@@ -210,7 +218,7 @@ def _explained(ax: Any, handle, words):
     return words, handle
 
 
-def _legend_size(labels, ax: Any):
+def _legend_size(labels: list[str], ax: Any) -> tuple[int, float, float]:
     """Columns of the legend, and which shares of the axes it may take."""
     width, height = np.multiply(_size(ax), (_KEPT_WIDTH, _KEPT_HEIGHT))
     size = _points()
@@ -225,7 +233,9 @@ def _legend_size(labels, ax: Any):
     return columns, min(need / width, 1.0), min(share, 0.6)
 
 
-def _highest(ax: Any, scale, side, width):
+def _highest(
+    ax: Any, scale: Callable[[float], float], side: str, width: float
+) -> float:
     """The highest of what is drawn below a legend on that side, on the axis' scale."""
     along = np.log10 if ax.get_xscale() == "log" else np.asarray
     start, end = along(ax.get_xlim())
@@ -249,7 +259,7 @@ def _highest(ax: Any, scale, side, width):
     return max(tops, default=scale(ax.get_ylim()[0]))
 
 
-def _drawn(ax: Any):
+def _drawn(ax: Any) -> Iterator[np.ndarray]:
     """The points of all curves and areas, in data."""
     start, end = ax.get_xlim()
     for line in ax.lines:
@@ -268,20 +278,20 @@ def _drawn(ax: Any):
             yield path.vertices
 
 
-def _size(ax: Any):
+def _size(ax: Any) -> tuple[float, float]:
     """Width and height of axes in points."""
     scale = 72 / ax.figure.dpi
     return ax.bbox.width * scale, ax.bbox.height * scale
 
 
-def _points():
+def _points() -> float:
     """The size of small letters in points."""
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(size=_SIZE).get_size_in_points()
 
 
-def _length(words):
+def _length(words: str) -> float:
     """How long words in small letters are, in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path

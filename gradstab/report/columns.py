@@ -52,7 +52,9 @@ def beside_names(
         yield made
 
 
-def _parts(heads, cells, room, between) -> Iterator[list[int]]:
+def _parts(
+    heads: Sequence[str], cells: Sequence[tuple], room: int, between: int
+) -> Iterator[list[int]]:
     """Which columns stand side by side."""
     part, left = [], room
     for column in range(1, len(heads)):

@@ -63,12 +63,12 @@ class OverSeeds:
         return np.log(np.square(self.mean) + self.variance) / 2
 
     @property
-    def _usable(self):
+    def _usable(self) -> np.ndarray:
         values = np.asarray(self.values)
         return np.isfinite(values) & ((values > 0) | (not self.logarithmic))
 
     @property
-    def _levels(self):
+    def _levels(self) -> np.ndarray:
         values = np.where(self._usable, self.values, 1)
         return np.log(values) if self.logarithmic else values
 
@@ -104,5 +104,5 @@ class Ensemble:
         return len(self.forward_rms.values)
 
 
-def _quotient(total, count):
+def _quotient(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

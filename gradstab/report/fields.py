@@ -6,6 +6,7 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class DamagedError(UserValueError):
     """A value that is not what its field holds; the message names the field."""
 
 
-def decode(value: Any, kind, where: str, /):
+def decode(value: Any, kind: Any, where: str, /) -> Any:
     """A value of a file as what a field of a record holds.
 
     Args:
@@ -81,7 +82,7 @@ def decode(value: Any, kind, where: str, /):
     return _single(value, kind, where)
 
 
-def _record(value: Any, cls, where: str):
+def _record(value: Any, cls: type, where: str) -> Any:
     name = cls.__name__
     right = isinstance(value, dict) and value.get("record") == name
     _expect(right, where, f"a record {name}", value)
@@ -102,7 +103,7 @@ def _record(value: Any, cls, where: str):
     return made
 
 
-def strangers(value: Any, where: str, /):
+def strangers(value: Any, where: str, /) -> Iterator[str]:
     """Paths of all fields in a file that no record has.
 
     Args:
@@ -121,14 +122,14 @@ def strangers(value: Any, where: str, /):
         yield from strangers(item, f"{where}.{name}")
 
 
-def expect_word(value: Any, words, where: str, /) -> None:
+def expect_word(value: Any, words: Collection[str] | None, where: str, /) -> None:
     """Raise unless a word, or each of several, is among those that a field may be."""
     for word in value if isinstance(value, tuple) else (value,):
         expected = f"one of {', '.join(repr(each) for each in words or ())}"
         _expect(words is None or word in words, where, expected, word)
 
 
-def expect_shapes(record, where: str, /) -> None:
+def expect_shapes(record: object, where: str, /) -> None:
     """Raise if arrays or tuples of a record are not of shapes that fit together."""
     found = disagreement(record)
     if found is not None:
@@ -136,7 +137,7 @@ def expect_shapes(record, where: str, /) -> None:
         raise DamagedError(f"field {where}.{name}: {text}")
 
 
-def _single(value: Any, kind, where: str):
+def _single(value: Any, kind: type, where: str) -> float | str:
     if _is_array(value):  # a NumPy scalar
         array = _array(value, where)
         _expect(array.ndim == 0 and type(array.item()) is kind, where, _NOUNS[kind],
@@ -162,7 +163,7 @@ _NOUNS = {
 }
 
 
-def _several(value: Any, kinds, where: str):
+def _several(value: Any, kinds: tuple, where: str) -> tuple:
     _expect(isinstance(value, list), where, "a list", value)
     if len(kinds) == 2 and kinds[1] is ...:
         kinds = kinds[:1] * len(value)
@@ -173,7 +174,7 @@ def _several(value: Any, kinds, where: str):
     )
 
 
-def _anything(value: Any, where: str):
+def _anything(value: Any, where: str) -> Any:
     """Of how a report was made: what JSON holds, and arrays."""
     if _is_array(value):
         return _array(value, where)
@@ -189,15 +190,15 @@ def _anything(value: Any, where: str):
     return value
 
 
-def _is_record(value: Any):
+def _is_record(value: Any) -> bool:
     return isinstance(value.get("record"), str)
 
 
-def _is_array(value: Any):
+def _is_array(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() >= {"array", "shape", "dtype"}
 
 
-def _array(value: Any, where: str):
+def _array(value: Any, where: str) -> np.ndarray:
     items, shape, name = value["array"], value["shape"], value["dtype"]
     _expect(isinstance(items, list), where, "a list of numbers", items)
     right = isinstance(shape, list) and all(
@@ -223,7 +224,7 @@ def _array(value: Any, where: str):
     return array.reshape(shape)
 
 
-def _is_kept(array, numbers):
+def _is_kept(array: np.ndarray, numbers: list) -> bool:
     """Whether the entries are of the dtype of the array, and in its range."""
     truth = sum(type(number) is bool for number in numbers)
     if array.dtype.kind == "b" or truth:
@@ -236,7 +237,7 @@ def _is_kept(array, numbers):
     )
 
 
-def _dtype(name: str, where: str):
+def _dtype(name: str, where: str) -> np.dtype:
     try:
         dtype = np.dtype(name) if isinstance(name, str) else None
     except TypeError:
@@ -246,23 +247,23 @@ def _dtype(name: str, where: str):
     return typing.cast(np.dtype, dtype)
 
 
-def _is_special(value: Any):
+def _is_special(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"number"}
 
 
-def _special(name: str, where: str):
+def _special(name: str, where: str) -> float:
     known = isinstance(name, str) and name in SPECIAL
     _expect(known, where, f"a number or one of {', '.join(SPECIAL)}", name)
     return SPECIAL[name]
 
 
-def _expect(right, where: str, expected, value: Any):
+def _expect(right: bool, where: str, expected: str, value: Any) -> None:
     if not right:
         text = one_line(repr(value), length=60) if _is_short(value) else _kind(value)
         raise DamagedError(f"field {one_line(where)}: expected {expected}, got {text}")
 
 
-def _is_short(value: Any):
+def _is_short(value: Any) -> bool:
     if isinstance(value, str | list):
         return len(value) < 60 and not _is_nested(value)
     if isinstance(value, int):
@@ -270,13 +271,13 @@ def _is_short(value: Any):
     return not isinstance(value, dict)
 
 
-def _is_nested(value: Any):
+def _is_nested(value: Any) -> bool:
     return isinstance(value, list) and any(
         isinstance(item, list | dict) for item in value
     )
 
 
-def _kind(value: Any):
+def _kind(value: Any) -> str:
     if isinstance(value, dict) and _is_record(value):
         return f"a record {one_line(value['record'], length=60)}"
     names = {dict: "an object", list: "a list", str: "a long text", int: "a huge one"}
@@ -284,11 +285,11 @@ def _kind(value: Any):
 
 
 @functools.cache
-def _hints(cls):
+def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _recurrence_of_now(value: Any, where: str):
+def _recurrence_of_now(value: Any, where: str) -> dict[str, Any]:
     """One whose exponents are of a finite time: there were no others, and no errors."""
     if "finite_time_exponents" in value:
         return value

@@ -52,7 +52,7 @@ class Course(NamedTuple):
     start: float = math.nan
     spread: float = 0.0
 
-    def of_largest(self, levels, rms) -> "Course":
+    def of_largest(self, levels: np.ndarray, rms: np.ndarray) -> "Course":
         r"""The course of the largest entry, which leaves the root mean square behind.
 
         Of N log-normal numbers with a variance v of the logarithm the largest is about
@@ -74,12 +74,12 @@ class Course(NamedTuple):
         start = rms[self.last] + excess.mean() + slope * away[-1]
         return self._replace(start=float(start), spread=slope)
 
-    def path(self, further):
+    def path(self, further: np.ndarray | float):
         """The logarithm so many layers after the last one."""
         apart = np.sqrt(self.last + 1 + further) - math.sqrt(self.last + 1)
         return self.start + self.rate * self.axis(further) + self.spread * apart
 
-    def axis(self, further):
+    def axis(self, further: np.ndarray | float) -> np.ndarray | float:
         """How far so many layers more are along the law's axis."""
         if self.law == "power":
             return np.log1p(further / self.here)
@@ -87,7 +87,7 @@ class Course(NamedTuple):
             return np.sqrt(self.here + further) - math.sqrt(self.here)
         return np.asarray(further, np.float64)
 
-    def layers(self, distance):
+    def layers(self, distance: float) -> float:
         """How many layers more are so far along the law's axis."""
         if self.law == "power":
             return self.here * math.expm1(min(distance, 600))
@@ -95,7 +95,9 @@ class Course(NamedTuple):
             return (math.sqrt(self.here) + distance) ** 2 - self.here
         return distance
 
-    def deviations(self, inside, further):
+    def deviations(
+        self, inside: np.ndarray | float, further: np.ndarray | float
+    ) -> np.ndarray:
         """Standard deviations of what a narrow run finds there.
 
         Args:
@@ -116,7 +118,9 @@ class Crossing(NamedTuple):
     inside: bool
 
 
-def course(levels, growth: Growth, /, *, last, backward: bool) -> Course:
+def course(
+    levels: np.ndarray, growth: Growth, /, *, last: int, backward: bool
+) -> Course:
     """How a signal goes on by its law of growth.
 
     Where the growth has no rate, the mean step is taken for it if it is certain.
@@ -149,7 +153,7 @@ def course(levels, growth: Growth, /, *, last, backward: bool) -> Course:
     return known._replace(error=growth.error * wider)
 
 
-def _variances(steps):
+def _variances(steps: np.ndarray) -> list[float]:
     """Per layer, of single steps and of runs of them: more if they are correlated.
 
     From the median of absolute deviations, which a transient does not move.
@@ -162,7 +166,9 @@ def _variances(steps):
     return found
 
 
-def crossing(levels, course, limit, sign: int, /) -> Crossing:
+def crossing(
+    levels: np.ndarray, course: Course, limit: float, sign: int, /
+) -> Crossing:
     """When a signal is beyond a limit.
 
     Args:
@@ -192,11 +198,11 @@ def crossing(levels, course, limit, sign: int, /) -> Crossing:
     return Crossing(depth, earliest, latest, bool(beyond.any()))
 
 
-def _first(where, flags):
+def _first(where: np.ndarray, flags: np.ndarray) -> float:
     return float(where[np.argmax(flags)]) if flags.any() else math.inf
 
 
-def _ahead(course, limit, sign: int):
+def _ahead(course: Course, limit: float, sign: int) -> float:
     """The first layer beyond the limit, where rounding cannot tell: beyond a tie."""
     if not sign * course.rate > 0 or not math.isfinite(course.start):
         return math.inf
@@ -209,5 +215,5 @@ def _ahead(course, limit, sign: int):
     return float(course.last + 1 + further)
 
 
-def _quantile(course):
+def _quantile(course: Course) -> float:
     return -float(special.stdtrit(max(course.steps - 1, 1), _OUTSIDE / 2))

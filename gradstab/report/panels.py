@@ -1,12 +1,14 @@
 """The panels of a report's figure, each drawn on axes that it is given."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab import _drawing as drawing
-from gradstab.records import Growth
+from gradstab.records import Growth, Recurrence, Spectrum
 from gradstab.report.names import short_names
 
 _PER = {"exponential": "{unit}", "power": "ln({unit})", "exp-sqrt": "sqrt({unit})"}
@@ -16,7 +18,7 @@ _REDUCED = {"largest": np.max, "median": np.median, "smallest": np.min}
 _STYLES = ("-", "--", "-.", ":")
 
 
-def signals(ax: Any, report, /):
+def signals(ax: Any, report, /) -> None:
     """The sizes of signals against depth, the laws fitted to them, and theory."""
     names = [layer.name for layer in report.layers]
     depth = np.arange(1, len(names) + 1)
@@ -51,7 +53,7 @@ def signals(ax: Any, report, /):
     drawing.add_legend(ax)
 
 
-def jacobians(ax: Any, report, /):
+def jacobians(ax: Any, report, /) -> None:
     """Singular values of the layers' Jacobians: those above the noise of rounding."""
     places = [i for i, layer in enumerate(report.layers) if layer.jacobian is not None]
     rows = [_above_rounding(report.layers[i].jacobian) for i in places]
@@ -82,7 +84,7 @@ def jacobians(ax: Any, report, /):
     drawing.add_legend(ax)
 
 
-def exponents(ax: Any, report, /, *, rate=None):
+def exponents(ax: Any, report, /, *, rate: float | None = None) -> None:
     """The ladder of exponents of the input-output Jacobian, and the gradient's rate.
 
     Args:
@@ -128,7 +130,7 @@ def exponents(ax: Any, report, /, *, rate=None):
     drawing.add_legend(ax)
 
 
-def _mean_rate(report, field):
+def _mean_rate(report, field: str) -> float | None:
     """The mean logarithm of a gradient's factor over the layers, as exponents are.
 
     None if it is not known of all of them.
@@ -141,7 +143,7 @@ def _mean_rate(report, field):
     return float(np.mean(np.log(factors))) if usable else None
 
 
-def units(ax: Any, report, /):
+def units(ax: Any, report, /) -> None:
     """Shares of units and of directions that pass nothing on."""
     names = [layer.name for layer in report.layers]
     depth = np.arange(1, len(names) + 1)
@@ -158,7 +160,7 @@ def units(ax: Any, report, /):
     drawing.add_legend(ax, top=1.02)
 
 
-def shares(report, /):
+def shares(report, /) -> dict[str, np.ma.MaskedArray]:
     """Of units and of directions that pass nothing on, layer by layer, where known."""
     curves = {
         what: [getattr(layer, field) for layer in report.layers]
@@ -175,13 +177,13 @@ def shares(report, /):
     return {k: y for k, y in masked.items() if y.count()}
 
 
-def without(report, /):
+def without(report, /) -> str:
     """Which of the shares are zero in all layers, in words; empty if none is."""
     none = [what for what, values in shares(report).items() if not values.any()]
     return f"none in any layer: {', '.join(none)}" if none else ""
 
 
-def time(ax: Any, report, /):
+def time(ax: Any, report, /) -> None:
     """The gradient of the state at every time step, with its law, and the state."""
     shown = drawing.spread(report.recurrences)
     ax.set_yscale("log")
@@ -203,7 +205,7 @@ def time(ax: Any, report, /):
     drawing.add_legend(ax)
 
 
-def lyapunov(ax: Any, report, /):
+def lyapunov(ax: Any, report, /) -> None:
     """Lyapunov exponents of the state's map, by rank, with their errors."""
     known = [x for x in report.recurrences if np.size(x.exponents)]
     shown, lost = drawing.spread(known), []
@@ -228,7 +230,9 @@ def lyapunov(ax: Any, report, /):
     drawing.add_legend(ax)
 
 
-def _curve(ax: Any, x, values, what, /, **style):
+def _curve(
+    ax: Any, x: np.ndarray, values: ArrayLike, what: str, /, **style: Any
+) -> None:
     """A curve with gaps where there is nothing to draw; none at all is left out."""
     values = np.ma.filled(np.ma.asarray(values, float), math.nan)
     drawable = np.isfinite(values)
@@ -242,7 +246,9 @@ def _curve(ax: Any, x, values, what, /, **style):
     ax.plot(x, np.where(drawable, values, np.nan), label=what, **style)
 
 
-def _law(ax: Any, growth: Growth, x, values, unit: str, color):
+def _law(
+    ax: Any, growth: Growth, x: np.ndarray, values: np.ndarray, unit: str, color: str
+) -> None:
     """The fitted law through the values that it was fitted to."""
     if growth.law == "unknown" or len(x) != growth.depth or len(x) < 2:
         return
@@ -261,14 +267,14 @@ def _law(ax: Any, growth: Growth, x, values, unit: str, color):
     ax.plot(x, np.exp(start + course), "--", color=color, linewidth=1, label=what)
 
 
-def _rate(growth: Growth, unit: str):
+def _rate(growth: Growth, unit: str) -> str:
     if growth.law == "constant":
         return "constant"
     per = _PER[growth.law].format(unit=unit)
     return f"{growth.law}, {growth.rate:+.3g} per {per}"
 
 
-def _in_words(growth: Growth, unit: str, sign: int):
+def _in_words(growth: Growth, unit: str, sign: int) -> str:
     """The law and the change from end to end, in the direction of the signal."""
     if math.isnan(growth.change):
         return f"too few {unit}s to tell a change"
@@ -281,12 +287,12 @@ def _in_words(growth: Growth, unit: str, sign: int):
     return f"a factor {factor:.3g} {way} ({law})"
 
 
-def _lengths(report):
+def _lengths(report) -> list[float]:
     known = dict(zip(report.theory.names, report.theory.forward_rms, strict=True))
     return [known.get(layer.name, math.nan) for layer in report.layers]
 
 
-def _gradients(report, measured):
+def _gradients(report, measured: Sequence[np.floating]) -> np.ndarray:
     """Theory's gradients, from the measured one at the last layer that it knows.
 
     A layer's factor leads from its output to that of the layer before.
@@ -303,7 +309,7 @@ def _gradients(report, measured):
     return found
 
 
-def _above_rounding(spectrum):
+def _above_rounding(spectrum: Spectrum) -> list[np.ndarray]:
     """Per example the singular values that rounding has not made.
 
     A computed value is off by about the machine's epsilon times the largest; what is
@@ -319,7 +325,7 @@ def _above_rounding(spectrum):
     return [row[kept] for row, kept in zip(values, drawn, strict=True)]
 
 
-def _lost_share(spectrum):
+def _lost_share(spectrum: Spectrum | None) -> float:
     """The share of directions that are below rounding; NaN if not all were computed."""
     if spectrum is None:
         return math.nan
@@ -330,7 +336,7 @@ def _lost_share(spectrum):
     return 1 - sum(map(len, _above_rounding(spectrum))) / values.size
 
 
-def _together(curves):
+def _together(curves: dict[str, np.ma.MaskedArray]) -> dict[str, np.ma.MaskedArray]:
     """Curves that are the same where both are known as one, with both names."""
     found = {}
     for what, values in curves.items():
@@ -345,11 +351,11 @@ def _together(curves):
     return found
 
 
-def _mean(values):
+def _mean(values: Sequence[np.floating]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def _of(shown, everything):
+def _of(shown: Sequence[Recurrence], everything: Sequence[Recurrence]) -> str:
     return f"\n{len(shown)} of {len(everything)} layers" * (
         len(shown) < len(everything)
     )

@@ -27,7 +27,7 @@ _HAS = {
 }
 
 
-def plot(report, /, *, kind=None, ax: Any = None):
+def plot(report, /, *, kind: str | None = None, ax: Any = None):
     """Signals, singular values, exponents, units, and what happens along time.
 
     Args:
@@ -63,6 +63,6 @@ def plot(report, /, *, kind=None, ax: Any = None):
     return axes[0].figure
 
 
-def _number(report):
+def _number(report) -> str:
     num = len(report.layers)
     return f"{num} layers" if num != 1 else "one layer"

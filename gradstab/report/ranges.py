@@ -7,14 +7,15 @@ smallest normal one of the dtypes whose subnormals CPUs and TPUs take for zero.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradstab.network.underflow import last_before_zero, num_clear_steps
-from gradstab.records import Range, root_mean_square
-from gradstab.report.forecast import course, crossing
+from gradstab.records import Growth, Layer, Range, Recurrence, root_mean_square
+from gradstab.report.forecast import Course, course, crossing
 
 DTYPES = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32")
 
@@ -25,7 +26,14 @@ _FLUSHED = ("bfloat16", "float32", "float64")
 _TIE = 1e-8
 
 
-def ranges(layers, growth, /, *, dtypes=DTYPES, precision="float32"):
+def ranges(
+    layers: Sequence[Layer],
+    growth,
+    /,
+    *,
+    dtypes: Sequence[str] = DTYPES,
+    precision: str = "float32",
+) -> tuple[Range, ...]:
     """Where the signals of a network leave the range of each dtype.
 
     What counts is the largest and the median magnitude of the activations, from the
@@ -77,7 +85,9 @@ def ranges(layers, growth, /, *, dtypes=DTYPES, precision="float32"):
     )
 
 
-def ranges_along_time(recurrence, /, *, dtypes=DTYPES):
+def ranges_along_time(
+    recurrence: Recurrence, /, *, dtypes: Sequence[str] = DTYPES
+) -> tuple[Range, ...]:
     """The same along the time steps of a recurrent layer, by the growth of its state.
 
     Args:
@@ -110,18 +120,27 @@ class _Sizes(NamedTuple):
     median: np.ndarray
 
 
-def _column(layers, name):
+def _column(layers: Sequence[Layer], name: str) -> np.ndarray:
     return np.array([getattr(layer, name) for layer in layers], np.float64)
 
 
-def _sizes(rms, largest, median):
+def _sizes(
+    rms: np.ndarray, largest: np.ndarray | None, median: np.ndarray | None
+) -> _Sizes:
     """Of a record without extremes the root mean square stands for them."""
     rms = np.asarray(rms, np.float64)
     pair = (rms if x is None else np.asarray(x, np.float64) for x in (largest, median))
     return _Sizes(rms, *pair)
 
 
-def _journey(sizes, names, growth, direction, dtypes, precision):
+def _journey(
+    sizes: _Sizes,
+    names: list[str],
+    growth: Growth,
+    direction: str,
+    dtypes: Sequence[str],
+    precision: str,
+) -> list[Range]:
     """The ranges of one direction."""
     # A record of an older gradstab knows the root mean square alone.
     pair = (np.where(np.isnan(x), sizes.rms, x) for x in (sizes.max, sizes.median))
@@ -140,12 +159,12 @@ def _journey(sizes, names, growth, direction, dtypes, precision):
     return [_range(ways, names, direction, str(dtype)) for dtype in dtypes]
 
 
-def _levels(sizes):
+def _levels(sizes: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.log(sizes)
 
 
-def _continued(levels, clear, rate):
+def _continued(levels: np.ndarray, clear: int, rate: float) -> np.ndarray:
     """The levels, from the clear ones on by their law."""
     if not 0 < clear < len(levels):
         return levels
@@ -153,7 +172,9 @@ def _continued(levels, clear, rate):
     return np.append(levels[:clear], levels[clear - 1] + rate * further)
 
 
-def _course(levels, names, growth, backward):
+def _course(
+    levels: np.ndarray, names: list[str], growth: Growth, backward: bool
+) -> Course:
     """How a signal goes on from the last layer of the fit that it reaches."""
     order = slice(None, None, -1) if backward else slice(None)
     fitted = [names.index(name) for name in growth.layers[order]]
@@ -163,7 +184,7 @@ def _course(levels, names, growth, backward):
     return course(compared, growth, last=last, backward=backward)
 
 
-def _cut_off(sizes, precision):
+def _cut_off(sizes: np.ndarray, precision: str) -> np.ndarray:
     """Zeros that no underflow in the dtype of the analysis explains."""
     least = last_before_zero(precision)
     before, found = math.inf, np.zeros(len(sizes), bool)
@@ -173,7 +194,12 @@ def _cut_off(sizes, precision):
     return found
 
 
-def _range(ways, names, direction, dtype):
+def _range(
+    ways: tuple[tuple[np.ndarray, Course], ...],
+    names: list[str],
+    direction: str,
+    dtype: str,
+) -> Range:
     limits = jnp.finfo(dtype)
     (top, rising), (middle, falling) = ways
     high = crossing(top, rising, math.log(float(limits.max)), 1)
@@ -194,7 +220,7 @@ def _range(ways, names, direction, dtype):
     )
 
 
-def _lost(limits, dtype):
+def _lost(limits: np.finfo, dtype: str) -> float:
     """The logarithm of the number below which an entry becomes zero."""
     if dtype in _FLUSHED:
         return math.log(float(limits.smallest_normal))

@@ -4,7 +4,7 @@ import dataclasses
 import operator
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import numpy as np
@@ -88,7 +88,7 @@ class Report:
     ensemble: Ensemble | None = None
     notes: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
 
     def layer(self, name: str, /) -> Layer:
@@ -108,7 +108,7 @@ class Report:
             )
         return found[name]
 
-    def __getitem__(self, place) -> Layer:
+    def __getitem__(self, place: str | SupportsIndex) -> Layer:
         """The layer of that name, or at that place from the input (-1: the last)."""
         if isinstance(place, str):
             return self.layer(place)

@@ -5,7 +5,7 @@ import math
 from gradstab.records import NORMAL_95, Growth
 
 
-def sentence(growth: Growth, unit: str, signal, way, sign: int, /) -> str:
+def sentence(growth: Growth, unit: str, signal: str, way: str, sign: int, /) -> str:
     """What the growth of a signal says.
 
     Args:
@@ -42,7 +42,7 @@ def sentence(growth: Growth, unit: str, signal, way, sign: int, /) -> str:
     )
 
 
-def _unknown(growth: Growth, unit: str, sign: int):
+def _unknown(growth: Growth, unit: str, sign: int) -> str:
     if math.isnan(growth.rate):
         return f"too few {unit}s to tell a law"
     low, high = (
@@ -56,7 +56,7 @@ def _unknown(growth: Growth, unit: str, sign: int):
     )
 
 
-def _bound(growth: Growth, unit: str):
+def _bound(growth: Growth, unit: str) -> str:
     whole = growth.bound ** (growth.depth - 1)
     return (
         f"within ±{math.log(growth.bound):.2g} per {unit}, "
@@ -64,19 +64,19 @@ def _bound(growth: Growth, unit: str):
     )
 
 
-def _power(change, sign: int):
+def _power(change: float, sign: int) -> float:
     if sign > 0:
         return change
     return 1 / change if change else math.inf
 
 
-def _rate(growth: Growth, unit: str):
+def _rate(growth: Growth, unit: str) -> str:
     per = {"exponential": unit, "power": f"unit of ln({unit})"}
     unit = per.get(growth.law, f"sqrt({unit})")
     return f"rate {growth.rate:+.4g} ± {growth.error:.2g} per {unit}"
 
 
-def _span(growth: Growth, unit: str):
+def _span(growth: Growth, unit: str) -> str:
     if growth.layers:
         return f"over {growth.layers[0]} .. {growth.layers[-1]}"
     return f"over all {unit}s"

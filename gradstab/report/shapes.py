@@ -42,7 +42,7 @@ _AXES = {
 }
 
 
-def disagreement(record, /) -> tuple[str, str] | None:
+def disagreement(record: object, /) -> tuple[str, str] | None:
     """The first field whose shape is not that of its record, and what is wrong.
 
     Fields that are None have no shape.

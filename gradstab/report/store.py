@@ -8,7 +8,9 @@ The digest is the SHA-256 of all else: of the JSON with sorted keys and without 
 import dataclasses
 import hashlib
 import math
+import pathlib
 import typing
+from collections.abc import Collection
 from importlib import metadata
 from typing import Any
 
@@ -24,7 +26,7 @@ SCHEMA = 2
 _NEEDED = {"schema", "layers", "made"}
 
 
-def save(report, path, /, *, overwrite: bool = False) -> None:
+def save(report, path: str | pathlib.Path, /, *, overwrite: bool = False) -> None:
     """Write a report to a JSON file, whole or not at all.
 
     Raises:
@@ -42,7 +44,9 @@ def save(report, path, /, *, overwrite: bool = False) -> None:
     _files.write(path, text + "\n", overwrite=overwrite)
 
 
-def read(path, kind, words, /) -> dict[str, Any]:
+def read(
+    path: str | pathlib.Path, kind: type, words: Collection[str], /
+) -> dict[str, Any]:
     """The fields of a report that `save` wrote.
 
     Args:
@@ -74,7 +78,7 @@ def read(path, kind, words, /) -> dict[str, Any]:
     return found
 
 
-def _data(path):
+def _data(path: pathlib.Path) -> dict[str, Any]:
     """What JSON is in the file, if that is a report."""
     if path.is_dir():
         raise UserValueError(f"{path} is a folder; give the report in it, a JSON file")
@@ -107,7 +111,7 @@ def _data(path):
     return data
 
 
-def _fields(data, kind, words):
+def _fields(data: dict[str, Any], kind: type, words: Collection[str]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     missing = [field.name for field in dataclasses.fields(kind)]
     missing = [name for name in missing if name not in data]
@@ -121,7 +125,7 @@ def _fields(data, kind, words):
     return found
 
 
-def _expect_names(report):
+def _expect_names(report) -> None:
     """Layers that are spoken of are there."""
     names = {layer.name for layer in report.layers}
     spoken = {
@@ -138,12 +142,12 @@ def _expect_names(report):
             )
 
 
-def _digest(data):
+def _digest(data: dict[str, Any]) -> str:
     text = _json.dumps(data, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _refuse_strangers(data, found):
+def _refuse_strangers(data: dict[str, Any], found: dict[str, Any]) -> None:
     """With a digest they would be what a newer gradstab has learnt."""
     places = list(data.keys() - found.keys() - {"schema"})
     for name in found.keys() - {"made"}:
@@ -161,7 +165,7 @@ def encode_report(report, /) -> dict[str, Any]:
     return {"schema": SCHEMA, **values}
 
 
-def _encode(value):
+def _encode(value: Any) -> Any:
     if type(value).__name__ in fields.RECORDS:
         names = [field.name for field in dataclasses.fields(value)]
         encoded = {name: _encode(getattr(value, name)) for name in names}

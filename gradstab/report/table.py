@@ -1,12 +1,19 @@
 """The report as tables in a terminal or a notebook."""
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
+from rich.table import Table
 
 from gradstab import _console
 from gradstab._console import text
+from gradstab.records import Layer, Prediction, Range, Recurrence
 from gradstab.report.columns import beside_names
 from gradstab.report.names import shared_prefix
+
+T = TypeVar("T")
 
 COLOURS = {
     "stable": "green",
@@ -35,7 +42,7 @@ _COLUMNS = (
 )
 
 
-def show(report, console=None, /) -> None:
+def show(report, console: Console | None = None, /) -> None:
     """Print verdict and tables to a rich console (standard output by default)."""
     console = _console.terminal(console)
     for place, view in enumerate(_views(report, console.width)):
@@ -64,7 +71,7 @@ def html(report, /) -> str:
     return _console.html(lambda console: show(report, console))
 
 
-def _views(report, width):
+def _views(report, width: int) -> Iterator[Table | Group]:
     """The tables, of which some reports have more."""
     yield from _layers(report, width)
     for recurrence in report.recurrences:
@@ -80,7 +87,7 @@ def _views(report, width):
         yield _ranges(report.ranges, "layers")
 
 
-def _layers(report, width):
+def _layers(report, width: int) -> Iterator[Table]:
     prefix = shared_prefix([layer.name for layer in report.layers])
     with_loss = not all(np.isnan(layer.param_gradient_norm) for layer in report.layers)
     return beside_names(
@@ -95,7 +102,7 @@ def _layers(report, width):
     )
 
 
-def _title(report):
+def _title(report) -> str:
     """How many layers, in which precision, and where all of them lie."""
     names = [layer.name for layer in report.layers]
     number = f"{len(names)} layers" if len(names) > 1 else "one layer"
@@ -104,7 +111,7 @@ def _title(report):
     return f"{number}{place}, {report.made.get('precision', '')}"
 
 
-def _layer_row(layer, prefix, with_loss):
+def _layer_row(layer: Layer, prefix: str, with_loss: bool) -> tuple[str, ...]:
     jacobian = layer.jacobian
     gradient = float(np.median(layer.gradient_norm))
     by_example = np.isfinite(gradient) or not np.isfinite(layer.gradient_rms)
@@ -121,7 +128,7 @@ def _layer_row(layer, prefix, with_loss):
     )
 
 
-def _recurrence(recurrence, width):
+def _recurrence(recurrence: Recurrence, width: int) -> Iterator[Table]:
     steps = len(recurrence.state_rms)
     spectra = dict(zip(recurrence.jacobian_steps, recurrence.jacobians, strict=True))
     known = sorted(spectra) or range(steps)
@@ -149,7 +156,7 @@ def _recurrence(recurrence, width):
     )
 
 
-def _lyapunov(recurrence):
+def _lyapunov(recurrence: Recurrence) -> str | None:
     """The range of the Lyapunov exponents and their errors; None if there are none."""
     if not recurrence.exponents.size:
         return None
@@ -167,7 +174,7 @@ def _lyapunov(recurrence):
     return f"Lyapunov exponents {numbers} per time step{without}"
 
 
-def _theory(theory, rms, width):
+def _theory(theory: Prediction, rms: list[float], width: int) -> Iterator[Table]:
     """Measurement, theory, and the standard errors between them."""
     rows = []
     for row in _with_gap(tuple(np.flatnonzero(np.isfinite(theory.gradient_factor)))):
@@ -197,7 +204,7 @@ def _theory(theory, rms, width):
     )
 
 
-def _exponents(exponents):
+def _exponents(exponents: np.ndarray) -> Group:
     """The course of the exponents from the largest to the smallest."""
     mean = np.mean(exponents, axis=0)
     shown = np.unique(np.linspace(0, len(mean) - 1, 5).round().astype(int))
@@ -206,11 +213,11 @@ def _exponents(exponents):
     return Group(text(f"{title} (by rank)"), text(f"  {numbers}"))
 
 
-def _near(ranges):
+def _near(ranges: Sequence[Range]) -> bool:
     return any(found.depth <= _FARTHEST for found in ranges)
 
 
-def _ranges(ranges, unit: str):
+def _ranges(ranges: Sequence[Range], unit: str) -> Table:
     """Where each dtype ends, in the network or beyond it."""
     table = _console.table(
         "dtype",
@@ -227,7 +234,7 @@ def _ranges(ranges, unit: str):
     return table
 
 
-def _end(found, unit: str):
+def _end(found: Range, unit: str) -> str:
     if found.depth > _FARTHEST:
         return "-"
     where = found.layer or f"{found.depth:.0f} {unit}"
@@ -236,14 +243,14 @@ def _end(found, unit: str):
     return f"{where} ({found.end})"
 
 
-def _with_gap(layers):
+def _with_gap(layers: Sequence[T]) -> Sequence[T | None]:
     if len(layers) <= _MOST_ROWS:
         return layers
     half = _MOST_ROWS // 2
     return (*layers[:half], None, *layers[-half:])
 
 
-def _number(value):
+def _number(value: float | np.floating | None) -> str:
     """A few digits; a dash for what was not computed, while NaN is a result."""
     if value is None:
         return "-"
@@ -254,6 +261,6 @@ def _number(value):
     return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.1e}"
 
 
-def _percent(value):
+def _percent(value: float) -> str:
     # A share is NaN where there is nothing to have a share of.
     return "-" if np.isnan(value) else f"{100 * value:.0f} %"

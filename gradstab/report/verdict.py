@@ -1,9 +1,10 @@
 """The verdict: from the laws of growth to one word, with the numbers behind it."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from gradstab.records import NORMAL_95, Growth
+from gradstab.records import NORMAL_95, Growth, Layer, Range, Recurrence
 from gradstab.report.ranges import ranges, ranges_along_time
 from gradstab.report.sentences import sentence
 
@@ -34,14 +35,14 @@ class Expected(NamedTuple):
 
 
 def judge(
-    layers,
+    layers: Sequence[Layer],
     growth,
-    recurrences,
+    recurrences: Sequence[Recurrence],
     /,
     *,
-    dtypes=(),
+    dtypes: Sequence[str] = (),
     precision: str = "float32",
-    expected=(None, None),
+    expected: tuple[Expected | None, Expected | None] = (None, None),
 ) -> tuple[str, tuple[str, ...]]:
     r"""One word for the whole network.
 
@@ -101,7 +102,7 @@ def judge(
     return findings[0][0], tuple(said for _, said in findings)
 
 
-def _broken(layers):
+def _broken(layers: Sequence[Layer]) -> list[tuple[str, str]]:
     found = []
     for layer in layers:
         if not math.isfinite(layer.forward_rms):
@@ -119,7 +120,7 @@ def _broken(layers):
     return found
 
 
-def _silent(layers):
+def _silent(layers: Sequence[Layer]) -> list[str]:
     """Layers that get no gradient at all.
 
     No path leads from them to the loss. Or, though what comes next is not tiny, none
@@ -137,7 +138,7 @@ def _silent(layers):
     return names[::-1]
 
 
-def _out_of_range(found, growth, where):
+def _out_of_range(found: Sequence[Range], growth, where: str) -> list[tuple[str, str]]:
     """Signals that leave a dtype's range inside the network.
 
     One that starts out of range, or keeps its size at the edge of it, needs another
@@ -160,7 +161,13 @@ def _out_of_range(found, growth, where):
     ]
 
 
-def _judge_pair(forward, backward: bool, unit: str, where, expected):
+def _judge_pair(
+    forward: Growth,
+    backward: Growth,
+    unit: str,
+    where: str,
+    expected: tuple[Expected | None, Expected | None],
+) -> list[tuple[str, str]]:
     back = "the gradient", "on its way back", -1
     on = "the signal", "on its way forward", 1
     return [
@@ -169,7 +176,13 @@ def _judge_pair(forward, backward: bool, unit: str, where, expected):
     ]
 
 
-def _judge(growth, unit: str, where, names, expected):
+def _judge(
+    growth: Growth,
+    unit: str,
+    where: str,
+    names: tuple[str, str, int],
+    expected: Expected | None,
+) -> tuple[str, str]:
     word, sign = _word(growth, names[-1]), names[-1]
     said = where + sentence(growth, unit, *names)
     if word == "unknown" and expected and _agrees(growth, expected):
@@ -181,7 +194,7 @@ def _judge(growth, unit: str, where, names, expected):
     return word, said
 
 
-def _word(growth, sign):
+def _word(growth: Growth, sign: int) -> str:
     """The word that all laws have in common that are compatible."""
     words = {
         _word_of_law(law, growth, sign) for law in growth.compatible or (growth.law,)
@@ -189,7 +202,7 @@ def _word(growth, sign):
     return words.pop() if len(words) == 1 else "unknown"
 
 
-def _word_of_law(law, growth, sign):
+def _word_of_law(law: str, growth: Growth, sign: int) -> str:
     if law == "constant":
         return "stable"
     if law not in ("exponential", "power", "exp-sqrt"):
@@ -209,7 +222,7 @@ def _word_of_law(law, growth, sign):
     return "critical" if scales[1] < 1 else "unknown"
 
 
-def _agrees(growth, expected):
+def _agrees(growth: Growth, expected: Expected) -> bool:
     """Whether the measured change is the one that theory expects."""
     if not growth.change > 0:
         return False
@@ -217,7 +230,7 @@ def _agrees(growth, expected):
     return off <= max(_ERRORS * expected.error, math.log(_LIKE))
 
 
-def _expected_word(expected, depth: int, sign):
+def _expected_word(expected: Expected, depth: int, sign: int) -> str:
     """By the law of the expected norms, or by their change if they are few."""
     if expected.growth is not None:
         word = _word(expected.growth, sign)
