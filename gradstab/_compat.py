@@ -35,6 +35,13 @@ from jax.extend.core import Var as Var
 from jax.extend.core.primitives import closed_call_p
 from jax.interpreters import partial_eval
 
+from gradstab._meshes import ShardMapParts as ShardMapParts
+from gradstab._meshes import laid_out as laid_out
+from gradstab._meshes import on_one_layout as on_one_layout
+from gradstab._meshes import plain_shape as plain_shape
+from gradstab._meshes import shard_map_parts as shard_map_parts
+from gradstab._meshes import varied as varied
+from gradstab._meshes import varying as varying
 from gradstab._rules import RuleParts as RuleParts
 from gradstab._rules import backward_only as backward_only
 from gradstab._rules import called_name as called_name
@@ -79,17 +86,6 @@ class WhileParts(NamedTuple):
     body: Any  # its constants + carry -> carry
     num_condition_consts: int
     num_body_consts: int
-
-
-class ShardMapParts(NamedTuple):
-    """What a shard_map equation holds, as `jax.shard_map` takes it."""
-
-    body: Any  # shards of the operands -> shards of the results
-    mesh: Any
-    in_specs: tuple
-    out_specs: tuple
-    axis_names: frozenset
-    check_vma: bool
 
 
 def program_function(
@@ -210,21 +206,6 @@ def linear_solver(eqn: JaxprEqn, operands: Sequence[Any], /):
     start = counts.matvec + counts.vecmat
     consts = operands[start : start + counts.solve]
     return eqn.params["jaxprs"].solve, [*consts, *operands[sum(counts) :]]
-
-
-def shard_map_parts(eqn: JaxprEqn, /) -> ShardMapParts | None:
-    """The parts of a shard_map equation; None for any other equation."""
-    if eqn.primitive.name != "shard_map":
-        return None
-    p = eqn.params
-    return ShardMapParts(
-        ClosedJaxpr(p["jaxpr"], ()),
-        p["mesh"],
-        tuple(p["in_specs"]),
-        tuple(p["out_specs"]),
-        frozenset(p["newly_manual_axes"]),
-        p["check_vma"],
-    )
 
 
 def bind(eqn: JaxprEqn, operands: Sequence[Any], /, **changed) -> list:

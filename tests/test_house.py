@@ -15,7 +15,7 @@ ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("errors",),
     ("_attempt",),
-    ("_rules", "_text"),
+    ("_meshes", "_rules", "_text"),
     ("_compat", "_console", "_json"),
     (
         "_tree",
@@ -126,7 +126,7 @@ def test_an_import_of_a_higher_floor_is_seen():
 
 
 # Where equations may be evaluated one by one, and primitives known by their names.
-_PROGRAM = ("program", "_compat", "_rules")
+_PROGRAM = ("program", "_compat", "_meshes", "_rules")
 
 
 def _uses(pattern, *but):

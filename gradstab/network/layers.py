@@ -20,6 +20,7 @@ from gradstab.network.merging import merge
 from gradstab.network.separators import separators
 from gradstab.network.slices import Slices, find_slices
 from gradstab.network.stages import part_stages
+from gradstab.program import primitives
 from gradstab.program.trace import Program, flatten_body
 
 
@@ -74,16 +75,27 @@ def _items(program: Program, num_examples: int):
         )
     slices = find_slices(program.eqns, flow)
     outline = Outline(tuple(program.eqns), flow, slices=slices)
-    # A scan slices a parameter leaf where it takes the leaf itself, or slices of it.
-    whole = {
-        v: frozenset({Slices(i, 0, frozenset())})
-        for i, v in enumerate(program.param_vars)
-    }
-    known = whole | slices
+    known = _whole_leaves(program) | slices
     items = [
         _as_stack(atom, flow, known, program, num_examples) or atom for atom in atoms
     ]
     return merge(items, outline, num_examples, program.boundaries), outline
+
+
+def _whole_leaves(program: Program):
+    """A scan slices a leaf where it takes the leaf itself, or what has its slices."""
+    whole = {
+        v: frozenset({Slices(i, 0, frozenset())})
+        for i, v in enumerate(program.param_vars)
+    }
+    for eqn in program.eqns:
+        if primitives.is_named(eqn, "convert_element_type", "slice"):
+            (before,), (after,) = eqn.invars, eqn.outvars
+            lengths = _compat.shape_of(before)[:1], _compat.shape_of(after)[:1]
+            literal = isinstance(before, _compat.Literal)
+            if not literal and before in whole and lengths[0] == lengths[1]:
+                whole[after] = whole[before]
+    return whole
 
 
 def _separators(items, outline: Outline, paths: Sequence[str], num_examples: int):

@@ -54,6 +54,12 @@ class Kind(enum.Enum):
     """Is another operation in another dtype."""
     SAMPLER = "sampler"
     """One equation, and some hundred operations: draws by rejection."""
+    COMBINES = "combines"
+    """Gives all devices along an axis of a mesh the same, made of what they have."""
+    EXCHANGES = "exchanges"
+    """Gives devices along an axis of a mesh other numbers than they had."""
+    PASSES = "passes"
+    """Of those two: makes no new numbers, but hands on what there is."""
     RANDOM = "random"
     """Draws without a key."""
 
@@ -144,6 +150,9 @@ dynamic_update_slice   pieces exact
 gather                 pieces exact
 scatter                pieces exact
 scatter-add            pieces running
+all_gather             combines passes
+all_gather_invariant   combines passes
+all_to_all             exchanges passes
 argmax                 exact
 argmin                 exact
 bitcast_convert_type   exact one_dtype
@@ -170,6 +179,12 @@ lu                     normwise
 optimization_barrier   exact
 pad                    exact
 pallas_call            foreign opaque
+pbroadcast             combines passes
+pmax                   combines
+pmin                   combines
+ppermute               exchanges passes
+psum                   combines
+psum_invariant         combines
 pure_callback          foreign opaque one_dtype
 pvary                  exact
 qr                     normwise
@@ -178,6 +193,7 @@ random_gamma           sampler
 random_gamma_grad      sampler
 reduce_max             exact
 reduce_min             exact
+reduce_scatter         exchanges
 reduce_sum             binary
 rng_bit_generator      random
 rng_uniform            random

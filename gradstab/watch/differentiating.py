@@ -42,8 +42,13 @@ def value_and_grad(
     leaves the device, and there are no callbacks. Outside of jit the loss is traced in
     every call and run an operation at a time; sums may differ in their last digit.
 
-    A layer of a scan over layers has its own row. Micro-batches of a scan inside of the
-    loss, and the time steps of a recurrent one, are summed. Under `jax.vmap` of the
+    A layer of a scan over layers has its own row; those inside of a scan over parts of
+    a batch, of a branch and of a `jax.shard_map` have theirs. Micro-batches, time steps
+    and devices are summed: the statistics are those of one device and one batch. Data
+    that all devices have count once; copies that they send each other one by one
+    (``ppermute``) are taken for different data. A branch that is not taken has no
+    entries. Inside of a `jax.shard_map` of which this function is a part, each device
+    has statistics of its own data. Under `jax.vmap` of the
     result each example has statistics of its own; a `jax.vmap` inside of the loss is
     part of the loss, whose statistics are over all of it.
 
@@ -150,7 +155,7 @@ def _run(call: _Call, options: _Options, single: bool):
     named = named[0] if single else named
     chosen = {"include": options.include, "exclude": options.exclude}
     where = find_places(closed, named, rest, **chosen)
-    found = options.backward(closed, params, rest, where.loops, options.level)
+    found = options.backward(closed, params, rest, where.around, options.level)
     value, *others = found.results
     stats = collect(where, options.level, value, params, found.grads, found.measures)
     return (value, (loss.aux(others), stats)), given.alone(found.grads)

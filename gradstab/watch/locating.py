@@ -6,6 +6,7 @@ import numpy as np
 from jax.core import Tracer
 
 from gradstab.errors import UserValueError
+from gradstab.watch.sites import iteration, position
 
 
 class NonFinite(NamedTuple):
@@ -18,12 +19,13 @@ class NonFinite(NamedTuple):
             because of it.
         step: in a loop over time the iteration, counted from 0: forward the first whose
             data are not finite, backward the one whose gradient is not finite first,
-            which is the last; None outside of loops.
+            which is the last; of loops in loops one for each, the outermost first;
+            None outside of loops.
     """
 
     layer: str
     part: str
-    step: int | None = None
+    step: int | tuple[int, ...] | None = None
 
     def __str__(self):
         at = "" if self.step is None else f" at iteration {self.step}"
@@ -85,9 +87,11 @@ def _backward(stats, last):
         if lost[row]:
             steps = np.asarray(stats.backward_step)
             first, step = _earliest(stats, lost, steps, forward=False)
-            if step is not None:
-                return NonFinite(stats.names[first], "backward", step)
-            return NonFinite(following, "backward")
+            if step is None:
+                return NonFinite(following, "backward")
+            if stats.sites[first].apart:
+                return NonFinite(_next(stats, first), "backward", step)
+            return NonFinite(stats.names[first], "backward", step)
         if not own[row]:
             return NonFinite(stats.names[row], "backward")
         following = stats.names[row]
@@ -96,13 +100,17 @@ def _backward(stats, last):
 
 
 def _earliest(stats, lost, steps, *, forward):
-    """The row that comes first; of rows in one loop the one of the first iteration."""
-    rows = np.flatnonzero(lost[:-1])
-    row = rows[0] if forward else rows[-1]
-    scan = stats.scans[row]
-    if scan < 0:
-        return int(row), None
-    sign = 1 if forward else -1
-    together = [(sign * steps[r], sign * r) for r in rows if stats.scans[r] == scan]
-    step, row = min(together)
-    return int(sign * row), int(sign * step)
+    """The row that comes first in the order of the computation, and its iteration."""
+    rows = [int(row) for row in np.flatnonzero(lost[:-1])]
+    if not stats.sites:
+        return (rows[0] if forward else rows[-1]), None
+    keys = {row: position(stats.sites[row], max(int(steps[row]), 0)) for row in rows}
+    row = (min if forward else max)(rows, key=keys.__getitem__)
+    return row, iteration(stats.sites[row], int(steps[row]))
+
+
+def _next(stats, row):
+    """What comes behind a layer in an iteration of its loops."""
+    sites, following = stats.sites, row + 1
+    alike = sites[following].loops == sites[row].loops
+    return stats.names[following] if alike else "loss"

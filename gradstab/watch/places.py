@@ -11,7 +11,9 @@ from gradstab.errors import UserValueError
 from gradstab.network import flow as flows
 from gradstab.network import naming
 from gradstab.network.blocks import Block, Roll
-from gradstab.program.rewrite import mark_of, numbered
+from gradstab.program.devices import differing
+from gradstab.program.rewrite import Ring, numbered
+from gradstab.program.sketch import mark_of
 from gradstab.program.trace import flatten_body
 from gradstab.watch.reading import Reading, followed, made_by, network_of, read
 
@@ -26,20 +28,27 @@ class Spot(NamedTuple):
     position: int
 
 
-class Loops(NamedTuple):
-    """The scans around a spot, and what is there.
+class Around(NamedTuple):
+    """What runs a spot several times, and what is there.
 
     Attributes:
-        lengths: of the scans, the outermost first.
-        backwards: for each whether it runs from its last slice to its first.
+        rings: scans and axes of meshes, the outermost first.
         dtype: of the array.
-        scan: the number of the outermost of these scans; -1 without one.
+        copies: axes of meshes along which all devices have the same numbers.
+        partial: those of them along which each device has a part of the gradient.
+        varying: axes of meshes around the whole loss along which the array varies.
     """
 
-    lengths: tuple[int, ...]
-    backwards: tuple[bool, ...]
+    rings: tuple[Ring, ...]
     dtype: Any
-    scan: int
+    copies: frozenset = frozenset()
+    partial: frozenset = frozenset()
+    varying: frozenset = frozenset()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many times each of the rings runs it."""
+        return tuple(ring.length for ring in self.rings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +73,19 @@ class Places:
 
     Attributes:
         layers: the layers, in depth order.
-        loops: the scans around each spot.
+        around: what runs each spot several times.
         owners: for each parameter leaf the row that it belongs to, or for each of its
             slices; rows are layers, and one more for what belongs to none of them. What
             several layers share belongs to the first.
         shared: the leaves that several layers share.
+        opened: numbers of the scans over what is no layer and no time.
     """
 
     layers: tuple[Place, ...]
-    loops: dict[Spot, Loops]
+    around: dict[Spot, Around]
     owners: tuple[int | tuple[int, ...], ...]
     shared: frozenset[int]
+    opened: frozenset[int]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,38 +118,83 @@ def find_places(closed, params, rest, /, *, include=None, exclude=None) -> Place
     Raises:
         ValueError: if an expression leaves no layer.
     """
-    reading = read(closed, params, rest)
-    network = network_of(reading, params, rest)
-    layers = [] if network is None else _layers_of(network)
-    layers = _with_others(layers, reading)
+    readings = list(read(closed, params, rest))
+    layers = _united([_layers_in(reading, params, rest) for reading in readings])
     chosen = _chosen([layer.name for layer in layers], include, exclude)
     layers = [layer for layer in layers if layer.name in chosen]
-    equations = {one.number: one for one in numbered(closed)}
-    loops = {
-        spot: _loops(equations[spot.number], spot.position)
-        for layer in layers
-        for spot in layer.spots
-    }
-    layers, turns = _turns(layers, loops)
+    around = _all_around(closed, [s for layer in layers for s in layer.spots])
+    layers, turns = _turns(layers, around)
     places = [
         Place(layer.name, layer.spots, turn)
         for layer, turn in zip(layers, turns, strict=True)
     ]
-    owners = _owners(layers, reading.program)
+    program = readings[0].program
+    owners = _owners(layers, program)
     uses = collections.Counter(
         path
         for layer in layers
         for path in dict.fromkeys((*layer.contracted, *layer.owned))
         if path not in layer.sliced
     )
-    names = reading.program.param_names
+    names = program.param_names
     shared = frozenset(i for i, name in enumerate(names) if uses[name] > 1)
-    return Places(tuple(places), loops, owners, shared)
+    opened = readings[0].opened
+    return Places(tuple(places), around, owners, shared, opened)
 
 
-def _loops(one, position):
-    dtype = _compat.dtype_of(one.eqn.outvars[position])
-    return Loops(one.loops, one.backwards, dtype, one.scan)
+def _layers_in(reading, params, rest):
+    network = network_of(reading, params, rest)
+    layers = [] if network is None else _layers_of(network)
+    if reading.opened:
+        # What cuts parts out of the inputs is no layer.
+        layers = [layer for layer in layers if layer.owned]
+    return _with_others(layers, reading)
+
+
+def _united(several) -> list[_Layer]:
+    """The layers of all readings, in the order of the program."""
+    first, *others = several
+    if not others:
+        return first
+    found = list(first)
+    for layers in others:
+        known = frozenset(layer.spots for layer in found)
+        for layer in layers:
+            if layer.spots not in known:
+                earlier = [i for i, o in enumerate(found) if o.spots < layer.spots]
+                found.insert(max(earlier, default=-1) + 1, layer)
+    single = [layer for layer in found if not layer.sliced]
+    bases = naming.base_names(
+        [layer.contracted for layer in single], [layer.owned for layer in single]
+    )
+    names = {id(layer): layer.name for layer in found}
+    names |= dict(zip(map(id, single), bases, strict=True))
+    names = naming.distinct([names[id(layer)] for layer in found])
+    return [layer._replace(name=n) for layer, n in zip(found, names, strict=True)]
+
+
+def _all_around(closed, spots) -> dict[Spot, Around]:
+    """What runs each of the spots several times."""
+    equations = {one.number: one for one in numbered(closed)}
+    notes: dict = {}
+    if any(r.axis for spot in spots for r in equations[spot.number].around):
+        differing(closed, [frozenset()] * len(closed.jaxpr.invars), notes)
+    return {spot: _around(equations[spot.number], spot, notes) for spot in spots}
+
+
+def _around(one, spot, notes):
+    variable = one.eqn.outvars[spot.position]
+    axes = frozenset(ring.axis for ring in one.around if ring.axis)
+    typed = all(ring.typed for ring in one.around)
+    varying = _compat.varying(variable)
+    copies = axes - notes.get(tuple(spot), frozenset())
+    return Around(
+        rings=one.around,
+        dtype=_compat.dtype_of(variable),
+        copies=copies,
+        partial=copies & varying if typed else copies,
+        varying=varying - axes,
+    )
 
 
 def _chosen(names, include, exclude):
@@ -280,7 +336,7 @@ def _first(layer):
 # Layers of loops
 
 
-def _turns(layers, loops):
+def _turns(layers, around):
     """The layers, and for each which of the iterations around its spots it is."""
     groups = collections.defaultdict(list)
     for layer in layers:
@@ -292,7 +348,7 @@ def _turns(layers, loops):
         if len(group) == 1 or not layer.spots:
             found.append(layer)
             turns.append(None)
-        elif _fits(len(group), [loops[spot] for spot in layer.spots]):
+        elif _fits(len(group), [around[spot] for spot in layer.spots]):
             found.append(layer)
             turns.append((number, len(group)))
         elif number == 0:
@@ -302,9 +358,9 @@ def _turns(layers, loops):
     return found, turns
 
 
-def _fits(count, loops):
+def _fits(count, several):
     """Whether the innermost of the loops turn as often as there are layers."""
-    lengths = {loop.lengths for loop in loops}
+    lengths = {around.lengths for around in several}
     if len(lengths) != 1:
         return False
     (lengths,) = lengths

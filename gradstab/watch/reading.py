@@ -4,9 +4,14 @@ A loss is a function of parameters and of anything else: examples, labels, masks
 running state. What counts as an input is read off the program: something comes from it
 with which a parameter is multiplied. Where the model ends and the loss begins too: the
 last array on the way, of the shape of the last product, into which a parameter enters.
+
+A scan over parts of a batch, a branch, a `jax.shard_map`, whatever else holds products
+with parameters and is no loop over layers or time, is opened: read as if its program
+stood there once.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 
@@ -15,7 +20,8 @@ from gradstab.network import find_layers
 from gradstab.network import flow as flows
 from gradstab.program import primitives
 from gradstab.program.primitives import Kind
-from gradstab.program.rewrite import marked
+from gradstab.program.rewrite import numbered
+from gradstab.program.sketch import Opened, mark_of, sketched
 from gradstab.program.trace import Program, trace_program
 
 
@@ -30,6 +36,8 @@ class Reading:
         users: for each variable the equations on the way that read it.
         inputs: positions of the inputs, among everything else.
         end: where the model ends; None if no parameter is multiplied with data.
+        opened: numbers of what is read as if its program stood there once.
+        sums: numbers of sums over devices, which complete what they add up.
     """
 
     program: Program
@@ -38,10 +46,12 @@ class Reading:
     users: dict
     inputs: tuple[int, ...]
     end: _compat.Var | None
+    opened: frozenset[int] = frozenset()
+    sums: frozenset[int] = frozenset()
 
 
-def read(closed, params, rest, /) -> Reading:
-    """Read a loss.
+def read(closed, params, rest, /) -> Iterator[Reading]:
+    """Read a loss, once for each program of its branches.
 
     Args:
         closed: its program; the first result is the loss, the inputs are the leaves of
@@ -50,11 +60,27 @@ def read(closed, params, rest, /) -> Reading:
         rest: all other arrays that it reads.
 
     Returns:
-        The reading. Cost: two traces.
+        The readings; of a loss without branches one. Cost: two traces for each, and two
+        for each depth to which programs hold others.
     """
+    params, rest = jax.tree.map(_compat.plain_shape, (params, rest))
+    held = {one.number: one.eqn for one in numbered(closed)}
+    sums = frozenset(
+        n for n, eqn in held.items() if primitives.is_a(eqn, Kind.COMBINES)
+    )
+    opened, number = Opened(), 0
+    while number < _num_branches(opened, held):
+        reading = _read(closed, params, rest, opened._replace(branch=number), sums)
+        if more := _to_open(reading, held) - opened.numbers:
+            opened = opened._replace(numbers=opened.numbers | more)
+            continue
+        yield reading
+        number += 1
 
+
+def _read(closed, params, rest, opened, sums):
     def loss(params, rest):
-        return marked(closed, [*jax.tree.leaves(params), *rest])[0]
+        return sketched(closed, [*jax.tree.leaves(params), *rest], opened)[0]
 
     program = trace_program(loss, params, list(rest), ())
     num_params = len(program.param_names)
@@ -73,15 +99,53 @@ def read(closed, params, rest, /) -> Reading:
     for eqn in needed:
         for v in dict.fromkeys(filter(flow.is_data, eqn.invars)):
             users.setdefault(v, []).append(eqn)
-    reading = Reading(program, flow, products, users, inputs, None)
+    last = None, opened.numbers, sums
+    reading = Reading(program, flow, products, users, inputs, *last)
     if not products:
         return reading
-    return dataclasses.replace(reading, end=_end(reading, found))
+    end = _summed(reading, _end(reading, found))
+    return dataclasses.replace(reading, end=end)
+
+
+def _num_branches(opened, held):
+    """In how many ways a loss is to be read."""
+    branches = [_compat.cond_branches(held[number]) or () for number in opened.numbers]
+    return max(1, *map(len, branches), 1)
+
+
+def _to_open(reading, held):
+    """The numbers of what holds layers, and is no loop over layers or time."""
+    found = set()
+    for eqn in reading.products:
+        number = mark_of(eqn)
+        holds = _compat.cond_branches(eqn) or (
+            _compat.scan_parts(eqn) and not _is_recurrent(eqn)
+        )
+        if holds and number in held:
+            found.add(number)
+    return frozenset(found)
+
+
+def _is_recurrent(eqn):
+    """Whether a scan multiplies what it hands from one iteration to the next."""
+    parts = _compat.scan_parts(eqn)
+    assert parts is not None
+    jaxpr = parts.body.jaxpr
+    kept = slice(parts.num_consts, parts.num_consts + parts.num_carry)
+    pairs = zip(jaxpr.invars[kept], jaxpr.outvars, strict=False)
+    moved = [v for v, out in pairs if v is not out and _compat.is_floating(v)]
+    flow = flows.trace_flow(jaxpr.eqns, data=moved)
+    return any(
+        any(map(flow.is_data, inner.invars))
+        for inner in jaxpr.eqns
+        if _compat.contains(inner, flows.CONTRACTIONS)
+    )
 
 
 def network_of(reading: Reading, params, rest, /):
     """The layers of the model inside of a loss; None if it cannot be read as one."""
     program, end = reading.program, reading.end
+    params, rest = jax.tree.map(_compat.plain_shape, (params, rest))
     given = [rest[i] for i in reading.inputs]
     floating = [x for x in given if not _tree.is_key(x)]
     lengths = {x.shape[0] if x.shape else 0 for x in floating}
@@ -108,7 +172,7 @@ def followed(reading: Reading, variable, /):
         if not (plain and _axes(eqn.outvars[0]) == _axes(ahead)):
             break
         (ahead,) = eqn.outvars
-        if any(map(flow.params_of, eqn.invars)):
+        if any(map(flow.params_of, eqn.invars)) or mark_of(eqn) in reading.sums:
             variable = ahead
         elif not primitives.is_a(eqn, Kind.MOVES):
             break
@@ -195,6 +259,15 @@ def _end(reading, inputs):
         made = made_by(reading, last)
         return followed(reading, max(made, key=lambda v: len(_shape(v))))
     return end
+
+
+def _summed(reading, variable):
+    """The sum over devices of parts of an array, if nothing else is made of them."""
+    while len(found := reading.users.get(variable, ())) == 1:
+        if mark_of(found[0]) not in reading.sums:
+            break
+        (variable,) = found[0].outvars
+    return variable
 
 
 def _shape(variable):

@@ -73,7 +73,7 @@ class Statistics:
         names: the layers, and one more.
         owners: for each parameter leaf the row that it belongs to, or those of its
             slices.
-        scans: for each name in which loop over time it is; -1 for none.
+        sites: for each name in which loops it is, and where in their order.
         level: ``"light"`` or ``"full"``.
     """
 
@@ -94,7 +94,7 @@ class Statistics:
     measures: Any = None
     names: tuple[str, ...] = static(default=())
     owners: tuple = static(default=())
-    scans: tuple[int, ...] = static(default=())
+    sites: tuple = static(default=())
     level: str = static(default="light")
 
     @property

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from gradstab import _compat
 from gradstab.program.rewrite import SAVED, rewritten
 from gradstab.watch.measures import Level, accumulator, measure, num_measures
-from gradstab.watch.places import Loops, Spot
+from gradstab.watch.places import Around, Spot
 
 
 class Gradients(NamedTuple):
@@ -23,7 +24,7 @@ class Gradients(NamedTuple):
     Attributes:
         results: of the program; the first is the loss.
         grads: with respect to the parameters.
-        measures: by spot, forward and backward, ``(*loops, 2, num_measures)``; zeros
+        measures: by spot, forward and backward, ``(*rings, 2, num_measures)``; zeros
             where no cotangent came by.
     """
 
@@ -32,19 +33,49 @@ class Gradients(NamedTuple):
     measures: dict[Spot, jax.Array]
 
 
-def by_tokens(closed, params, rest, loops: dict[Spot, Loops], level: Level, /):
+class Tap(NamedTuple):
+    """What is measured at a spot, and how.
+
+    Attributes:
+        level: how much.
+        turn: a number for the spot; the next one is for its way back.
+        partial: axes of a mesh over whose devices the cotangent is to be summed.
+        vary: axes along which the type of the measures varies.
+    """
+
+    level: Level
+    turn: int
+    partial: tuple[str, ...]
+    vary: tuple[str, ...]
+
+    def forward(self, x):
+        """The measures of the data, which nothing makes again."""
+        return checkpoint_name(self._measured(x, self.turn), SAVED)
+
+    def both(self, before, w):
+        """The measures of the data and of the cotangent, ``(2, num_measures)``."""
+        if self.partial:
+            w = jax.lax.psum(w, self.partial)
+        found = jnp.stack([before, self._measured(w, self.turn + 1)])
+        return _compat.varied(found, self.vary)
+
+    def _measured(self, x, turn):
+        return _compat.on_one_layout(lambda x: measure(x, self.level, turn))(x)
+
+
+def by_tokens(closed, params, rest, around: dict[Spot, Around], level: Level, /):
     """Gradients, and the measures as those with respect to arguments that are zero."""
     tokens: dict[int, Any] = {}
-    for spot, around in loops.items():
-        token = _nothing(around, level)
+    for spot, there in around.items():
+        token = _nothing(there, level)
         tokens.setdefault(spot.number, {})[spot.position] = token
 
-    turns = _turns(loops)
+    taps = _taps(around, level)
 
     def change(number, results, given):
         results = list(results)
         for position, token in given.items():
-            tap = _token_tap(level, turns[Spot(number, position)])
+            tap = _token_tap(taps[Spot(number, position)])
             results[position] = tap(results[position], token)
         return results
 
@@ -54,23 +85,23 @@ def by_tokens(closed, params, rest, loops: dict[Spot, Loops], level: Level, /):
 
     differentiated = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (value, others), (grads, made) = differentiated(list(params), tokens)
-    measures = {spot: made[spot.number][spot.position] for spot in loops}
+    measures = {spot: made[spot.number][spot.position] for spot in around}
     return Gradients([value, *others], grads, measures)
 
 
-def by_logs(closed, params, rest, loops: dict[Spot, Loops], level: Level, /):
+def by_logs(closed, params, rest, around: dict[Spot, Around], level: Level, /):
     """Gradients, and the measures as logs of the backward pass."""
     extras: dict[int, Any] = {}
-    for spot in loops:
+    for spot in around:
         extras.setdefault(spot.number, {})[spot.position] = None
 
-    turns = _turns(loops)
+    taps = _taps(around, level)
 
     def change(number, results, given):
         results = list(results)
         for position in given:
             spot = Spot(number, position)
-            tap = _logging_tap(level, turns[spot], _log_name(spot))
+            tap = _logging_tap(taps[spot], _log_name(spot))
             results[position] = tap(results[position])
         return results
 
@@ -80,10 +111,11 @@ def by_logs(closed, params, rest, loops: dict[Spot, Loops], level: Level, /):
 
     value, backward, others = jax.vjp(loss, list(params), has_aux=True)
     (grads,), logs = backward.with_logs(jnp.ones_like(value))
-    measures = {
-        spot: logs.get(_log_name(spot), _nothing(around, level))
-        for spot, around in loops.items()
-    }
+    measures = {}
+    for spot, there in around.items():
+        nothing = _nothing(there, level)
+        log = _logged(logs.get(_log_name(spot), nothing))
+        measures[spot] = jnp.reshape(log, nothing.shape)
     return Gradients([value, *others], grads, measures)
 
 
@@ -92,45 +124,55 @@ by_default = by_logs if hasattr(jax.custom_vjp, "defvjp_with_logs") else by_toke
 
 
 @functools.cache
-def _token_tap(level, turn):
+def _token_tap(how):
     @jax.custom_vjp
     def tap(x, token):
         return x
 
-    def backward(before, w):
-        return w, jnp.stack([before, measure(w, level, turn + 1)])
-
-    tap.defvjp(lambda x, token: (x, _kept(x, level, turn)), backward)
+    tap.defvjp(
+        lambda x, token: (x, how.forward(x)),
+        lambda before, w: (w, how.both(before, w)),
+    )
     return tap
 
 
 @functools.cache
-def _logging_tap(level, turn, name):
+def _logging_tap(how, name):
     @jax.custom_vjp
     def tap(x):
         return x
 
-    def backward(before, w):
-        return (w,), {name: jnp.stack([before, measure(w, level, turn + 1)])}
-
     log: Any = tap  # which older versions of JAX do not have
-    log.defvjp_with_logs(lambda x: (x, _kept(x, level, turn)), backward)
+    log.defvjp_with_logs(
+        lambda x: (x, how.forward(x)),
+        lambda before, w: ((w,), {name: how.both(before, w)}),
+    )
     return tap
 
 
-def _kept(x, level, turn):
-    return checkpoint_name(measure(x, level, turn), SAVED)
-
-
-def _turns(loops):
-    """A number for each spot; the next one is for its way back."""
-    return {spot: 2 * i for i, spot in enumerate(loops)}
+def _taps(around, level):
+    return {
+        spot: Tap(
+            level,
+            turn=2 * i,
+            partial=tuple(sorted(there.partial)),
+            vary=tuple(ring.axis for ring in there.rings if ring.axis and ring.typed),
+        )
+        for i, (spot, there) in enumerate(around.items())
+    }
 
 
 def _log_name(spot):
     return f"gradstab {spot.number}.{spot.position}"
 
 
-def _nothing(around, level):
-    shape = (*around.lengths, 2, num_measures(level))
-    return jnp.zeros(shape, accumulator(around.dtype))
+def _logged(log):
+    """A log; of a branch that of the program that has it, zeros if another one ran."""
+    while (branches := getattr(log, "branches", None)) is not None:
+        (log,) = (branch for branch in branches if branch is not None)
+    return log
+
+
+def _nothing(there, level):
+    shape = (*there.lengths, 2, num_measures(level))
+    return _compat.varied(jnp.zeros(shape, accumulator(there.dtype)), there.varying)

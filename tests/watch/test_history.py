@@ -66,8 +66,8 @@ def test_every_array_of_statistics_is_a_column(tmp_path, some):
     arrays = {
         field.name
         for field in dataclasses.fields(some[0])
-        if np.shape(getattr(some[0], field.name)) == (3,)
-        and not isinstance(getattr(some[0], field.name), tuple)
+        if not isinstance(getattr(some[0], field.name), tuple)
+        and np.shape(getattr(some[0], field.name)) == (3,)
     }
     assert len(arrays) > 10
     for name in arrays:

@@ -270,6 +270,109 @@ def used_in_another_order():
     return loss, (params, normal(2, EXAMPLES, 3), normal(3, EXAMPLES, 4))
 
 
+def accumulated():
+    """Micro-batches of a scan, in each of them a scan over layers."""
+    inner, (p, x, y) = rematerialised()
+
+    def loss(p, x, y):
+        def part(total, given):
+            return total + inner(p, *given), None
+
+        parts = x.reshape(4, 2, WIDTH), y.reshape(4, 2, 3)
+        return jax.lax.scan(part, jnp.zeros((), x.dtype), parts)[0] / 4
+
+    return loss, (p, x, y)
+
+
+def accumulated_by_index():
+    """Micro-batches that a loop with a counter cuts out."""
+    inner, (p, x, y) = mlp()
+
+    def loss(p, x, y):
+        def part(i, total):
+            cut = [jax.lax.dynamic_slice_in_dim(a, 2 * i, 2) for a in (x, y)]
+            return total + inner(p, *cut)
+
+        return jax.lax.fori_loop(0, 4, part, jnp.zeros((), x.dtype)) / 4
+
+    return loss, (p, x, y)
+
+
+def chunked():
+    """A cross entropy whose logits are made a few examples at a time."""
+
+    def loss(p, x, y):
+        for q in p["hidden"]:
+            x = jnp.tanh(linear(q, x))
+
+        def chunk(given):
+            h, label = given
+            logs = jax.nn.log_softmax(linear(p["head"], h))
+            return jnp.take_along_axis(logs, label[:, None], 1)[:, 0]
+
+        parts = x.reshape(4, 2, WIDTH), y.reshape(4, 2)
+        return -jnp.mean(jax.lax.map(jax.checkpoint(chunk), parts))
+
+    return loss, (_layers(), _data()[0], jnp.arange(EXAMPLES) % 3)
+
+
+def branched():
+    """Two layers in one branch, one in the other, between two more."""
+
+    def loss(p, x, y):
+        def deep(h):
+            return jnp.tanh(linear(p["hidden"][2], jnp.tanh(linear(p["hidden"][1], h))))
+
+        def shallow(h):
+            return jnp.sin(linear(p["hidden"][3], h))
+
+        h = jnp.tanh(linear(p["hidden"][0], x))
+        h = jax.lax.cond(jnp.sum(y) > -1e9, deep, shallow, h)
+        return jnp.mean((linear(p["head"], h) - y) ** 2)
+
+    return loss, (_layers(), *_data())
+
+
+def switched():
+    """One of several layers for each micro-batch."""
+
+    def loss(p, x, y):
+        def part(total, given):
+            i, x, y = given
+            steps = [lambda h, q=q: jnp.tanh(linear(q, h)) for q in p["hidden"][:3]]
+            h = jax.lax.switch(i, steps, x)
+            return total + jnp.mean((linear(p["head"], h) - y) ** 2), None
+
+        parts = jnp.array([0, 2, 2, 0]), x.reshape(4, 2, WIDTH), y.reshape(4, 2, 3)
+        return jax.lax.scan(part, jnp.zeros((), x.dtype), parts)[0]
+
+    params = _layers()
+    return loss, ({**params, "hidden": params["hidden"][:3]}, *_data())
+
+
+def sharded(check=True, devices=1):
+    """One program for each device: the loss of a part of the batch, and their mean."""
+    inner, args = rematerialised()
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+    spec = jax.sharding.PartitionSpec
+
+    def loss(p, x, y):
+        def part(p, x, y):
+            return jax.lax.pmean(inner(p, x, y), "data")
+
+        return jax.shard_map(
+            part,
+            mesh=mesh,
+            in_specs=(spec(), spec("data"), spec("data")),
+            out_specs=spec(),
+            check_vma=check,
+        )(p, x, y)
+
+    return loss, args
+
+
 HIDDEN = tuple(f"hidden.{i}" for i in range(DEPTH))
 BLOCKS = tuple(f"blocks.{i}" for i in range(DEPTH))
 LOSSES = {
@@ -290,6 +393,12 @@ LOSSES = {
     frozen: ("0", "1", "2"),
     used_in_another_order: ("first+gate",),
     embedded: ("table", "hidden.0", "hidden.1", "table@2"),
+    accumulated: (*BLOCKS, "head"),
+    accumulated_by_index: (*HIDDEN, "head"),
+    chunked: (*HIDDEN, "head"),
+    branched: (HIDDEN[0], HIDDEN[3], *HIDDEN[1:3], "head"),
+    switched: (*HIDDEN[:3], "head"),
+    sharded: (*BLOCKS, "head"),
 }
 
 
