@@ -17,7 +17,8 @@ class Contribution(NamedTuple):
 
     Attributes:
         layer: its name.
-        share: its share of the squared global norm, since its trend begins.
+        share: its share of the squared global norm, the median of the last eighth of
+            the steps.
         growth: its share of the growth of the squared global norm; those of all layers
             together are one. NaN where that does not grow.
         trend: of the logarithm of its norm; None if that is zero at most steps.
@@ -35,15 +36,16 @@ class Contribution(NamedTuple):
     drives: bool
 
     def __str__(self):
-        since, own = "", ""
-        if self.trend is not None:
-            own = f"; its own norm {_in_words(self.trend)}"
-            if self.trend.grows or self.trend.falls:
-                since = f" since step {_number(self.trend.since)}"
-        text = f"{self.layer} carries {_percent(self.share)} of the squared norm{since}"
+        text = f"{self.layer} carries {_percent(self.share)} of the squared norm"
         if np.isfinite(self.growth):
             text += f" and {_percent(self.growth)} of its growth"
-        return text + own
+        if self.trend is None:
+            return text
+        moves = self.trend.grows or self.trend.falls
+        since = (
+            f"since step {_number(self.trend.since)} its norm" if moves else "its norm"
+        )
+        return f"{text}; {since} {_in_words(self.trend)}"
 
 
 class Attribution(NamedTuple):
@@ -126,11 +128,9 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
     layers = []
     for i in np.flatnonzero(squares.any(axis=0)):
         trend = _trend(steps, squares[:, i])
-        moving = trend if trend and (trend.grows or trend.falls) else norm
-        since = steps >= moving.since
         contribution = Contribution(
             layer=names[i],
-            share=float(squares[since, i].sum() / totals[since].sum()),
+            share=float(np.median(squares[after, i] / totals[after])),
             growth=float(growth[i]),
             trend=trend,
             radial=float(radial[i]) if known and change[i] > 0 else np.nan,
@@ -195,7 +195,7 @@ def _in_words(trend):
     verb = "grows" if trend.grows else "falls" if trend.falls else "does not grow"
     numbers = f"{rate:+.2g} % a step, 95 %: {low:+.2g} to {high:+.2g}"
     if trend.grows or trend.falls:
-        return f"{verb} by {numbers.replace(',', ' (', 1)})"
+        return f"{verb} by {numbers.replace(', ', ' (', 1)})"
     return f"{verb} beyond its noise ({numbers})"
 
 

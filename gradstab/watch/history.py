@@ -3,13 +3,14 @@
 import itertools
 import pathlib
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import numpy as np
 
 from gradstab import _files
 from gradstab.errors import UserKeyError, UserValueError
-from gradstab.watch import history_file
+from gradstab.watch import history_file, history_plot
 from gradstab.watch.attribution import Attribution, attribute
 from gradstab.watch.history_lines import COLUMNS, as_lines, as_rows, numbers
 from gradstab.watch.history_metrics import DERIVED
@@ -268,6 +269,26 @@ class History:
             kept &= steps <= until
         columns = (self["gradient_norm"], self["gradient_cosine"], self.value)
         return attribute(self.names, steps[kept], *(c[kept] for c in columns))
+
+    def plot(self, *, kind: str | None = None, ax: Any = None):
+        """Draw a map of the layers' gradient norms, and the curves that matter.
+
+        The loss; the global norm and the layers with the largest shares of it, with the
+        step since which it grows; the ends of the gains and of the update ratios. Of
+        many steps groups are drawn: of the map the largest, of a curve the range.
+
+        Args:
+            kind: the panel to draw: 'map', 'loss', 'norms' or 'extremes'; by default
+                all that there is something for, or the first of them if axes are given.
+            ax: matplotlib axes for one panel; by default a new figure.
+
+        Returns:
+            The matplotlib figure; save it with ``savefig``.
+
+        Raises:
+            ValueError: if there is no such panel, or nothing to draw.
+        """
+        return history_plot.plot(self, kind=kind, ax=ax)
 
     def __len__(self):
         return len(self._read_on().steps)

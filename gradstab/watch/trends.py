@@ -24,6 +24,7 @@ _NUM_STARTS = 24
 # a random walk. Beside it the variance of what is independent at every step.
 _ALIKE = (-0.3, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.999)
 _INDEPENDENT = (0.0, 1.0, 4.0, 16.0, 64.0)
+_NEIGHBOURS = 7
 # What float32 rounds is no noise to be divided by.
 _ROUNDING = 1e-6
 _SHARES = (0.00135, 0.025, 0.5, 0.975, 0.99865)
@@ -77,7 +78,7 @@ def find_trend(steps, series, /) -> Trend:
         raise UserValueError(
             f"a trend needs {LEAST} steps with finite numbers, got {len(x)}"
         )
-    x, y = _means(x, y)
+    x, y = _means(x, _without_spikes(y))
     scale = np.ptp(y) or 1.0
     y = (y - y.mean()) / scale
     starts = np.linspace(x[1], x[-1 - max(len(x) // 8, 3)], _NUM_STARTS)
@@ -101,6 +102,23 @@ def find_trend(steps, series, /) -> Trend:
         grows=least > 0,
         falls=most < 0,
     )
+
+
+def _without_spikes(y):
+    """What is far from the median of its neighbours brought nearer: a Hampel filter.
+
+    Of numbers that only rise, or only fall, none is; nor are those at the ends.
+    """
+    half = _NEIGHBOURS // 2
+    windows = np.lib.stride_tricks.sliding_window_view(y, _NEIGHBOURS)
+    middle = np.median(windows, axis=1)
+    beside = y[half:-half] - middle
+    # Of Gaussian noise 1.48 of this are a standard deviation.
+    limit = 6 * 1.48 * np.median(np.abs(beside))
+    if not limit:
+        return y
+    inside = middle + np.clip(beside, -limit, limit)
+    return np.concatenate([y[:half], inside, y[-half:]])
 
 
 def _means(x, y):
