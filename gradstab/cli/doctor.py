@@ -15,7 +15,15 @@ from gradstab.data.catalogue import data_folder
 
 _PACKAGES = ("gradstab", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "scipy")
 _MORE = ("orbax-checkpoint", "matplotlib", "rich", "tyro", "scikit-learn")
-_EXTRAS = ("tensorboardX", "equinox", "dm-haiku", "torch", "ipywidgets")
+_EXTRAS = (
+    "tensorboardX",
+    "tensorboard",
+    "wandb",
+    "equinox",
+    "dm-haiku",
+    "torch",
+    "ipywidgets",
+)
 
 
 def run(options: Doctor, /) -> int:

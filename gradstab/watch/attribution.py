@@ -21,7 +21,9 @@ class Contribution(NamedTuple):
             the steps.
         growth: its share of the growth of the squared global norm; those of all layers
             together are one. NaN where that does not grow.
-        trend: of the logarithm of its norm; None if that is zero at most steps.
+        trend: of the logarithm of its norm; None if that is zero at most steps. If its
+            last line goes neither up nor down beyond the noise, the one line since the
+            trend of the global norm.
         radial: which share of the growth of its squared norm is along its parameters,
             from 0 to 1; NaN where it was not measured, as at level ``"light"``, or the
             layer does not grow.
@@ -52,7 +54,8 @@ class Attribution(NamedTuple):
     """Who drives the growth of the global norm; printed, a sentence each.
 
     Attributes:
-        norm: the trend of the logarithm of the global norm.
+        norm: the trend of the logarithm of the global norm; if its last line goes
+            neither up nor down, the one line through all steps.
         loss: the trend of the loss since then; None if it is not finite.
         layers: one for each layer with a gradient, those first that do most.
     """
@@ -118,7 +121,7 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
     scale = norms.max(initial=0) or 1.0
     squares = np.square(norms / scale)
     totals = squares.sum(axis=1)
-    norm = find_trend(steps, _log_norm(totals))
+    norm = _trend(steps, totals, -np.inf)
     before, after = _parts(steps, norm.since)
     # Medians: a spike is no growth.
     change = np.median(squares[after], axis=0) - np.median(squares[before], axis=0)
@@ -127,7 +130,10 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
     radial = _radial(squares, cosines, before, after)
     layers = []
     for i in np.flatnonzero(squares.any(axis=0)):
-        trend = _trend(steps, squares[:, i])
+        some = squares[:, i] > 0
+        trend = None
+        if some.sum() >= LEAST:
+            trend = _trend(steps[some], squares[some, i], norm.since)
         contribution = Contribution(
             layer=names[i],
             share=float(np.median(squares[after, i] / totals[after])),
@@ -177,11 +183,13 @@ def _log_norm(squares):
         return np.log(squares) / 2
 
 
-def _trend(steps, squares):
-    some = squares > 0
-    if some.sum() < LEAST:
-        return None
-    return find_trend(steps[some], _log_norm(squares[some]))
+def _trend(steps, squares, since) -> Trend:
+    """The last line of a norm, or if that does not move the one since a step."""
+    logs = _log_norm(squares)
+    last, later = find_trend(steps, logs), steps >= since
+    if last.grows or last.falls or later.sum() < LEAST:
+        return last
+    return find_trend(steps[later], logs[later], bends=False)
 
 
 def _of_loss(losses, steps, since):

@@ -53,12 +53,13 @@ class Trend(NamedTuple):
     falls: bool
 
 
-def find_trend(steps, series, /) -> Trend:
+def find_trend(steps, series, /, *, bends: bool = True) -> Trend:
     """The trend at the end of a series.
 
     Args:
         steps: ascending numbers, ``(steps,)``.
         series: a number of each.
+        bends: whether the line may begin later than the series does.
 
     Raises:
         ValueError: there are fewer than eight that are finite.
@@ -81,9 +82,10 @@ def find_trend(steps, series, /) -> Trend:
     x, y = _means(x, _without_spikes(y))
     scale = np.ptp(y) or 1.0
     y = (y - y.mean()) / scale
-    starts = np.linspace(x[1], x[-1 - max(len(x) // 8, 3)], _NUM_STARTS)
-    coarse = _weigh_lines(x, y, starts)
-    starts = _closer(coarse, starts)
+    starts = np.zeros(0)
+    if bends:
+        starts = np.linspace(x[1], x[-1 - max(len(x) // 8, 3)], _NUM_STARTS)
+        starts = _closer(_weigh_lines(x, y, starts), starts)
     weights, means, errors, begin = _weigh_lines(x, y, starts)
     slopes = scale / (x[-1] - begin)
     known = (weights, means * slopes, errors * slopes, len(x) - 3)
@@ -92,12 +94,11 @@ def find_trend(steps, series, /) -> Trend:
     half = np.searchsorted(np.cumsum(weights[order]), 0.5)
     since = begin[order][min(half, len(order) - 1)]
     steps = np.asarray(steps)
-    bends = since > x[0]
     return Trend(
         rate=middle,
         low=low,
         high=high,
-        since=int(steps[np.searchsorted(steps, since) if bends else 0]),
+        since=int(steps[np.searchsorted(steps, since) if since > x[0] else 0]),
         change=middle * float(x[-1] - since),
         grows=least > 0,
         falls=most < 0,
@@ -143,7 +144,8 @@ def _weigh_lines(x, y, starts):
     before = np.clip((begin - x) / (begin - x[0]), 0, 1)
     ones = np.ones_like(ramps)
     line = np.stack([np.ones(num), (x - x[0]) / (x[-1] - x[0])])[None]
-    families = [line, np.stack([ones, ramps], 1), np.stack([ones, before, ramps], 1)]
+    bent = [np.stack([ones, ramps], 1), np.stack([ones, before, ramps], 1)]
+    families = [line, *bent] if len(starts) else [line]
     parts = [_weigh(design, y) for design in families]
     weights, means, errors = (np.concatenate(p) for p in zip(*parts, strict=True))
     begin = np.concatenate([x[:1], starts, starts])

@@ -231,3 +231,14 @@ def test_steps_and_layers_without_numbers_are_left_out():
     assert {one.layer for one in found.layers} == {"head", "trunk"}
     with pytest.raises(ValueError, match="a trend needs 8 steps"):
         attribute(names, steps[:7], norms[8:15], cosines[:7], losses[:7])
+
+
+def test_a_norm_that_grew_and_rests_now_is_attributed_too():
+    """What rests at the end has no last line that grows; the run as a whole has one."""
+    names, steps, norms, cosines, losses = _run(rate=0.0)
+    norms[:, 1] *= np.exp(3 * np.clip(np.arange(300) / 200, 0, 1))
+    found = attribute(names, steps, norms, cosines, losses)
+    (head,) = found.drivers
+    assert head.trend is not None
+    assert head.trend.grows
+    assert "does not grow" not in str(found)
