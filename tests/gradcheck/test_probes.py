@@ -36,6 +36,26 @@ def test_half_of_the_levels_are_enough_if_they_are_said_to_be():
     assert half.evaluations - whole.evaluations == -6 * 2 * len(steps[1]) * 2
 
 
+@pytest.mark.parametrize(("num", "shared"), [(4, False), (2**15, True)])
+def test_large_directions_are_drawn_once_for_all_points_where_little_is_enough(
+    num, shared
+):
+    x = np.resize(X, num).astype(np.float64)
+    rng = np.random.default_rng(0)
+    prober = Prober(problem(jnp.tanh, (x,)))
+    options = {"coarse": True, "enough": lambda seen: True}
+    first, second = (prober((k * x,), rng, **options) for k in (1.0, 16.0))
+    assert (first.draw.tangents[0] is second.draw.tangents[0]) is shared
+    assert (first.draw.cotangents[0] is second.draw.cotangents[0]) is shared
+    np.testing.assert_allclose(second.draw.sizes, np.multiply(16, first.draw.sizes))
+    # What is to be confirmed is looked at along others.
+    again = prober((x,), rng, coarse=True)
+    assert again.draw.tangents[0] is not second.draw.tangents[0]
+    # Nor are they those of a point at which other entries are held.
+    lost = np.where(np.arange(num) == 1, np.inf, x)
+    assert prober((lost,), rng, **options).draw.held[0].sum() == 1
+
+
 def test_a_smooth_function_takes_half_of_the_evaluations_at_moved_points():
     at_given = gs.check(jnp.tanh, X, at="given").evaluations
     moved = gs.check(jnp.tanh, X).evaluations - at_given

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gradstab.gradcheck.differences.directions import (
+    LARGE,
     NUM_COTANGENTS,
     NUM_TANGENTS,
     directions,
@@ -49,6 +50,19 @@ class Draw:
     held: tuple[np.ndarray, ...]
     paired: bool = False
     outputs: tuple[int, ...] | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether drawing it takes longer than looking along it at a few steps."""
+        return sum(w[0].size for w in self.cotangents) > LARGE
+
+    def at(self, point: tuple, /) -> "Draw | None":
+        """The same directions elsewhere; None if other entries are held there."""
+        held = held_entries(point)
+        if not all(map(np.array_equal, held, self.held)):
+            return None
+        sizes = [size(x, h) for x, h in zip(point, held, strict=True)]
+        return dataclasses.replace(self, weights=_weights(sizes), sizes=tuple(sizes))
 
     def astype(self, problem: Problem, /) -> "Draw":
         """The same directions in the dtypes of a problem, which must hold them."""

@@ -107,6 +107,7 @@ class Prober:
     def __init__(self, problem: Problem, /, *, max_bytes: int = MAX_BYTES):
         self.problem = problem
         self.programs = Programs(problem, lanes=num_lanes(problem, max_bytes))
+        self._drawn: Draw | None = None
 
     def __call__(
         self,
@@ -138,9 +139,10 @@ class Prober:
             held: per leaf which entries are not to be moved; by default those that are
                 not finite.
             reach: per leaf, how many times as far to go as the leaf is large.
-            enough: see `along`.
+            enough: see `along`. Large directions are drawn once for all such rounds.
         """
-        drawn = draw(
+        again = self._drawn and enough and self._drawn.at(tuple(point))
+        drawn = again or draw(
             self.problem,
             tuple(point),
             rng,
@@ -151,6 +153,8 @@ class Prober:
             held=held,
             reach=reach,
         )
+        if enough is not None and drawn.is_large:
+            self._drawn = drawn
         return self.along(tuple(point), drawn, rng, coarse=coarse, enough=enough)
 
     def along(
