@@ -62,6 +62,7 @@ from gradstab._rules import rule_name as rule_name
 from gradstab._rules import rule_parts as rule_parts
 from gradstab._rules import rule_source as rule_source
 from gradstab._rules import why_no_body as why_no_body
+from gradstab._source_info import source_line as source_line
 
 # Parameters that say in which dtype an equation computes.
 _DTYPES = ("new_dtype", "preferred_element_type", "dtype", "accumulation_type")

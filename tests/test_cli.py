@@ -139,6 +139,15 @@ def test_an_exploding_run_stops_with_the_step_and_the_layer(capsys):
     # Weights of 1e30 in two layers: the product exceeds float32 in the second.
     assert "step 1" in (printed := capsys.readouterr().out)
     assert "'blocks' (forward)" in printed
+    assert "look at that step: gradstab replay" in printed
+    assert gradstab("replay results/train-1") == 0
+    printed = capsys.readouterr().out
+    assert "bitwise what it was in the run" in printed
+    assert "'blocks' (forward)" in printed
+    assert "the first operation that is not finite is" in printed
+    assert "recurrent.py:" in printed
+    assert gradstab("replay results") == 2
+    assert gradstab("replay results/train-1 --step 3") == 2
 
 
 @pytest.mark.slow

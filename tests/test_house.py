@@ -15,7 +15,7 @@ ROOT = pathlib.Path(gradstab.__file__).parent
 FLOORS = (
     ("errors",),
     ("_attempt",),
-    ("_meshes", "_rules", "_text"),
+    ("_meshes", "_rules", "_source_info", "_text"),
     ("_compat", "_console", "_json"),
     (
         "_tree",

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from gradstab.cli import failures
-from gradstab.cli.options import Analyze, Check, Doctor, Train
+from gradstab.cli.options import Analyze, Check, Doctor, Replay, Train
 from gradstab.cli.parser import parse
 
 _VERBS = {
     Analyze: "gradstab.cli.analyze",
     Check: "gradstab.cli.check",
     Train: "gradstab.cli.train",
+    Replay: "gradstab.cli.replay",
     Doctor: "gradstab.cli.doctor",
 }
 _CACHE = "gradstab._compilation_cache"

@@ -186,6 +186,27 @@ class Train(RunOptions, DataOptions, ModelOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class Replay:
+    """Take a step of a training run again, bitwise, and say what was seen in it.
+
+    The step that failed, or any other. Prints the statistics of every layer and, if
+    something is not finite, the first layer, the operation and its line. Exit status: 1
+    if the step is not, bit for bit, what it was in the run.
+    """
+
+    directory: tyro.conf.Positional[pathlib.Path]
+    """Folder of a run of gradstab train."""
+    step: int | None = None
+    """Which step, from 1; the one that failed by default."""
+    platform: str | None = None
+    """cpu, gpu or tpu; what JAX finds by default."""
+    verbose: bool = False
+    """Print the whole traceback of an error."""
+    compilation_cache: bool = True
+    """Keep compiled programs on the disk for the next time."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Check:
     """Check derivatives, and say what to mend.
 

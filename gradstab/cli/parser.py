@@ -18,6 +18,7 @@ from gradstab.cli.options import (
     Doctor,
     MeasureOptions,
     ModelOptions,
+    Replay,
     ReportOptions,
     RunOptions,
     SubjectOptions,
@@ -33,7 +34,13 @@ _GROUPS = {
     ReportOptions: "report",
     RunOptions: "run",
 }
-_COMMANDS = {Analyze: "analyze", Check: "check", Train: "train", Doctor: "doctor"}
+_COMMANDS = {
+    Analyze: "analyze",
+    Check: "check",
+    Train: "train",
+    Replay: "replay",
+    Doctor: "doctor",
+}
 
 _EXAMPLES = """Are gradients right, do they reach every layer, what to change?
 
@@ -42,6 +49,8 @@ gradstab analyze
 gradstab analyze my_package.my_module:make --json report.json
 
 gradstab train --model resnet --steps 1000; gradstab train --resume results/train-1
+
+gradstab train --watch; gradstab replay results/train-1
 
 gradstab check my_package.ops:cases --strict
 

@@ -36,7 +36,7 @@ def run(options: Train, /) -> int:
         )
     task = prepare(options, aux_weight=options.aux_weight)
     num_steps = _num_steps(options, len(task.data.x_train))
-    optimizer = _optimizer(options)
+    optimizer = optimizer_of(options)
     _watch(options)
     _expect_pretrainable(options, task.model)
     folder = _folder(options)
@@ -49,6 +49,8 @@ def run(options: Train, /) -> int:
             console.print(
                 f"stopped: {error}", style="red", soft_wrap=True, markup=False
             )
+            again = f"gradstab replay {shlex.quote(str(folder))}"
+            console.print(f"look at that step: {again}", soft_wrap=True, markup=False)
             return 1
         except KeyboardInterrupt:
             print(_where_saved(folder), file=sys.stderr)
@@ -292,7 +294,8 @@ def _number(stage):
     return int(stage.name.partition("-")[2])
 
 
-def _optimizer(options: Train):
+def optimizer_of(options: Train, /):
+    """The optimiser of the options, with its clipping and its penalties."""
     return training.build(
         options.optimizer,
         options.learning_rate,

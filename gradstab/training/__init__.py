@@ -14,6 +14,7 @@ from gradstab.training.losses import (
 from gradstab.training.nonfinite import NonFiniteLossError
 from gradstab.training.optimizers import CLIPPERS, OPTIMIZERS, build
 from gradstab.training.pretraining import Pretraining, pretrain
+from gradstab.training.replaying import Replay, replay
 from gradstab.training.results import (
     environment,
     new_results_folder,
@@ -34,6 +35,7 @@ __all__ = [
     "DamagedCheckpointError",
     "NonFiniteLossError",
     "Pretraining",
+    "Replay",
     "Run",
     "State",
     "Watch",
@@ -56,6 +58,7 @@ __all__ = [
     "pretrain",
     "read_config",
     "read_metrics",
+    "replay",
     "restore",
     "with_auxiliary",
     "write_config",

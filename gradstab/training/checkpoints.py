@@ -27,10 +27,15 @@ PARTS = ("params", "model_state", "opt_state")
 _LATER = ("clip_cosine",)
 
 
-def save(checkpoints: Checkpoints, state: State, /) -> None:
+def save(checkpoints: Checkpoints, state: State, /, **items) -> None:
     """Copy the state to the host and write it in the background.
 
     A checkpoint appears whole or not at all. One that is there already is kept.
+
+    Args:
+        checkpoints: where to.
+        state: of the run.
+        **items: more to keep beside it, dictionaries of arrays.
 
     Raises:
         OSError: the checkpoint before could not be written.
@@ -46,6 +51,7 @@ def save(checkpoints: Checkpoints, state: State, /) -> None:
                 f"{part}/{name}": a for part in rest for name, a in rest[part].items()
             }
             | {"step": np.asarray(step)},
+            **items,
         },
     )
 

@@ -9,6 +9,7 @@ from flax import nnx
 from gradstab.training import checkpoints as ckpt
 from gradstab.training.batches import Batches
 from gradstab.training.interruption import Interruption
+from gradstab.training.kept_step import keep_failed
 from gradstab.training.metrics_log import MetricsLog
 from gradstab.training.nonfinite import nonfinite_loss_error
 from gradstab.training.schedule import Schedule
@@ -89,6 +90,10 @@ class Loop:
             kept = self._save(state)
             x, y, plan = dispatch.batches
             batch = x[plan[num]], y[plan[num]]
+            if self.checkpoints is not None:
+                row = {name: column[num] for name, column in records.items()}
+                folder = self.checkpoints.directory.parent
+                kept = f"{kept} {keep_failed(folder, state, *batch, row)}"
             raise nonfinite_loss_error(
                 self.graphdef,
                 self.loss,

@@ -53,10 +53,7 @@ def nonfinite_loss_error(
         value: the loss that the step found.
         kept: what is left of the run, a sentence.
     """
-
-    def apply(params: Any, x):
-        # A copy of the variables: nothing that the model changes may leave the trace.
-        return nnx.merge(graphdef, params, state.model_state, copy=True)(x)
+    apply = _apply(graphdef, state)
 
     def gradient_is_finite():
         gradient = jax.jit(jax.grad(lambda params: loss(apply(params, x), y)))
@@ -67,14 +64,7 @@ def nonfinite_loss_error(
         where = "update" if gradient_is_finite() else "backward"
     found = None
     if where != "update":
-        # The first array: logits come before those of auxiliary heads.
-        found = network.locate_nonfinite(
-            apply,
-            state.params,
-            (x,),
-            lambda o: loss(o, y),
-            output=lambda o: jax.tree.leaves(o)[0],
-        )
+        found = locate(graphdef, loss, state, x, y)
     layer = found[0] if found else None
     step = int(state.step) + 1
     return NonFiniteLossError(
@@ -85,6 +75,26 @@ def nonfinite_loss_error(
         where=where,
         state=state,
     )
+
+
+def locate(graphdef, loss: Callable[..., Any], state: State, x, y, /):
+    """The first layer with a NaN or an infinity; see `network.locate_nonfinite`."""
+    return network.locate_nonfinite(
+        _apply(graphdef, state),
+        state.params,
+        (x,),
+        lambda o: loss(o, y),
+        # The first array: logits come before those of auxiliary heads.
+        output=lambda o: jax.tree.leaves(o)[0],
+    )
+
+
+def _apply(graphdef, state):
+    def apply(params: Any, x):
+        # A copy of the variables: nothing that the model changes may leave the trace.
+        return nnx.merge(graphdef, params, state.model_state, copy=True)(x)
+
+    return apply
 
 
 _WHAT = {

@@ -19,6 +19,7 @@ from gradstab.training.damage import warn
 
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 HISTORY = "history.jsonl"
+FAILED, STEP = "failed", "step.json"
 CHECKPOINTS, TENSORBOARD, PRETRAINING = "checkpoints", "tensorboard", "pretraining"
 
 # In the settings of a run: whether it has ever had a checkpoint.
@@ -62,7 +63,7 @@ def open_folder(
 def _delete_run(folder: pathlib.Path):
     for name in (CONFIG, METRICS, RESULT, HISTORY):
         (folder / name).unlink(missing_ok=True)
-    for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING):
+    for name in (CHECKPOINTS, TENSORBOARD, PRETRAINING, FAILED):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

@@ -169,12 +169,7 @@ def _step(
     y: jax.Array,
     stop,
 ):
-    def objective(params: Any):
-        model = nnx.merge(graphdef, params, state.model_state)
-        output = model(x)
-        _, _, model_state = nnx.split(model, nnx.Param, ...)
-        return loss(output, y), (nnx.to_pure_dict(model_state), output)
-
+    objective = objective_of(graphdef, loss, state.model_state, x, y)
     watched = value_and_grad is not None
     differentiated = (value_and_grad or jax.value_and_grad)(objective, has_aux=True)
     (value, aux), grads = differentiated(state.params)
@@ -199,6 +194,18 @@ def _step(
     records |= {name: metric(output, y) for name, metric in metrics_for(y, metrics)}
     records |= _clipping_records(opt_state)
     return state, ((records, stats) if watched else records)
+
+
+def objective_of(graphdef, loss: Callable[..., Any], model_state: Any, x, y, /):
+    """What a step differentiates: ``params -> (loss, (model_state, output))``."""
+
+    def objective(params: Any):
+        model = nnx.merge(graphdef, params, model_state)
+        output = model(x)
+        _, _, after = nnx.split(model, nnx.Param, ...)
+        return loss(output, y), (nnx.to_pure_dict(after), output)
+
+    return objective
 
 
 def _select(condition, new, old):

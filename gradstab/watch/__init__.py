@@ -4,6 +4,8 @@ from gradstab.watch.attribution import Attribution, Contribution
 from gradstab.watch.differentiating import value_and_grad
 from gradstab.watch.history import History
 from gradstab.watch.history_metrics import METRICS, Metric, show_metrics
+from gradstab.watch.locating import NonFinite
+from gradstab.watch.origin import Origin, find_origin
 from gradstab.watch.scalars import (
     GradientNoise,
     NoiseScale,
@@ -24,11 +26,14 @@ __all__ = [
     "History",
     "Metric",
     "NoiseScale",
+    "NonFinite",
+    "Origin",
     "Statistics",
     "TensorBoard",
     "Trend",
     "WeightsAndBiases",
     "clip_fraction",
+    "find_origin",
     "gradient_noise",
     "noise_scale",
     "show_metrics",
