@@ -100,9 +100,27 @@ def _marked(eqn, operands, start, opened):
     if primitives.is_named(eqn, "axis_index"):
         return [jnp.zeros(*_kind(eqn.outvars[0]))]
     if _compat.varying(eqn.outvars[0]) and (body := _compat.rule_body(eqn)) is not None:
-        return sketched(body, operands, Opened())
+        return _plain(body, operands)
     function = _compat.as_custom_vjp(eqn)
     return function(*operands) if function else evaluate(eqn, operands)
+
+
+def _plain(program, operands):
+    """The results of a program that has no numbers: all bear that of its equation."""
+
+    def one(eqn, operands):
+        body = _compat.inlined_body(eqn) or _compat.rule_body(eqn)
+        if body is not None:
+            return _plain(body, operands)
+        if primitives.is_a(eqn, Kind.COMBINES, Kind.EXCHANGES):
+            return _reshaped(eqn, operands)
+        if primitives.is_named(eqn, "pvary"):
+            return operands
+        return evaluate(eqn, operands)
+
+    results = evaluated(as_closed(program), operands, one)
+    several = len(results) > 1
+    return list(jax.lax.optimization_barrier(tuple(results))) if several else results
 
 
 def _once(eqn, operands, start, opened):

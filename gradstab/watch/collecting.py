@@ -13,22 +13,25 @@ from gradstab.watch.sites import Site
 from gradstab.watch.statistics import Statistics
 
 
-def collect(places: Places, level, value, params, grads, measured, /) -> Statistics:
+def collect(
+    places: Places, level, per, value, params, grads, measured, /
+) -> Statistics:
     """The statistics of one step.
 
     Args:
         places: what is watched.
         level: how much.
+        per: what is to be apart too, of `gathering.KINDS`.
         value: the loss.
         params: leaves of the parameters.
         grads: of their gradient.
         measured: by spot ``(*rings, [examples,] 2, num_measures)``.
     """
-    run = functools.partial(_collected, places, level)
+    run = functools.partial(_collected, places, level, per)
     return _compat.on_one_layout(run)(value, params, grads, measured)
 
 
-def _collected(places, level, value, params, grads, measured):
+def _collected(places, level, per, value, params, grads, measured):
     wide = _tree.widest(jnp.float32, *(x.dtype for x in measured.values()))
     found = [gathered(layer, places, measured, wide) for layer in places.layers]
     none = jnp.zeros((2, m.num_measures(level)), wide)
@@ -63,11 +66,19 @@ def _collected(places, level, value, params, grads, measured):
         gradient_cosine=cosine,
         update_norm=unknown,
         measures=total if level is m.Level.FULL else None,
+        details=_details(places, found, per),
         names=places.names,
         owners=places.owners,
         sites=(*(site_of(layer, places) for layer in places.layers), Site()),
         level=level.value,
     )
+
+
+def _details(places, found, per):
+    """By layer what is apart."""
+    names = [layer.name for layer in places.layers]
+    parts = {n: one.detail(per) for n, one in zip(names, found, strict=True)}
+    return {n: part for n, part in parts.items() if part is not None} if per else None
 
 
 def _sizes(rms):

@@ -13,6 +13,7 @@ from gradstab import _checked, _compat
 from gradstab.errors import UserTypeError, UserValueError, call_of_user
 from gradstab.watch import taps
 from gradstab.watch.collecting import collect
+from gradstab.watch.gathering import EXAMPLE, KINDS
 from gradstab.watch.measures import Level
 from gradstab.watch.models import (
     Differentiated,
@@ -32,6 +33,7 @@ def value_and_grad(
     level: str = "light",
     include: str | None = None,
     exclude: str | None = None,
+    per: Sequence[str] = (),
 ) -> Callable:
     r"""`jax.value_and_grad`, and the statistics of every layer on the way.
 
@@ -68,6 +70,11 @@ def value_and_grad(
             means, zeros and the distribution of exponents too.
         include: a regular expression: only layers in whose name it is found.
         exclude: a regular expression: no layers in whose name it is found.
+        per: what of a layer is to be apart as well, in ``stats.details``:
+            ``"iteration"`` for those of loops (time steps, micro-batches, chunks),
+            ``"device"`` for those of a `jax.shard_map`, ``"example"`` for what lies on
+            the leading axis of the data that leave a layer. With them
+            ``stats.nonfinite()`` says device and example too.
 
     Returns:
         A function of the same arguments. It gives ``((value, stats), grads)``, with
@@ -98,8 +105,9 @@ def value_and_grad(
     if not callable(loss_fn):
         raise UserTypeError(f"loss_fn must be a function, got {loss_fn!r}")
     _checked.one_of(level, "level", [known.value for known in Level])
+    per = _expect_kinds(per)
     options = Level(level), include, exclude
-    return _watching(loss_fn, argnums, has_aux, *options, taps.by_default)
+    return _watching(loss_fn, argnums, has_aux, *options, taps.by_default, per)
 
 
 class _Options(NamedTuple):
@@ -109,6 +117,7 @@ class _Options(NamedTuple):
     include: str | None
     exclude: str | None
     backward: Callable
+    per: tuple[str, ...] = ()
 
 
 def _watching(loss_fn, argnums, has_aux, *options):
@@ -154,10 +163,11 @@ def _run(call: _Call, options: _Options, single: bool):
     named = given.alone(params)
     named = named[0] if single else named
     chosen = {"include": options.include, "exclude": options.exclude}
-    where = find_places(closed, named, rest, **chosen)
+    where = find_places(closed, named, rest, **chosen, examples=EXAMPLE in options.per)
     found = options.backward(closed, params, rest, where.around, options.level)
     value, *others = found.results
-    stats = collect(where, options.level, value, params, found.grads, found.measures)
+    how = where, options.level, options.per
+    stats = collect(*how, value, params, found.grads, found.measures)
     return (value, (loss.aux(others), stats)), given.alone(found.grads)
 
 
@@ -234,6 +244,13 @@ def _positions(argnums) -> dict[int, Any]:
             f"argnums must be one or several positions of arguments, got {argnums!r}"
         )
     return filters
+
+
+def _expect_kinds(per):
+    kinds = (per,) if isinstance(per, str) else tuple(per)
+    for kind in kinds:
+        _checked.one_of(kind, "per", KINDS)
+    return kinds
 
 
 def _of_parts(filters):

@@ -7,12 +7,31 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradstab.records import record, static
 from gradstab.watch import measures as m
-from gradstab.watch.places import Around, Place, Places
+from gradstab.watch.around import Around
+from gradstab.watch.places import Place, Places
 from gradstab.watch.sites import Site
 
 ITERATION, DEVICE, EXAMPLE = "iteration", "device", "example"
 KINDS = (ITERATION, DEVICE, EXAMPLE)
+
+
+@record
+class Detail:
+    """Of one layer what is summed up in its row.
+
+    Attributes:
+        rms: root mean square of the data and of the gradient, ``(..., 2)``; NaN where
+            nothing came by.
+        nonfinite: whether some of them are not finite, ``(..., 2)``.
+        axes: what the leading axes are: ``"iteration"`` for every loop, the outermost
+            first; names of axes of a mesh; ``"example"``.
+    """
+
+    rms: jax.Array
+    nonfinite: jax.Array
+    axes: tuple[str, ...] = static(default=())
 
 
 class Measured(NamedTuple):
@@ -43,11 +62,22 @@ class Measured(NamedTuple):
         others = tuple(range(self.num_loops, len(self.axes)))
         return jnp.any(self.lost, axis=others).reshape(-1, 2)
 
-    def by(self, axes):
-        """The measures and what is not finite, apart along these axes only."""
-        kinds = self.axes
-        others = tuple(i for i, axis in enumerate(kinds) if axis not in axes)
-        return jnp.sum(self.sums, axis=others), jnp.any(self.lost, axis=others)
+    def detail(self, per) -> Detail | None:
+        """What is asked for apart; None where there is nothing of the kind.
+
+        Args:
+            per: of `KINDS`.
+        """
+        named = [a if a in (ITERATION, EXAMPLE) else DEVICE for a in self.axes]
+        others = tuple(i for i, kind in enumerate(named) if kind not in per)
+        if len(others) == len(named):
+            return None
+        sums, lost = jnp.sum(self.sums, axis=others), jnp.any(self.lost, axis=others)
+        entries = sums[..., m.ENTRIES]
+        entries = jnp.where(entries > 0, entries, jnp.nan)
+        rms = m.norm(sums[..., m.SQUARES]) / jnp.sqrt(entries)
+        axes = tuple(a for i, a in enumerate(self.axes) if i not in others)
+        return Detail(jnp.broadcast_to(rms, lost.shape), lost, axes)
 
 
 def gathered(layer: Place, places: Places, values, wide, /) -> Measured:

@@ -12,11 +12,13 @@ from gradstab.errors import UserTypeError, UserValueError
 from gradstab.watch.history_rows import LOSS, Rows
 from gradstab.watch.statistics import Statistics
 
-# All that a step measured of every layer. The measures of level full are no curves.
+# All that a step measured of every layer; measures of level full are no curves, nor are
+# the parts that make up a row.
+_NO_CURVES = ("value", "measures", "details")
 COLUMNS = tuple(
     field.name
     for field in dataclasses.fields(Statistics)
-    if not field.metadata.get("static") and field.name not in ("value", "measures")
+    if not field.metadata.get("static") and field.name not in _NO_CURVES
 )
 _TAKEN = ("step", "steps", "level", "names", LOSS, *COLUMNS)
 

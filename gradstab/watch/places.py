@@ -4,51 +4,20 @@ import collections
 import dataclasses
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradstab import _compat
 from gradstab.errors import UserValueError
 from gradstab.network import flow as flows
 from gradstab.network import naming
 from gradstab.network.blocks import Block, Roll
-from gradstab.program.devices import differing
-from gradstab.program.rewrite import Ring, numbered
 from gradstab.program.sketch import mark_of
 from gradstab.program.trace import flatten_body
+from gradstab.watch.around import Around, Spot, all_around
 from gradstab.watch.reading import Reading, followed, made_by, network_of, read
 
 # Parameters of no layer that is watched have a row of their own.
 ELSEWHERE = "(elsewhere)"
-
-
-class Spot(NamedTuple):
-    """A result of a numbered equation."""
-
-    number: int
-    position: int
-
-
-class Around(NamedTuple):
-    """What runs a spot several times, and what is there.
-
-    Attributes:
-        rings: scans and axes of meshes, the outermost first.
-        dtype: of the array.
-        copies: axes of meshes along which all devices have the same numbers.
-        partial: those of them along which each device has a part of the gradient.
-        varying: axes of meshes around the whole loss along which the array varies.
-    """
-
-    rings: tuple[Ring, ...]
-    dtype: Any
-    copies: frozenset = frozenset()
-    partial: frozenset = frozenset()
-    varying: frozenset = frozenset()
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """How many times each of the rings runs it."""
-        return tuple(ring.length for ring in self.rings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +74,9 @@ class _Layer(NamedTuple):
     numbers: frozenset[int]
 
 
-def find_places(closed, params, rest, /, *, include=None, exclude=None) -> Places:
+def find_places(
+    closed, params, rest, /, *, include=None, exclude=None, examples=False
+) -> Places:
     """Find the layers of the model in a loss.
 
     Args:
@@ -114,6 +85,7 @@ def find_places(closed, params, rest, /, *, include=None, exclude=None) -> Place
         rest: all other arrays that it reads.
         include: a regular expression: only layers in whose name it is found.
         exclude: a regular expression: no layer in whose name it is found.
+        examples: whether what lies on the leading axis of data is measured apart.
 
     Raises:
         ValueError: if an expression leaves no layer.
@@ -122,7 +94,8 @@ def find_places(closed, params, rest, /, *, include=None, exclude=None) -> Place
     layers = _united([_layers_in(reading, params, rest) for reading in readings])
     chosen = _chosen([layer.name for layer in layers], include, exclude)
     layers = [layer for layer in layers if layer.name in chosen]
-    around = _all_around(closed, [s for layer in layers for s in layer.spots])
+    spots = [spot for layer in layers for spot in layer.spots]
+    around = all_around(closed, spots, examples=examples)
     layers, turns = _turns(layers, around)
     places = [
         Place(layer.name, layer.spots, turn)
@@ -171,30 +144,6 @@ def _united(several) -> list[_Layer]:
     names |= dict(zip(map(id, single), bases, strict=True))
     names = naming.distinct([names[id(layer)] for layer in found])
     return [layer._replace(name=n) for layer, n in zip(found, names, strict=True)]
-
-
-def _all_around(closed, spots) -> dict[Spot, Around]:
-    """What runs each of the spots several times."""
-    equations = {one.number: one for one in numbered(closed)}
-    notes: dict = {}
-    if any(r.axis for spot in spots for r in equations[spot.number].around):
-        differing(closed, [frozenset()] * len(closed.jaxpr.invars), notes)
-    return {spot: _around(equations[spot.number], spot, notes) for spot in spots}
-
-
-def _around(one, spot, notes):
-    variable = one.eqn.outvars[spot.position]
-    axes = frozenset(ring.axis for ring in one.around if ring.axis)
-    typed = all(ring.typed for ring in one.around)
-    varying = _compat.varying(variable)
-    copies = axes - notes.get(tuple(spot), frozenset())
-    return Around(
-        rings=one.around,
-        dtype=_compat.dtype_of(variable),
-        copies=copies,
-        partial=copies & varying if typed else copies,
-        varying=varying - axes,
-    )
 
 
 def _chosen(names, include, exclude):
@@ -258,15 +207,24 @@ class _Origins:
             eqn, position = self._made[v]
             number = mark_of(eqn)
             parts = _compat.scan_parts(eqn)
-            if number is not None:
+            inside = set() if parts is None else _within(parts, position)
+            if inside:
+                # Of a loop every iteration, not only what the last one leaves.
+                found |= inside
+            elif number is not None:
                 found.add(Spot(number, position))
-            elif parts is not None:
-                body = flatten_body(parts.body)
-                inside = _Origins(body.jaxpr.eqns)
-                found |= inside.of(body.jaxpr.outvars[position])
             else:
                 waiting += [a for a in eqn.invars if _compat.is_floating(a)]
         return found
+
+
+def _within(parts, position) -> set[Spot]:
+    """The results in the body of a scan that one of its own results is."""
+    body = flatten_body(parts.body)
+    out = body.jaxpr.outvars[position]
+    if isinstance(out, _compat.Literal) or not _compat.is_floating(out):
+        return set()
+    return _Origins(body.jaxpr.eqns).of(out)
 
 
 def _leaving(block, origins, own) -> tuple[Spot, ...]:

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from gradstab import _console
 from gradstab.errors import UserValueError
 from gradstab.records import record, static
-from gradstab.watch.locating import NonFinite, first_nonfinite, is_one_step
+from gradstab.watch.locating import (
+    NonFinite,
+    Spike,
+    first_nonfinite,
+    first_spike,
+    is_one_step,
+)
 from gradstab.watch.measures import BINS, ENTRIES, NUM_BINS, SUM, ZEROS, shares_outside
 from gradstab.watch.norms import norm_of_norms, norms_by_row
 from gradstab.watch.table import show
@@ -70,6 +76,7 @@ class Statistics:
         update_norm: norm of the layer's update; NaN before `with_updates`.
         measures: of level ``"full"`` all that was measured, ``(..., names, 2,
             measures)``, forward and backward; None of level ``"light"``.
+        details: by layer a `Detail`, of what ``per=`` asks for; else None.
         names: the layers, and one more.
         owners: for each parameter leaf the row that it belongs to, or those of its
             slices.
@@ -92,6 +99,7 @@ class Statistics:
     gradient_cosine: jax.Array
     update_norm: jax.Array
     measures: Any = None
+    details: Any = None
     names: tuple[str, ...] = static(default=())
     owners: tuple = static(default=())
     sites: tuple = static(default=())
@@ -212,6 +220,24 @@ class Statistics:
             ValueError: inside of jit, and of several steps at once.
         """
         return first_nonfinite(self)
+
+    def spike(self, reference: "Statistics", /) -> Spike | None:
+        """The first place, in the order of the computation, that jumps.
+
+        What is looked at: the sizes of data that leave a layer, the loss, then the
+        sizes of gradients from the loss back to the input, and of every layer's own
+        gradient. A jump is what exceeds the median of the reference by more than six
+        robust standard deviations of its logarithm, and by more than a factor of 4.
+
+        Args:
+            reference: of earlier steps of the same run, stacked on a leading axis;
+                twenty or more for a deviation that means something.
+
+        Raises:
+            ValueError: inside of jit, of several steps at once, and with a reference
+                of other layers, or of one step.
+        """
+        return first_spike(self, reference)
 
     def show(self, console=None, /) -> None:
         """Print a table to a rich console (standard output by default).

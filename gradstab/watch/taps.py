@@ -14,8 +14,8 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gradstab import _compat
 from gradstab.program.rewrite import SAVED, rewritten
+from gradstab.watch.around import Around, Spot
 from gradstab.watch.measures import Level, accumulator, measure, num_measures
-from gradstab.watch.places import Around, Spot
 
 
 class Gradients(NamedTuple):
@@ -24,8 +24,8 @@ class Gradients(NamedTuple):
     Attributes:
         results: of the program; the first is the loss.
         grads: with respect to the parameters.
-        measures: by spot, forward and backward, ``(*rings, 2, num_measures)``; zeros
-            where no cotangent came by.
+        measures: by spot, forward and backward, ``(*rings, [examples,] 2,
+            num_measures)``; zeros where no cotangent came by.
     """
 
     results: list
@@ -41,12 +41,14 @@ class Tap(NamedTuple):
         turn: a number for the spot; the next one is for its way back.
         partial: axes of a mesh over whose devices the cotangent is to be summed.
         vary: axes along which the type of the measures varies.
+        examples: whether what lies on the leading axis is measured apart.
     """
 
     level: Level
     turn: int
     partial: tuple[str, ...]
     vary: tuple[str, ...]
+    examples: bool
 
     def forward(self, x):
         """The measures of the data, which nothing makes again."""
@@ -56,11 +58,14 @@ class Tap(NamedTuple):
         """The measures of the data and of the cotangent, ``(2, num_measures)``."""
         if self.partial:
             w = jax.lax.psum(w, self.partial)
-        found = jnp.stack([before, self._measured(w, self.turn + 1)])
+        found = jnp.stack([before, self._measured(w, self.turn + 1)], axis=-2)
         return _compat.varied(found, self.vary)
 
     def _measured(self, x, turn):
-        return _compat.on_one_layout(lambda x: measure(x, self.level, turn))(x)
+        def one(x):
+            return measure(x, self.level, turn)
+
+        return _compat.on_one_layout(jax.vmap(one) if self.examples else one)(x)
 
 
 def by_tokens(closed, params, rest, around: dict[Spot, Around], level: Level, /):
@@ -157,6 +162,7 @@ def _taps(around, level):
             turn=2 * i,
             partial=tuple(sorted(there.partial)),
             vary=tuple(ring.axis for ring in there.rings if ring.axis and ring.typed),
+            examples=there.examples is not None,
         )
         for i, (spot, there) in enumerate(around.items())
     }
@@ -174,5 +180,6 @@ def _logged(log):
 
 
 def _nothing(there, level):
-    shape = (*there.lengths, 2, num_measures(level))
+    apart = () if there.examples is None else (there.examples,)
+    shape = (*there.lengths, *apart, 2, num_measures(level))
     return _compat.varied(jnp.zeros(shape, accumulator(there.dtype)), there.varying)

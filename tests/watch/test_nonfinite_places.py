@@ -120,7 +120,7 @@ def test_the_step_of_a_loop_over_time_is_named(layer, time):
     step, params = _recurrent("forward")
     (_, stats), _ = step(params, normal(3, TIMES, 3, WIDTH), time, layer)
     found = stats.nonfinite()
-    assert found == (f"cells.{layer}", "forward", time)
+    assert found[:3] == (f"cells.{layer}", "forward", time)
     assert str(found).endswith(f"'cells.{layer}' (forward) at iteration {time}")
 
 
@@ -130,7 +130,7 @@ def test_the_step_back_in_a_loop_over_time_is_named(layer, time):
     """The state before the plant is the last whose gradient is not finite."""
     step, params = _recurrent("backward")
     (_, stats), _ = step(params, normal(3, TIMES, 3, WIDTH), time, layer)
-    assert stats.nonfinite() == (f"cells.{layer}", "backward", time - 1)
+    assert stats.nonfinite()[:3] == (f"cells.{layer}", "backward", time - 1)
 
 
 def test_a_loss_that_is_not_finite_is_no_layers_fault():
@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_finite_is_no_layers_fault():
         return jnp.mean(x @ w) / 0
 
     (_, stats), _ = gs.value_and_grad(loss)(jnp.eye(WIDTH), normal(0, 3, WIDTH))
-    assert stats.nonfinite() == ("loss", "forward", None)
+    assert stats.nonfinite()[:3] == ("loss", "forward", None)
 
 
 def test_parameters_come_first():
@@ -146,7 +146,7 @@ def test_parameters_come_first():
     params = {**params, "blocks": params["blocks"].at[2, 0, 0].set(jnp.nan)}
     full = jax.jit(gs.value_and_grad(loss, level="full"))
     (_, stats), _ = full(params, normal(3, 3, WIDTH), -1)
-    assert stats.nonfinite() == ("blocks.2", "parameters", None)
+    assert stats.nonfinite()[:3] == ("blocks.2", "parameters", None)
 
 
 def test_of_several_steps_one_must_be_taken():

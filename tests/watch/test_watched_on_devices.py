@@ -7,19 +7,18 @@ import sys
 
 import pytest
 
-PROGRAM = pathlib.Path(__file__).with_name("devices_program.py")
+HERE = pathlib.Path(__file__).parent
 NUM_WAYS = 8 + 4 + 5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_eight_devices_agree_with_one(dtype):
+def _printed(program, *args):
+    """What a program prints on eight devices."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
     run = subprocess.run(
-        [sys.executable, str(PROGRAM), dtype],
+        [sys.executable, str(HERE / program), *args],
         env=environment,
         capture_output=True,
         text=True,
@@ -27,4 +26,16 @@ def test_eight_devices_agree_with_one(dtype):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert len(set(run.stdout.splitlines())) == NUM_WAYS
+    return run.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_eight_devices_agree_with_one(dtype):
+    assert len(set(_printed("devices_program.py", dtype))) == NUM_WAYS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_a_hundred_plants_are_named_with_layer_iteration_and_device(seed):
+    assert _printed("plants_program.py", seed) == ["100"]
