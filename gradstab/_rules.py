@@ -18,6 +18,7 @@ import contextlib
 import functools
 import inspect
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +61,7 @@ class RuleParts(NamedTuple):
     modes: tuple[str, ...]  # forward, reverse: in which the rule is written down
 
 
-def inlined_body(eqn: JaxprEqn, /):
+def inlined_body(eqn: JaxprEqn, /) -> Any:
     """The program inside a jit, remat or call equation; None for any other."""
     if (primitive := _hijax(eqn)) is not None:
         key = _HI_WRAPPERS.get(_own_class(primitive))
@@ -68,7 +69,7 @@ def inlined_body(eqn: JaxprEqn, /):
     return eqn.params.get(_WRAPPERS.get(eqn.primitive.name, ""))
 
 
-def wrapped(eqn: JaxprEqn, function, /, *, saved=()):
+def wrapped(eqn: JaxprEqn, function: Callable, /, *, saved: Sequence[str] = ()):
     """A function of one more argument, rematerialised or laid out like what it wraps.
 
     Args:
@@ -100,7 +101,7 @@ def called_name(eqn: JaxprEqn, /) -> str:
     return str(eqn.params.get("name", "")) if inlined_body(eqn) is not None else ""
 
 
-def scope_of(eqn, /) -> str:
+def scope_of(eqn: JaxprEqn, /) -> str:
     """The names of `jax.named_scope` around an equation, parted by dots; or none.
 
     The names of transformations, such as ``jvp(...)``, are left out.
@@ -109,7 +110,7 @@ def scope_of(eqn, /) -> str:
     return ".".join(part for part in parts if part and "(" not in part)
 
 
-def scope(name, /):
+def scope(name: str, /) -> contextlib.AbstractContextManager:
     """The context of a `jax.named_scope` of that name, parted by dots; or of none."""
     return jax.named_scope(name.replace(".", "/")) if name else contextlib.nullcontext()
 
@@ -126,7 +127,7 @@ def is_rule(eqn: JaxprEqn, /) -> bool:
     return _kind(eqn) is not None
 
 
-def _kind(eqn):
+def _kind(eqn: JaxprEqn) -> str | None:
     """Of a rule: custom_jvp, custom_vjp or hijax; None for any other equation."""
     if (primitive := _hijax(eqn)) is not None:
         own = _own_class(_single(primitive))
@@ -153,7 +154,7 @@ def backward_only(eqn: JaxprEqn, /) -> bool:
     )
 
 
-def _lacks_forward(eqn):
+def _lacks_forward(eqn: JaxprEqn) -> bool:
     kind = _kind(eqn)
     if kind != "hijax":
         return kind == "custom_vjp"
@@ -201,7 +202,7 @@ def is_builtin(eqn: JaxprEqn, /) -> bool:
 
 
 @functools.cache
-def _builtins():
+def _builtins() -> set[str]:
     names = {getattr(value, "name", "") for value in vars(primitives).values()}
     # Of these it does not say so.
     names |= {"split", "tile", "optimization_barrier", "ragged_dot_general"}
@@ -287,7 +288,7 @@ def rule_identity(eqn: JaxprEqn, /):
     return _hijax(eqn) if _kind(eqn) == "hijax" else None
 
 
-def _hijax(eqn):
+def _hijax(eqn: JaxprEqn):
     """The object of a hijax equation; None for any other."""
     return eqn.params["_prim"] if eqn.primitive.name == "call_hi_primitive" else None
 
@@ -305,7 +306,7 @@ def _own_class(primitive) -> str:
     return kind.__name__ if kind.__module__.startswith("jax.") else ""
 
 
-def _has(primitive, method) -> bool:
+def _has(primitive, method: str) -> bool:
     """Whether a method of the base class, which only raises, is overridden."""
     owners = (c for c in type(primitive).__mro__ if method in vars(c))
     owner = next(owners, None)
@@ -321,7 +322,7 @@ def _num_consts(primitive) -> int:
     return len(jax.tree.leaves(primitive.in_avals[:1])) * (kind == "CustomJVPTraced")
 
 
-def _body(eqn):
+def _body(eqn: JaxprEqn):
     """The program of a rule, or what tracing it raised."""
     if (primitive := _hijax(eqn)) is None:
         return eqn.params.get("call_jaxpr") or eqn.params.get("fun_jaxpr")
@@ -369,12 +370,12 @@ def _traced(primitive):
     return attempt(jax.make_jaxpr(flat), *shapes)
 
 
-def _origin(eqn):
+def _origin(eqn: JaxprEqn):
     body = _body(eqn)
     return getattr(getattr(body, "jaxpr", body), "debug_info", None)
 
 
-def _source(info):
+def _source(info) -> str:
     return str(getattr(info, "func_src_info", None) or "").partition(" at ")[2]
 
 

@@ -16,6 +16,7 @@ from gradstab._checked import number, one_of, truth
 from gradstab._checked import seed as checked_seed
 from gradstab.analysis.beside import beside_ensemble
 from gradstab.analysis.budget import Asked, make_plan, say, too_large_for_float64
+from gradstab.analysis.cost import Cost
 from gradstab.analysis.ensemble import ensemble_signals, summarize
 from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.layers import measure_layers, with_cosines
@@ -36,7 +37,7 @@ from gradstab.network.adapters import as_target
 from gradstab.network.runs import NetworkRun
 from gradstab.network.trained import trained_only
 from gradstab.program.keys import keys_of
-from gradstab.records import Prediction, Signals
+from gradstab.records import Prediction, Recurrence, Signals
 from gradstab.report import (
     Ensemble,
     GrowthPair,
@@ -54,7 +55,7 @@ _OURS = int.from_bytes(b"grad", "big")
 def analyze(
     model: Any,
     /,
-    *args,
+    *args: Any,
     loss: Callable[..., Any] | None = None,
     output: Any = None,
     apply_kwargs: Mapping[str, Any] | None = None,
@@ -184,13 +185,13 @@ def analyze(
 
 def _check(
     loss: Callable[..., Any] | None,
-    output,
+    output: Callable[..., Any] | None,
     apply_kwargs: Mapping[str, Any] | None,
-    boundaries,
+    boundaries: Iterable[str] | None,
     max_seconds: float,
     seed: int,
     precision: str | None,
-):
+) -> None:
     """Refuses at once what cannot be called, or measured with."""
     for name, value, form in (
         ("loss", loss, "loss(output) -> scalar"),
@@ -210,7 +211,7 @@ def _check(
 
 
 def _analyze(
-    model: Any, args, call, asked, bar, seed: int, ensemble, **options
+    model: Any, args: tuple, call, asked: Asked, bar, seed: int, ensemble, **options
 ) -> Report:
     loss = options["loss"]
     began = time.monotonic()
@@ -319,7 +320,7 @@ def _analyze(
     )
 
 
-def _with_ranges(recurrence):
+def _with_ranges(recurrence: Recurrence) -> Recurrence:
     return dataclasses.replace(recurrence, ranges=ranges_along_time(recurrence))
 
 
@@ -332,7 +333,7 @@ class _Summary(NamedTuple):
     ensemble: Ensemble | None
 
 
-def _one(run: NetworkRun, trunk: Trunk):
+def _one(run: NetworkRun, trunk: Trunk) -> _Summary:
     growth = trunk_growth(run.signals, trunk)
     return _Summary(run.signals, growth, float(run.loss), None)
 
@@ -343,7 +344,7 @@ def _over_all(
     loss: Callable[..., Any] | None,
     trunk: Trunk,
     key: jax.Array,
-):
+) -> _Summary:
     network, inputs = subject.network, subject.target.inputs
     params, state = subject.cast(every)
     draws = ensemble_signals(network, params, state, inputs, loss=loss, key=key)
@@ -351,14 +352,16 @@ def _over_all(
     return _Summary(signals, growth, float(jnp.mean(draws.loss)), ensemble)
 
 
-def _comparable(prediction: Prediction | None, ensemble):
+def _comparable(prediction: Prediction | None, ensemble: Ensemble | None):
     """The theory, if it has something to say, beside what was measured."""
     if prediction is None or not np.isfinite(prediction.chi).any():
         return None
     return prediction if ensemble is None else beside_ensemble(prediction, ensemble)
 
 
-def _notes(subject: Subject, summary, exponents, prediction: Prediction | None):
+def _notes(
+    subject: Subject, summary: _Summary, exponents: str, prediction: Prediction | None
+) -> tuple[str, ...]:
     notes = [f"growth exponents: {exponents}"] if exponents else []
     if prediction is not None and not np.isfinite(prediction.chi).any():
         notes += dict.fromkeys(filter(None, prediction.notes))
@@ -375,7 +378,7 @@ def _notes(subject: Subject, summary, exponents, prediction: Prediction | None):
     return tuple(notes)
 
 
-def _made(subject: Subject, seed: int, limits: Limits, cost):
+def _made(subject: Subject, seed: int, limits: Limits, cost: Cost) -> dict[str, Any]:
     device = jax.devices()[0]
     inputs = jax.tree.leaves(subject.target.inputs)
     return {

@@ -1,7 +1,7 @@
 """How much of an analysis is done by default: what fits into ten minutes."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,13 +131,13 @@ def make_plan(
     )
 
 
-def say(notes, /) -> None:
+def say(notes: Iterable[str], /) -> None:
     """Write notes on standard error, which need not be a terminal."""
     for note in notes:
         print(f"gradstab: {note}", file=sys.stderr)
 
 
-def _limits(asked, examples, top_k):
+def _limits(asked: Asked, examples: int, top_k: int | None) -> Limits:
     return Limits(
         asked.examples or examples,
         asked.top_k or top_k,
@@ -147,7 +147,7 @@ def _limits(asked, examples, top_k):
     )
 
 
-def _affordable_redraws(subject: Subject, asked, loss: bool):
+def _affordable_redraws(subject: Subject, asked: Asked, loss: bool) -> int | None:
     if not asked.theory:
         return None
     nothing = [False] * len(subject.network.layers)
@@ -160,7 +160,9 @@ def _affordable_redraws(subject: Subject, asked, loss: bool):
     return None
 
 
-def _less_and_less(asked, wanted: list[bool]):
+def _less_and_less(
+    asked: Asked, wanted: list[bool]
+) -> Iterator[tuple[Limits, list[bool]]]:
     """Limits and layers, each less work than the one before."""
     rungs = list(dict.fromkeys(_limits(asked, *rung) for rung in _LADDER))
     for limits in rungs:
@@ -171,18 +173,26 @@ def _less_and_less(asked, wanted: list[bool]):
         yield rungs[-1], _spaced(wanted, count)
 
 
-def _spaced(wanted: list[bool], count):
+def _spaced(wanted: list[bool], count: int) -> list[bool]:
     """So many of the wanted layers, evenly spaced, the last one among them."""
     places = np.flatnonzero(wanted)
     kept = places[np.linspace(len(places) - 1, 0, count).round().astype(int)]
     return [number in kept for number in range(len(wanted))]
 
 
-def _fits(cost, most):
+def _fits(cost: Cost, most: Cost) -> bool:
     return cost.seconds <= most.seconds and cost.num_bytes <= most.num_bytes
 
 
-def _notes(plan, asked, wanted: list[bool], fair, first, most, names: Sequence[str]):
+def _notes(
+    plan: Plan,
+    asked: Asked,
+    wanted: list[bool],
+    fair: list[bool],
+    first: Cost | None,
+    most: Cost,
+    names: Sequence[str],
+) -> Iterator[str]:
     bounds = f"{_time(most.seconds)} or {most.num_bytes / 2**30:.2g} GiB"
     less = []
     pairs = zip(names, wanted, fair, strict=True)
@@ -210,11 +220,11 @@ def _notes(plan, asked, wanted: list[bool], fair, first, most, names: Sequence[s
         yield f"this will take {plan.cost}, above {bounds}"
 
 
-def _redraws(number):
+def _redraws(number: int) -> str:
     return (
         f"errors of theory from {number} redraws" if number else "no errors of theory"
     )
 
 
-def _time(seconds):
+def _time(seconds: float) -> str:
     return f"{seconds / 60:.3g} minutes" if seconds >= 60 else f"{seconds:.3g} s"

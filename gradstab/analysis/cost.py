@@ -15,6 +15,9 @@ from gradstab import _compat, _memory, _tree
 from gradstab.analysis import machine
 from gradstab.analysis.selection import Limits
 from gradstab.analysis.subject import Subject
+from gradstab.network.blocks import Block
+from gradstab.network.places import Place
+from gradstab.network.recurrence import RecurrentScan
 from gradstab.network.replay import Network
 from gradstab.program import primitives, reads
 from gradstab.program.compiled import work_for
@@ -116,7 +119,7 @@ def too_large(subject: Subject, limits: Limits, /) -> list[bool]:
 class _Counted:
     """One layer: its work for the whole batch, and the sides of its Jacobian."""
 
-    def __init__(self, network: Network, place):
+    def __init__(self, network: Network, place: Place) -> None:
         block = network.blocks[place.block]
         self.block, self.place = block, place
         self.work = work_for(block)
@@ -127,10 +130,10 @@ class _Counted:
         self.columns = sum(map(math.prod, place.in_shapes)) / self.num
 
     @property
-    def sides(self):
+    def sides(self) -> list[float]:
         return sorted((self.rows, self.columns))
 
-    def by_products(self, limits: Limits):
+    def by_products(self, limits: Limits) -> bool:
         """Whether its Jacobian is known by products only."""
         small, _ = self.sides
         few = limits.top_k is not None and small > max(8 * limits.top_k, 2 * _PROBES)
@@ -140,20 +143,22 @@ class _Counted:
 class _Parts:
     """Seconds by part of the analysis."""
 
-    def __init__(self, subject: Subject, limits: Limits):
+    def __init__(self, subject: Subject, limits: Limits) -> None:
         self.subject, self.limits = subject, limits
         self.speed = machine.speed(subject.wide)
         size = machine.SIDE, machine.SIDE
         self.device = on_device(limits.spectra_on, limits.examples, size)
         self.seconds: dict[str, float] = {}
 
-    def add(self, name, work, operations: float = 0.0):
+    def add(self, name: str, work: Work, operations: float = 0.0) -> None:
         work = work._replace(num_bytes=_FUSED * work.num_bytes)
         seconds = self.speed.seconds(work)
         seconds += operations / machine.decompositions(self.device)
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def add_layer(self, layer, want, loss: bool, redraws: int | None):
+    def add_layer(
+        self, layer: _Counted, want: bool, loss: bool, redraws: int | None
+    ) -> None:
         examples = min(self.limits.examples, layer.num)
         self.add("signals", _SIGNALS * layer.work)
         if redraws is not None:
@@ -175,7 +180,7 @@ class _Parts:
             operations = examples * (2 * small**2 * large + 4 / 3 * small**3)
             self.add("jacobians", _PRODUCT * examples * small * one, operations)
 
-    def _add_products(self, layer, one: Work, examples):
+    def _add_products(self, layer: _Counted, one: Work, examples: int) -> None:
         itemsize = 8 if self.subject.wide else 4
         small, large = layer.sides
         steps = min(_STEPS, small)
@@ -186,7 +191,7 @@ class _Parts:
         each = one * _PRODUCT * (2 * steps + _PROBES) + basis * steps + probes
         self.add("jacobians", each * examples)
 
-    def _add_recurrence(self, scan, examples, want):
+    def _add_recurrence(self, scan: RecurrentScan, examples: int, want: bool) -> None:
         state = [scan.eqn.outvars[i] for i in scan.state]
         size = sum(math.prod(_compat.shape_of(v)) for v in state)
         num = 1 if scan.joint else self.subject.network.num_examples
@@ -199,7 +204,7 @@ class _Parts:
             shown = min(steps, 64) * min(examples, num)
             self.add("along time", step * (shown * size), shown * 10 / 3 * size**3)
 
-    def add_exponents(self, layers):
+    def add_exponents(self, layers: list[_Counted]) -> None:
         """The growth exponents of the whole product."""
         joint = any(layer.coupled for layer in layers)
         chain = [layer for layer in layers if layer.columns]
@@ -224,7 +229,7 @@ class _Parts:
             work = _PRODUCT * factor * columns * part
             self.add("exponents", work, 10 * factor * width * columns**2)
 
-    def add_programs(self, wanted: Sequence[bool], loss: bool):
+    def add_programs(self, wanted: Sequence[bool], loss: bool) -> None:
         """The compilation of all programs."""
         network = self.subject.network
         blocks = {p.block for p, w in zip(network.layers, wanted, strict=True) if w}
@@ -238,14 +243,14 @@ class _Parts:
         self.seconds["compilation"] = seconds
 
 
-def _lyapunov(size, steps, keep):
+def _lyapunov(size: float, steps: int, keep: int) -> tuple[float, float]:
     """Columns and examples of the Lyapunov exponents; see `lyapunov_exponents`."""
     if size <= 256:
         return size, max(min(keep, 2**31 // (steps * size**3)), 1)
     return (0 if size > 2**16 else 40), keep
 
 
-def _signals_bytes(subject: Subject, layers):
+def _signals_bytes(subject: Subject, layers: list[_Counted]) -> float:
     """What `propagate` holds beside the parameters; see there."""
     network = subject.network
     leaves = _tree.floating_leaves(subject.target.params)
@@ -262,7 +267,9 @@ def _signals_bytes(subject: Subject, layers):
     return 2 * params + 3.5 * sum(map(_between, chained)) + inside + 2 * output
 
 
-def _jacobian_bytes(subject: Subject, layers, wanted: Sequence[bool], limits: Limits):
+def _jacobian_bytes(
+    subject: Subject, layers: list[_Counted], wanted: Sequence[bool], limits: Limits
+) -> float:
     """What is at work beside the signals that are kept."""
     leaves = _tree.floating_leaves(subject.target.params)
     params = sum(np.size(leaf) * leaf.dtype.itemsize for leaf in leaves)
@@ -275,7 +282,7 @@ def _jacobian_bytes(subject: Subject, layers, wanted: Sequence[bool], limits: Li
     return params + 2 * sum(map(_between, layers)) + 3 * work
 
 
-def _at_work(subject: Subject, layer, limits: Limits, examples):
+def _at_work(subject: Subject, layer: _Counted, limits: Limits, examples: int) -> float:
     """Bytes of Jacobians, or of the vectors that they are multiplied with."""
     itemsize = 8 if subject.wide else 4
     small, large = layer.sides
@@ -284,18 +291,18 @@ def _at_work(subject: Subject, layer, limits: Limits, examples):
     return examples * small * large * itemsize
 
 
-def _between(layer):
+def _between(layer: _Counted) -> int:
     """Bytes of the data that leave a layer."""
     out = layer.block.out_var
     return reads.num_bytes(out)
 
 
-def _inside(block):
+def _inside(block: Block) -> int:
     """Bytes of all intermediate results of a layer."""
     return sum(reads.num_bytes(v) for eqn in block.eqns for v in eqn.outvars)
 
 
-def _couples(block, num_examples: int):
+def _couples(block: Block, num_examples: int) -> bool:
     """Whether a layer seems to mix examples: it reduces over their axis."""
     made = {v for eqn in block.eqns for v in eqn.outvars} | set(block.in_vars)
     for eqn in block.eqns:

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
 from gradstab import _tree
 from gradstab.analysis.initialization import ensemble_size, member
 from gradstab.analysis.trunk import Trunk
 from gradstab.network import Context, propagate
-from gradstab.network.losses import Loss, as_loss
-from gradstab.network.replay import Network
+from gradstab.network.blocks import Block
+from gradstab.network.losses import Loss, LossProgram, as_loss
+from gradstab.network.replay import Network, Replay
 from gradstab.program.compiled import compiled
 from gradstab.records import NORMAL_95, Growth, Signals
 from gradstab.report import Ensemble, GrowthPair, OverSeeds
@@ -134,7 +136,9 @@ def summarize(
     return typical(signals), ensemble, GrowthPair(forward, backward)
 
 
-def growth_over_seeds(norms, names: Sequence[str] = (), /) -> tuple[Growth, OverSeeds]:
+def growth_over_seeds(
+    norms: ArrayLike, names: Sequence[str] = (), /
+) -> tuple[Growth, OverSeeds]:
     r"""The law of growth of an ensemble, and its rate in every initialisation.
 
     The law is fitted once, to the geometric mean: chosen for each initialisation by
@@ -173,7 +177,7 @@ def growth_over_seeds(norms, names: Sequence[str] = (), /) -> tuple[Growth, Over
     mean = np.exp(levels.mean(axis=0)) if usable.any() else norms.mean(axis=0)
     growth = fit_growth(mean, names)
 
-    def rates(growth):
+    def rates(growth: Growth) -> OverSeeds:
         values = np.full(len(norms), np.nan)
         if usable.any() and growth.depth > 2:
             values[usable] = _rates(growth, levels)
@@ -189,7 +193,7 @@ def growth_over_seeds(norms, names: Sequence[str] = (), /) -> tuple[Growth, Over
     return _over_seeds(growth, over_seeds), over_seeds
 
 
-def _over_seeds(growth, rates):
+def _over_seeds(growth: Growth, rates: OverSeeds) -> Growth:
     """The growth with rate and error over the initialisations."""
     quantile = -float(special.stdtrit(rates.count - 1, 0.025))
     error = float(rates.error) * quantile / NORMAL_95
@@ -238,21 +242,21 @@ def typical(signals: Signals, /) -> Signals:
     )
 
 
-def _geometric(values, axis=-1):
+def _geometric(values: np.ndarray, axis: int = -1) -> np.ndarray:
     """Geometric mean of the positive values; the median if fewer than half are so."""
     moved = OverSeeds(np.moveaxis(values, axis, 0), logarithmic=True)
     most = 2 * moved.count >= len(moved.values)
     return np.where(most, moved.typical, np.median(moved.values, axis=0))
 
 
-def _rates(growth, levels):
+def _rates(growth: Growth, levels: np.ndarray) -> np.ndarray:
     """The rate of the law in each row, by least squares from layer to layer."""
     layer = 1.0 + np.arange(levels.shape[1])
     columns = np.stack([np.diff(curve) for curve in _curves(growth, layer)], axis=1)
     return np.linalg.lstsq(columns, np.diff(levels, axis=1).T)[0][0]
 
 
-def _curves(growth, layer):
+def _curves(growth: Growth, layer: np.ndarray) -> list[np.ndarray]:
     """The law of a growth, then its transient, as functions of the layer."""
     if growth.law == "power":
         return [np.log(layer + growth.offset)]
@@ -262,13 +266,13 @@ def _curves(growth, layer):
     return [layer, *settling]
 
 
-def _certain(rates):
+def _certain(rates: OverSeeds):
     """Whether their mean is above what chance exceeds as rarely as three errors."""
     quantile = -float(special.stdtrit(max(rates.count - 1, 1), 0.00135))
     return abs(rates.mean) > quantile * rates.error
 
 
-def _chunks(num: int, size, max_bytes: float):
+def _chunks(num: int, size, max_bytes: float) -> np.ndarray:
     """Positions in rows of equal length that fit; the last one is repeated to fill."""
     length = min(max(max_bytes // size, 1), num)
     length = -(-num // -(-num // length))
@@ -276,7 +280,7 @@ def _chunks(num: int, size, max_bytes: float):
     return np.minimum(positions, num - 1).reshape(-1, length)
 
 
-def _bytes_per_seed(network: Network, params: Any):
+def _bytes_per_seed(network: Network, params: Any) -> int:
     leaves = _tree.floating_leaves(member(params, 0))
     taps = jax.eval_shape(network.zero_taps)
     owned = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
@@ -286,17 +290,17 @@ def _bytes_per_seed(network: Network, params: Any):
 
 def _of_all(
     network: Network,
-    program,
+    program: LossProgram | None,
     params: Any,
     state: Any,
     inputs: tuple,
-    constants,
-    keys,
-    rows,
-):
+    constants: tuple,
+    keys: jax.Array,
+    rows: jax.Array,
+) -> EnsembleSignals:
     loss = program and Loss(program, constants)
 
-    def one(seed):
+    def one(seed: jax.Array) -> EnsembleSignals:
         # Every initialisation sees the same inputs, the same keys among them.
         arrays = (keys[seed], *member((params, state), seed), inputs)
         key, *arrays = _tree.fresh_keys(arrays)
@@ -308,7 +312,7 @@ def _of_all(
     return jax.lax.map(jax.vmap(one), rows)
 
 
-def _mean_squares(network: Network, replay, key: jax.Array):
+def _mean_squares(network: Network, replay: Replay, key: jax.Array) -> jax.Array:
     # All signs are drawn at once: what draws them is the longest part of the program.
     sizes = [_tree.real_size(array) for array in replay.activations]
     signs = jax.random.rademacher(key, (sum(sizes),), jnp.int8)
@@ -327,7 +331,9 @@ def _mean_squares(network: Network, replay, key: jax.Array):
     return network.in_depth_order(columns)
 
 
-def _mean_square(block, context, data, cotangent):
+def _mean_square(
+    block: Block, context: Context, data: tuple, cotangent: jax.Array
+) -> jax.Array:
     if not data:
         return jnp.full((), jnp.nan, _tree.real_dtype(cotangent.dtype))
     products = jax.vjp(lambda *data: block(context, *data), *data)[1](cotangent)

@@ -21,7 +21,7 @@ _NOT_TRACEABLE = (
 )
 
 
-def initializations(make: Callable[..., Any], key: jax.Array, num: int, /):
+def initializations(make: Callable[..., Any], key: jax.Array, num: int, /) -> Any:
     """Initialise a model many times: an ensemble, for ``analyze(..., ensemble=True)``.
 
     Args:
@@ -79,7 +79,7 @@ def initializations(make: Callable[..., Any], key: jax.Array, num: int, /):
         )
     parts = []
 
-    def arrays(key: jax.Array):
+    def arrays(key: jax.Array) -> list[jax.Array]:
         found, rebuild = _taken_apart(call_of_user(make, key))
         parts.append(rebuild)
         return found
@@ -101,7 +101,7 @@ def initializations(make: Callable[..., Any], key: jax.Array, num: int, /):
     return parts[0](found)
 
 
-def member(ensemble, index, /):
+def member(ensemble: Any, index: int | jax.Array, /) -> Any:
     """One initialisation of an ensemble: a pytree without the leading axis."""
     return jax.tree.map(lambda leaf: leaf[index], ensemble)
 
@@ -127,7 +127,7 @@ def ensemble_size(params: Any, state: Any = (), /) -> int:
     return lengths[0]
 
 
-def _taken_apart(model: Any):
+def _taken_apart(model: Any) -> tuple[list, Callable[[list], Any]]:
     """The arrays of a model, and the function that puts others in their places."""
     if isinstance(model, nnx.Module):
         graphdef, state = nnx.split(model)
@@ -138,7 +138,7 @@ def _taken_apart(model: Any):
     # Functions and numbers of a model are no arrays; traced arrays must not be kept.
     others = [None if _is_array(leaf) else leaf for leaf in leaves]
 
-    def rebuild(found):
+    def rebuild(found: list) -> Any:
         filled = list(others)
         for i, leaf in zip(which, found, strict=True):
             filled[i] = leaf
@@ -147,10 +147,10 @@ def _taken_apart(model: Any):
     return [leaves[i] for i in which], rebuild
 
 
-def _differ(leaves):
+def _differ(leaves: list) -> bool:
     floating = _tree.floating_leaves(leaves)
     return any(np.any(leaf != leaf[:1]) for leaf in map(np.asarray, floating))
 
 
-def _is_array(leaf: Any):
+def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape")

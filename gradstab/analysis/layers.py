@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +111,7 @@ def with_cosines(measured: Measured, run: NetworkRun, limits: Limits, /) -> Meas
     return measured._replace(layers=tuple(layers))
 
 
-def _rows(signals: Signals):
+def _rows(signals: Signals) -> Iterator[dict[str, Any]]:
     """The signals of one layer after the other."""
     names = [field.name for field in dataclasses.fields(signals)]
     columns = {n: np.asarray(getattr(signals, n)) for n in names if n != "names"}
@@ -119,7 +119,7 @@ def _rows(signals: Signals):
         yield {name: column[number] for name, column in columns.items()}
 
 
-def _sizes(subject: Subject):
+def _sizes(subject: Subject) -> dict[str, tuple[int, ...]]:
     """For every parameter leaf its shape, that of the real view if it is complex."""
     views = jax.eval_shape(
         lambda leaves: [_tree.real_view(leaf) for leaf in leaves],
@@ -129,7 +129,12 @@ def _sizes(subject: Subject):
     return dict(zip(subject.network.program.param_names, shapes, strict=True))
 
 
-def _layer(layer: LayerRun, row, result: LayerSpectrum, sizes) -> Layer:
+def _layer(
+    layer: LayerRun,
+    row: dict[str, Any],
+    result: LayerSpectrum,
+    sizes: dict[str, tuple[int, ...]],
+) -> Layer:
     place = layer.place
     norms, cut = row.pop("gradient_norms"), bool(row.pop("disconnected"))
     own = [

@@ -2,7 +2,8 @@
 
 import functools
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,15 +79,15 @@ def decompositions(on_device: bool = False, /) -> float:
     return operations / seconds * num_workers()
 
 
-def _of_batch(matrices):
+def _of_batch(matrices: jax.Array) -> jax.Array:
     return jnp.linalg.eigvalsh(matrices @ jnp.swapaxes(matrices, 1, 2))
 
 
 @functools.cache
-def _work():
+def _work() -> Callable[..., Any]:
     """A product, the plainest function and a dear one: one program of all of them."""
 
-    def run(kind, matrix, array):
+    def run(kind: jax.Array, matrix: jax.Array, array: jax.Array) -> jax.Array:
         branches = (
             lambda: matrix @ matrix.T,
             lambda: array * 2 + 1,
@@ -98,12 +99,12 @@ def _work():
     return lambda *arguments: jax.block_until_ready(program(*arguments))
 
 
-def _seconds(function, argument):
+def _seconds(function: Callable[[jax.Array], jax.Array], argument: jax.Array) -> float:
     program = jax.jit(function)
     return _fastest(lambda: jax.block_until_ready(program(argument)))
 
 
-def _fastest(call):
+def _fastest(call: Callable[[], object]) -> float:
     """The time of the fastest call, as if nothing else ran here.
 
     Most calls are interrupted on a busy machine, and all where it is busy all along.

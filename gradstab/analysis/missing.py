@@ -1,14 +1,19 @@
 """Why numbers of a layer are not there: a sentence beside every NaN."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from gradstab.network.activations import unread
+from gradstab.network.blocks import Block
+from gradstab.network.replay import Network
 from gradstab.records import Layer, Spectrum
 
 
-def with_reasons(layers, network, /, *, loss) -> tuple[Layer, ...]:
+def with_reasons(
+    layers: Sequence[Layer], network: Network, /, *, loss: bool
+) -> tuple[Layer, ...]:
     """The layers with the reasons for what is not a number in them.
 
     Args:
@@ -25,7 +30,7 @@ def with_reasons(layers, network, /, *, loss) -> tuple[Layer, ...]:
     )
 
 
-def _reasons(layer, block, loss):
+def _reasons(layer: Layer, block: Block, loss: bool) -> tuple[str, ...]:
     """Sentences ``names: why``, one for each reason, that name every field with NaN."""
     lost = _names(layer)
     grouped: dict[str, list[str]] = {}
@@ -34,19 +39,19 @@ def _reasons(layer, block, loss):
     return tuple(f"{', '.join(names)}: {why}" for why, names in grouped.items())
 
 
-def _names(layer):
+def _names(layer: Layer) -> list[str]:
     """The fields with a NaN anywhere."""
     fields = [f.name for f in dataclasses.fields(layer) if not f.metadata.get("static")]
     return [name for name in fields if _has_nan(getattr(layer, name))]
 
 
-def _has_nan(value):
+def _has_nan(value: Spectrum | np.ndarray | float | None) -> bool:
     if isinstance(value, Spectrum):
         return bool(np.isnan(value.values).any() or np.isnan(value.errors).any())
     return value is not None and bool(np.isnan(value).any())
 
 
-def _reason(name, lost, layer, block, loss):
+def _reason(name: str, lost: list[str], layer: Layer, block: Block, loss: bool) -> str:
     """The first that holds."""
     backward = name.startswith(("gradient", "param_gradient"))
     of_gradients = name in ("gradient_cosines", "param_gradient_norm")

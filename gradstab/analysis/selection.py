@@ -21,7 +21,12 @@ class Limits(NamedTuple):
 
 
 def checked_limits(
-    examples, top_k, max_dense, max_bytes, spectra_on: str = "auto", /
+    examples: int,
+    top_k: int | None,
+    max_dense: int,
+    max_bytes: float,
+    spectra_on: str = "auto",
+    /,
 ) -> Limits:
     """The limits of an analysis.
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,7 @@ class Subject(NamedTuple):
     narrow: str = ""
 
     @property
-    def arrays(self):
+    def arrays(self) -> tuple[Any, Any, tuple]:
         """Parameters, state and inputs."""
         return self.target.params, self.target.state, self.target.inputs
 
@@ -61,7 +61,7 @@ class Subject(NamedTuple):
         """
         return self.network.programs.get("single", self._single)
 
-    def _single(self):
+    def _single(self) -> Network | None:
         cut = functools.partial(_first_example, self.network.num_examples)
         # The model is only traced: shapes are enough.
         first = jax.eval_shape(
@@ -73,7 +73,7 @@ class Subject(NamedTuple):
         except (TypeError, ValueError):  # a batch size is written into the model
             return None
 
-    def cast(self, tree: Any):
+    def cast(self, tree: Any) -> Any:
         """Arrays in the precision of the analysis."""
         return _cast(tree, self.wide)
 
@@ -82,10 +82,10 @@ def find_subject(
     target: Target,
     /,
     *,
-    output,
+    output: Callable[..., Any] | None,
     loss: Callable[..., Any] | None,
     precision: str | None,
-    boundaries=None,
+    boundaries: Sequence[str] | None = None,
 ) -> Subject:
     """Trace a model: in float64 where the hardware and the model can, or as it is.
 
@@ -123,7 +123,7 @@ def find_subject(
     return _traced(target, loss, False, options)._replace(narrow=reason)
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     """What an error says, in a line."""
     line = f"{kind(error)}: {next(iter(str(error).splitlines()), '')}"
     return textwrap.shorten(line, 120, placeholder=" ...")
@@ -154,7 +154,7 @@ def time_for_examples(network: Network, /) -> str:
 
 
 @contextlib.contextmanager
-def arithmetic(wide):
+def arithmetic(wide: bool) -> Iterator[None]:
     """The arithmetic of an analysis: full matrix products, and float64 if ``wide``."""
     # The user's own arithmetic may be in float64 as well: that is left as it is.
     in_float64 = _compat.float64(wide)
@@ -162,7 +162,9 @@ def arithmetic(wide):
         yield
 
 
-def _traced(target: Target, loss: Callable[..., Any] | None, wide, options):
+def _traced(
+    target: Target, loss: Callable[..., Any] | None, wide: bool, options: tuple
+) -> Subject:
     with arithmetic(wide):
         arrays = (target.params, target.state, target.inputs)
         target = Target(target.apply, *_cast(arrays, wide))
@@ -174,13 +176,13 @@ def _traced(target: Target, loss: Callable[..., Any] | None, wide, options):
         return Subject(network, target, wide, *options)
 
 
-def _runs(target: Target):
+def _runs(target: Target) -> bool:
     arrays = _tree.fresh_keys((target.params, target.state))
     inputs = _tree.fresh_keys(target.inputs)
     return works(jax.eval_shape, target.apply, *arrays, *inputs)
 
 
-def _look_at_loss(loss: Callable[..., Any], shapes):
+def _look_at_loss(loss: Callable[..., Any], shapes: Any) -> None:
     try:
         _, constants = as_loss(loss, shapes)
     except TypeError as error:
@@ -192,7 +194,9 @@ def _look_at_loss(loss: Callable[..., Any], shapes):
         )
 
 
-def _find(target: Target, output, boundaries):
+def _find(
+    target: Target, output: Callable[..., Any] | None, boundaries: Sequence[str] | None
+) -> Network:
     return find_layers(
         target.apply,
         target.params,
@@ -203,7 +207,7 @@ def _find(target: Target, output, boundaries):
     )
 
 
-def _cast(tree: Any, wide):
+def _cast(tree: Any, wide: bool) -> Any:
     # To look at a model is no use of its keys.
     leaves, structure = jax.tree.flatten(_tree.fresh_keys(tree))
     leaves = list(map(_as_array, leaves))
@@ -216,22 +220,22 @@ def _cast(tree: Any, wide):
     return structure.unflatten(leaves)
 
 
-def _as_array(leaf: Any):
+def _as_array(leaf: Any) -> jax.Array:
     # To hand an array over compiles nothing, to convert it does.
     return jax.device_put(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
 
 
-def _to_float64_by_numpy(leaf: Any):
+def _to_float64_by_numpy(leaf: Any) -> jax.Array:
     dtype = _tree.widest(leaf.dtype, jnp.float64)
     return leaf if leaf.dtype == dtype else jax.device_put(np.asarray(leaf, dtype))
 
 
 @quick_jit
-def _to_float64(leaves):
+def _to_float64(leaves: list) -> list[jax.Array]:
     """All arrays by one program: one for each would take longer to compile."""
     return [leaf.astype(_tree.widest(leaf.dtype, jnp.float64)) for leaf in leaves]
 
 
-def _first_example(num: int, leaf: Any):
+def _first_example(num: int, leaf: Any) -> jax.Array:
     shared = _tree.is_key(leaf) and leaf.shape[:1] != (num,)
     return leaf if shared else leaf[:1]

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradstab.network.blocks import Block
+from gradstab.network.replay import Network
+from gradstab.records import Prediction, Signals
 from gradstab.report import Expected, GrowthPair
 from gradstab.spectra import fit_growth
 from gradstab.theory import ends_in_norm, is_linear
@@ -22,7 +25,7 @@ class Trunk(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_trunk(network, /) -> Trunk:
+def find_trunk(network: Network, /) -> Trunk:
     """All layers but a head and lone normalisations at the ends.
 
     Under fan-in scaling the root mean square entry of the data and the norm of the
@@ -56,7 +59,7 @@ def find_trunk(network, /) -> Trunk:
     return Trunk(range(start, end), said if notes else ())
 
 
-def _reads_out(blocks):
+def _reads_out(blocks: list[Block]) -> bool:
     """Whether the last layer lacks what all layers before it, but the first, have.
 
     A first layer may be linear as well: it embeds the input.
@@ -65,7 +68,7 @@ def _reads_out(blocks):
     return bool(between) and is_linear(blocks[-1]) and not any(map(is_linear, between))
 
 
-def trunk_growth(signals, trunk, /) -> GrowthPair:
+def trunk_growth(signals: Signals, trunk: Trunk, /) -> GrowthPair:
     """The growth of both signals along the trunk of a network.
 
     Args:
@@ -80,7 +83,9 @@ def trunk_growth(signals, trunk, /) -> GrowthPair:
     )
 
 
-def expected_growth(prediction, trunk, /):
+def expected_growth(
+    prediction: Prediction | None, trunk: Trunk, /
+) -> tuple[Expected | None, Expected | None]:
     """What theory expects of both signals from the first to the last layer of a trunk.
 
     Args:
@@ -108,7 +113,7 @@ def expected_growth(prediction, trunk, /):
     )
 
 
-def _expected(logarithms, error):
+def _expected(logarithms: np.ndarray, error: float) -> Expected | None:
     if not (np.isfinite(logarithms).all() and math.isfinite(error)):
         return None
     growth = fit_growth(np.exp(logarithms - logarithms.max()))

@@ -1,6 +1,6 @@
 """Layer-sequential unit variance (LSUV): weights scaled on a batch of data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ class Calibration:
 def lsuv(
     model: Any,
     /,
-    *args,
+    *args: Any,
     tolerance: float = 0.01,
     max_iterations: int = 10,
     output: Any = None,
@@ -112,7 +112,7 @@ def lsuv(
         lambda params, active: output_deviations(program, plan, params + rest, active)
     )
 
-    def measure(factors, active):
+    def measure(factors: np.ndarray, active: np.ndarray) -> np.ndarray:
         return np.asarray(deviations(scale_weights(leaves, plan, factors), active))
 
     rows = len(plan.names)
@@ -131,7 +131,12 @@ def lsuv(
     )
 
 
-def _solve(measure, rows, tolerance: float, max_iterations):
+def _solve(
+    measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rows: int,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[np.ndarray, dict]:
     """A factor for the weights of each row, and notes of those that have none."""
     factors, active = np.ones(rows), np.ones(rows, bool)
     first = last = np.full(rows, np.inf)
@@ -156,11 +161,11 @@ def _solve(measure, rows, tolerance: float, max_iterations):
     return factors, notes
 
 
-def _is_far(deviations, tolerance: float):
+def _is_far(deviations: np.ndarray, tolerance: float) -> np.ndarray:
     return ~(np.abs(deviations - 1) <= tolerance)  # true for NaN
 
 
-def _why_stuck(deviation: float):
+def _why_stuck(deviation: float) -> str:
     if deviation == 0:
         return "its output does not vary"
     if not np.isfinite(deviation):

@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradstab import _compat, _tree
+from gradstab.calibration.products import LayerScan, Plan, Product
 from gradstab.program.trace import Program
-from gradstab.program.walk import environment, evaluate, outputs, split_operands, walk
+from gradstab.program.walk import (
+    Environment,
+    environment,
+    evaluate,
+    outputs,
+    split_operands,
+    walk,
+)
 
 
 def output_deviations(
-    program: Program, plan, leaves: Sequence[Any], active, /
+    program: Program, plan: Plan, leaves: Sequence[Any], active: jax.Array, /
 ) -> jax.Array:
     """The standard deviation of every product's output, in one evaluation.
 
@@ -38,7 +46,7 @@ def output_deviations(
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def scale_weights(leaves: Sequence[Any], plan, factors, /) -> list:
+def scale_weights(leaves: Sequence[Any], plan: Plan, factors: np.ndarray, /) -> list:
     """The parameter leaves, those of each product times its factor.
 
     Args:
@@ -58,10 +66,16 @@ def scale_weights(leaves: Sequence[Any], plan, factors, /) -> list:
     return leaves
 
 
-def _run(eqns: Sequence[_compat.JaxprEqn], env, flags, scans, found):
+def _run(
+    eqns: Sequence[_compat.JaxprEqn],
+    env: Environment,
+    flags: dict[Product, jax.Array],
+    scans: dict[int, LayerScan],
+    found: dict[Product, jax.Array],
+) -> None:
     product_of = {id(product.eqn): product for product in flags}
 
-    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]):
+    def rule(eqn: _compat.JaxprEqn, operands: Sequence[Any]) -> Sequence[jax.Array]:
         product = product_of.get(id(eqn))
         if id(eqn) in scans:
             return _run_scan(scans[id(eqn)], operands, flags, found)
@@ -77,11 +91,18 @@ def _run(eqns: Sequence[_compat.JaxprEqn], env, flags, scans, found):
     walk(eqns, env, rule)
 
 
-def _run_scan(scan, operands: Sequence[Any], flags, found):
+def _run_scan(
+    scan: LayerScan,
+    operands: Sequence[Any],
+    flags: dict[Product, jax.Array],
+    found: dict[Product, jax.Array],
+) -> list[jax.Array]:
     parts = scan.parts
     consts, carry, xs = split_operands(parts, operands)
 
-    def step(carry, slices):
+    def step(
+        carry: Sequence[jax.Array], slices: tuple[Sequence[jax.Array], list[jax.Array]]
+    ):
         xs, flags = slices
         env, seen = environment(scan.body, [*consts, *carry, *xs]), {}
         of_product = dict(zip(scan.products, flags, strict=True))
@@ -98,17 +119,17 @@ def _run_scan(scan, operands: Sequence[Any], flags, found):
     return [*carry, *ys]
 
 
-def _deviation(array: jax.Array):
+def _deviation(array: jax.Array) -> jax.Array:
     """The standard deviation over all entries, in float32 at least, overflow-safe."""
     wide = _at_least_float32(array)
     scale = _tree.power_of_two_near(jnp.max(jnp.abs(wide)))
     return scale * jnp.std(wide / scale)
 
 
-def _times(leaf: Any, factor):
+def _times(leaf: Any, factor: np.ndarray) -> jax.Array:
     wide = _at_least_float32(leaf)
     return (wide * jnp.asarray(factor, wide.dtype)).astype(leaf.dtype)
 
 
-def _at_least_float32(array: jax.Array):
+def _at_least_float32(array: jax.Array) -> jax.Array:
     return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)

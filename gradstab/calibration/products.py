@@ -2,16 +2,19 @@
 
 import collections
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network import naming
 from gradstab.program import primitives
 from gradstab.program.trace import Program, flatten_body
+
+Rows = TypeVar("Rows", jax.Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class Product:
     rows: slice
     stacked: bool
 
-    def part_of(self, array: jax.Array):
+    def part_of(self, array: Rows) -> Rows:
         """Its rows of an array with a row per product: a scalar outside a scan."""
         return array[self.rows] if self.stacked else array[self.rows.start]
 
@@ -111,8 +114,12 @@ class _Search:
         self.scans: list[tuple] = []
 
     def visit(
-        self, eqn: _compat.JaxprEqn, flow: flows.Flow, scan=None, sliced=frozenset()
-    ):
+        self,
+        eqn: _compat.JaxprEqn,
+        flow: flows.Flow,
+        scan: int | None = None,
+        sliced: frozenset = frozenset(),
+    ) -> None:
         """Note what the equation does with data and parameters."""
         if not _meets_data(eqn, flow):
             return
@@ -126,7 +133,9 @@ class _Search:
                 reason = "it is used at every step of a scan"
             self.candidates.append(_Candidate(eqn, leaves, scan, reason))
 
-    def enter(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, flow: flows.Flow):
+    def enter(
+        self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, flow: flows.Flow
+    ) -> None:
         """Visit the body of a scan."""
         body = flatten_body(parts.body)
         xs = eqn.invars[parts.num_consts + parts.num_carry :]
@@ -137,7 +146,7 @@ class _Search:
             self.visit(inner, inside, len(self.scans), sliced)
         self.scans.append((eqn, parts, body, sliced))
 
-    def plan(self):
+    def plan(self) -> Plan:
         """Products of the candidates that can be scaled, notes for the others."""
         products, names, notes, per_scan = [], [], {}, collections.defaultdict(list)
         for candidate in self.candidates:
@@ -166,7 +175,7 @@ class _Search:
             tuple(notes.items()),
         )
 
-    def _why_not(self, leaves):
+    def _why_not(self, leaves: frozenset) -> str:
         if len(leaves) > 1:
             together = ", ".join(self.paths[leaf] for leaf in sorted(leaves))
             return f"the weights are computed from several parameters: {together}"
@@ -175,7 +184,7 @@ class _Search:
             return f"its dtype is {self.vars[leaf].aval.dtype}"
         return f"it has {self.uses[leaf]} uses" if self.uses[leaf] > 1 else ""
 
-    def _row_names(self, leaf: Any, scan):
+    def _row_names(self, leaf: Any, scan: int | None) -> list[str]:
         path = self.paths[leaf]
         if scan is None:
             return [path]
@@ -185,8 +194,11 @@ class _Search:
 
 
 def _flow_inside(
-    eqn: _compat.JaxprEqn, parts: _compat.ScanParts, body, flow: flows.Flow
-):
+    eqn: _compat.JaxprEqn,
+    parts: _compat.ScanParts,
+    body: _compat.ClosedJaxpr,
+    flow: flows.Flow,
+) -> flows.Flow:
     """The flow in a scan's body; what becomes data in one step is data in the next."""
     outer = dict(zip(body.jaxpr.invars, eqn.invars, strict=True))
     carried = body.jaxpr.invars[parts.num_consts : parts.num_consts + parts.num_carry]
@@ -206,7 +218,7 @@ def _flow_inside(
         data = grown
 
 
-def _depth_order(products, scans):
+def _depth_order(products: list[Product], scans: list[LayerScan]) -> list[int]:
     """All rows in depth order: those of a scan step by step."""
     scan_of = {product: scan for scan in scans for product in scan.products}
     order, entered = [], set()
@@ -222,13 +234,13 @@ def _depth_order(products, scans):
     return order
 
 
-def _contracts_data(eqn: _compat.JaxprEqn, flow: flows.Flow):
+def _contracts_data(eqn: _compat.JaxprEqn, flow: flows.Flow) -> bool:
     return _meets_data(eqn, flow) and _compat.contains(eqn, flows.CONTRACTIONS)
 
 
-def _meets_data(eqn: _compat.JaxprEqn, flow: flows.Flow):
+def _meets_data(eqn: _compat.JaxprEqn, flow: flows.Flow) -> bool:
     return any(flow.is_data(v) or flow.is_dependent(v) for v in eqn.invars)
 
 
-def _is_floating(variable):
+def _is_floating(variable) -> bool:
     return jnp.issubdtype(variable.aval.dtype, jnp.inexact)

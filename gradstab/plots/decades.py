@@ -1,15 +1,24 @@
 """Norms of gradients while training, as a map."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab import _drawing as drawing
 from gradstab.errors import UserValueError
 from gradstab.watch.decades import draw_decades
 
 
-def heat_map(norms, /, *, layers=None, steps=None, ax: Any = None):
+def heat_map(
+    norms: ArrayLike,
+    /,
+    *,
+    layers: Iterable[Any] | None = None,
+    steps: ArrayLike | None = None,
+    ax: Any = None,
+):
     """Gradient norms, layer against step, in decades.
 
     Args:

@@ -1,5 +1,6 @@
 """Singular values of layers, and the density that theory has for them."""
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ from scipy import integrate
 
 from gradstab import _drawing as drawing
 from gradstab.errors import UserValueError
-from gradstab.theory import singular_value_density
+from gradstab.records import Layer
+from gradstab.report import Report
+from gradstab.theory import MeanField, singular_value_density
 
 # A histogram of fewer values is a row of spikes: they are counted one by one instead.
 _FEW_VALUES = 500
@@ -15,7 +18,14 @@ _FEW_VALUES = 500
 _MOST_BINS = 60
 
 
-def spectra(report, /, *, layers=None, field=None, ax: Any = None):
+def spectra(
+    report: Report,
+    /,
+    *,
+    layers: Iterable[str] | None = None,
+    field: MeanField | None = None,
+    ax: Any = None,
+):
     """Singular values of layer Jacobians, with theory where it is known.
 
     Of many values the density is drawn; of few, the share of values up to each one.
@@ -48,7 +58,11 @@ def spectra(report, /, *, layers=None, field=None, ax: Any = None):
     else:
         wanted = {report.layer(name).name for name in layers}
         chosen = [layer for layer in known if layer.name in wanted]
-    pooled = {x.name: np.asarray(x.jacobian.values, float).ravel() for x in chosen}
+    pooled = {
+        x.name: np.asarray(x.jacobian.values, float).ravel()
+        for x in chosen
+        if x.jacobian is not None
+    }
     pooled = {k: np.sort(v[np.isfinite(v)]) for k, v in pooled.items()}
     pooled = {k: v for k, v in pooled.items() if np.any(v > 0)}
     if not pooled:
@@ -72,7 +86,7 @@ def spectra(report, /, *, layers=None, field=None, ax: Any = None):
     return ax.figure
 
 
-def _words(chosen, known):
+def _words(chosen: Collection[str], known: Collection[Layer]) -> str:
     """Of which layers the values are."""
     if len(chosen) == 1:
         return drawing.label(next(iter(chosen)))
@@ -81,12 +95,12 @@ def _words(chosen, known):
     return f"{number}{which}, first (blue) to last (orange)"
 
 
-def _shares(ax: Any, values, top, style):
+def _shares(ax: Any, values: np.ndarray, top: float, style: dict[str, Any]) -> None:
     share = np.arange(1, len(values) + 1) / len(values)
     ax.step([0, *values, top], [0, *share, 1], where="post", **style)
 
 
-def _density(ax: Any, values, top, style):
+def _density(ax: Any, values: np.ndarray, top: float, style: dict[str, Any]) -> None:
     """Of all values, so that those that are zero are missing from the area."""
     live = values[values > 0]
     low, high = np.quantile(live, [0.25, 0.75])
@@ -97,12 +111,12 @@ def _density(ax: Any, values, top, style):
     ax.stairs(heights * len(live) / len(values), bins, **style)
 
 
-def _theoretical_density(field, top):
+def _theoretical_density(field: MeanField, top: float) -> tuple[np.ndarray, np.ndarray]:
     s = np.linspace(top / 800, top, 800)
     return s, singular_value_density(field, 1, s)
 
 
-def _theoretical_share(field, top):
+def _theoretical_share(field: MeanField, top: float) -> tuple[np.ndarray, np.ndarray]:
     # To the end of the density, which may be beyond the largest value of few.
     s, density = _theoretical_density(field, 4 * top)
     share = integrate.cumulative_trapezoid(density, s, initial=0)

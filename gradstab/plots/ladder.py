@@ -4,10 +4,10 @@ from typing import Any
 
 from gradstab import _drawing as drawing
 from gradstab.errors import UserValueError
-from gradstab.report import panels
+from gradstab.report import Report, panels
 
 
-def exponents(report, /, *, rate=None, ax: Any = None):
+def exponents(report: Report, /, *, rate: float | None = None, ax: Any = None):
     """The ladder of growth exponents of the input-output Jacobian, by rank.
 
     Beside it the mean logarithm per layer of the factor by which the gradient's norm

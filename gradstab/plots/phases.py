@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize
 
 from gradstab import _drawing as drawing
@@ -88,7 +89,7 @@ def phase_diagram(
     return ax.figure
 
 
-def _borders(what, values):
+def _borders(what: str, values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.all(np.diff(values) > 0):
         raise UserValueError(
@@ -100,7 +101,7 @@ def _borders(what, values):
     return values
 
 
-def _about_zero(low, high):
+def _about_zero(low: float, high: float):
     """White at zero, and both ends of the data in full colour."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
@@ -112,7 +113,9 @@ def _about_zero(low, high):
     return ListedColormap(colormaps["PuOr_r"](0.5 + 0.5 * parts))
 
 
-def _critical_line(activation, sigma_w: np.ndarray, sigma_b: np.ndarray):
+def _critical_line(
+    activation: Callable[..., Any], sigma_w: np.ndarray, sigma_b: np.ndarray
+) -> list[np.ndarray]:
     """Pieces of the line inside of the borders, ``(points, 2)``, ends included."""
     low, high = sigma_w
     biases = sigma_b[0] + np.ptp(sigma_b) * np.linspace(0, 1, _NUM_POINTS) ** 2
@@ -136,7 +139,12 @@ def _critical_line(activation, sigma_w: np.ndarray, sigma_b: np.ndarray):
     return pieces
 
 
-def _crossing(activation, sigma_w: np.ndarray, biases, weights):
+def _crossing(
+    activation: Callable[..., Any],
+    sigma_w: np.ndarray,
+    biases: np.ndarray,
+    weights: np.ndarray,
+) -> list[tuple]:
     """Where the line leaves the borders; empty if it ends there."""
     if not np.isfinite(weights).all():
         return []
@@ -150,7 +158,7 @@ def _crossing(activation, sigma_w: np.ndarray, biases, weights):
     return [(_critical(activation, bias), bias)]
 
 
-def _critical(activation, sigma_b):
+def _critical(activation: Callable[..., Any], sigma_b) -> float:
     """NaN where no network with these biases is critical."""
     try:
         return critical_sigma_w(activation, float(sigma_b))
@@ -158,7 +166,7 @@ def _critical(activation, sigma_b):
         return np.nan
 
 
-def _is_inside(point, sigma_w: np.ndarray, sigma_b: np.ndarray):
+def _is_inside(point: np.ndarray, sigma_w: np.ndarray, sigma_b: np.ndarray) -> bool:
     """Whether a point is on no border."""
     ends = ((sigma_w[0], sigma_w[-1]), (sigma_b[0], sigma_b[-1]))
     return not any(
@@ -168,7 +176,9 @@ def _is_inside(point, sigma_w: np.ndarray, sigma_b: np.ndarray):
     )
 
 
-def _name(ax: Any, words, phase, sigma_w: np.ndarray, sigma_b: np.ndarray):
+def _name(
+    ax: Any, words: str, phase: np.ndarray, sigma_w: np.ndarray, sigma_b: np.ndarray
+) -> None:
     """Write the name of a phase in the cell that is deepest inside of it."""
     if not phase.any():
         return
@@ -187,7 +197,7 @@ def _name(ax: Any, words, phase, sigma_w: np.ndarray, sigma_b: np.ndarray):
     _write(ax, words.replace(": ", ":\n"), sigma_w[column], sigma_b[row])
 
 
-def _write(ax: Any, words, x, y):
+def _write(ax: Any, words: str, x, y) -> None:
     """Words that can be read on every colour, inside of the axes."""
     from matplotlib import patheffects
 

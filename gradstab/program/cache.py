@@ -20,7 +20,7 @@ class Cache:
     ([], 1)
     """
 
-    def __init__(self, most: int = 256):
+    def __init__(self, most: int = 256) -> None:
         self._most = most
         self._made: collections.OrderedDict[Hashable, object] = (
             collections.OrderedDict()

@@ -24,12 +24,18 @@ class Forms:
     compared for certain gets a number of its own.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._numbers: dict[Any, int] = {}
         self._programs: dict[tuple[int, bool], tuple[Any, int]] = {}
         self._unique = itertools.count()
 
-    def number(self, eqns: Sequence[_compat.JaxprEqn], invars, outvars, /) -> int:
+    def number(
+        self,
+        eqns: Sequence[_compat.JaxprEqn],
+        invars: Sequence[_compat.Var],
+        outvars: Sequence[_compat.Var | _compat.Literal],
+        /,
+    ) -> int:
         """The number of the program ``invars -> outvars``.
 
         Variables that no equation makes and that are not among ``invars`` are
@@ -40,13 +46,20 @@ class Forms:
         except _UncertainError:
             return self._number(("unique", next(self._unique)))
 
-    def _number(self, form) -> Any:
+    def _number(self, form: Hashable) -> Any:
         return self._numbers.setdefault(form, len(self._numbers))
 
-    def _form(self, eqns: Sequence[_compat.JaxprEqn], invars, outvars, *, rules):
+    def _form(
+        self,
+        eqns: Sequence[_compat.JaxprEqn],
+        invars: Sequence[_compat.Var],
+        outvars: Sequence[_compat.Var | _compat.Literal],
+        *,
+        rules: bool,
+    ) -> Hashable:
         seen: dict[Any, int] = {}
 
-        def atom(variable):
+        def atom(variable: _compat.Var | _compat.Literal) -> Hashable:
             if isinstance(variable, _compat.Literal):
                 return self._typed(variable), _array(variable.val)
             if variable not in seen:
@@ -68,11 +81,11 @@ class Forms:
         """What an equation is called, where that counts."""
         return None
 
-    def _typed(self, variable) -> Hashable:
+    def _typed(self, variable: _compat.Var | _compat.Literal) -> Hashable:
         """What a variable holds, so far as that counts."""
         return _type(variable)
 
-    def _inside(self, eqn: _compat.JaxprEqn, *, rules):
+    def _inside(self, eqn: _compat.JaxprEqn, *, rules: bool) -> Hashable:
         """The form of an equation's parameters."""
         if _compat.given_name(eqn) is not None:
             return ()
@@ -87,14 +100,14 @@ class Forms:
             if (eqn.primitive.name, name) not in _LABELS
         )
 
-    def _derivative(self, eqn: _compat.JaxprEqn):
+    def _derivative(self, eqn: _compat.JaxprEqn) -> Hashable:
         traced = attempt(_derivative, eqn)
         if isinstance(traced, Refusal):
             raise _UncertainError from traced.error
         # Rules inside this program would only be used by second derivatives.
         return self._program(traced, rules=False)
 
-    def _program(self, program, rules):
+    def _program(self, program, rules: bool) -> Hashable:
         """The number of a program, closed or open, inside an equation."""
         key = id(program), rules
         if key not in self._programs:
@@ -106,7 +119,7 @@ class Forms:
             self._programs[key] = program, self._number((constants, form))
         return self._programs[key][1]
 
-    def _value(self, value: Any, rules):
+    def _value(self, value: Any, rules: bool) -> Hashable:
         if hasattr(value, "eqns"):
             return self._program(value, rules)
         if isinstance(value, dict):
@@ -129,14 +142,14 @@ class Forms:
 class _Keys(Forms):
     """Forms that can be compared with those of other times; names may count in them."""
 
-    def __init__(self, names):
+    def __init__(self, names: bool) -> None:
         super().__init__()
         self._names, self._held = names, 0
 
-    def _number(self, form):
+    def _number(self, form: Hashable) -> Hashable:
         return form
 
-    def _label(self, eqn: _compat.JaxprEqn):
+    def _label(self, eqn: _compat.JaxprEqn) -> Hashable:
         if not self._names:
             return None
         named = (
@@ -145,7 +158,7 @@ class _Keys(Forms):
         label = named if isinstance(named, str) else None
         return scope_of(eqn), _compat.given_name(eqn), label
 
-    def _program(self, program, rules):
+    def _program(self, program, rules: bool) -> Hashable:
         if (id(program), rules) not in self._programs:
             held = getattr(program, "consts", ())
             self._held += sum(getattr(array, "nbytes", 0) for array in held)
@@ -153,7 +166,7 @@ class _Keys(Forms):
                 raise _UncertainError
         return super()._program(program, rules)
 
-    def _typed(self, variable):
+    def _typed(self, variable: _compat.Var | _compat.Literal) -> Hashable:
         return variable.aval  # with its sharding, and whether its dtype is weak
 
 
@@ -200,11 +213,11 @@ _SHORT = 4096
 _LABELS = {("jit", "name"), ("pjit", "name")}
 
 
-def _type(variable):
+def _type(variable: _compat.Var | _compat.Literal) -> tuple[tuple[int, ...], Any]:
     return _compat.shape_of(variable), _compat.dtype_of(variable)
 
 
-def _array(value: Any):
+def _array(value: Any) -> tuple[tuple[int, ...], str, bytes]:
     """An array by value; tracers and keys have none to look at."""
     try:
         array = np.asarray(value)
@@ -218,7 +231,7 @@ def _array(value: Any):
     return array.shape, str(array.dtype), content
 
 
-def _derivative(eqn: _compat.JaxprEqn):
+def _derivative(eqn: _compat.JaxprEqn) -> _compat.ClosedJaxpr:
     """The program of the first derivative of an equation with a rule of its own."""
     if _compat.looks_at_zeros(eqn):
         raise _UncertainError  # the rule may look at what is zero: no one program
@@ -227,8 +240,8 @@ def _derivative(eqn: _compat.JaxprEqn):
     moving = [i for i, v in enumerate(operands) if _compat.is_floating(v)]
     run = _compat.program_function(operands, eqn.outvars, [eqn])
 
-    def derivative(values, directions):
-        def along(*floating):
+    def derivative(values: Sequence[jax.Array], directions: Sequence[jax.Array]):
+        def along(*floating: jax.Array) -> list[jax.Array]:
             filled = list(values)
             for i, value in zip(moving, floating, strict=True):
                 filled[i] = value
@@ -250,5 +263,5 @@ def _derivative(eqn: _compat.JaxprEqn):
     return jax.make_jaxpr(derivative)(shapes, directions)
 
 
-def _shape(variable):
+def _shape(variable: _compat.Var | _compat.Literal) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(*_type(variable))

@@ -51,13 +51,15 @@ def compiled(
     )
 
 
-def _compiled(owner, function, static):
+def _compiled(
+    owner: Owner, function: Callable, static: tuple[Hashable, ...]
+) -> Callable[..., Any]:
     plain = functools.partial(function, owner, *static)
     options = quick_options() if _is_small(work_for(owner)) else None
     program = jax.jit(plain, compiler_options=options)
 
     @functools.wraps(function)
-    def run(*arrays):
+    def run(*arrays: Any) -> Any:
         return (program if _compat.computes_now() else plain)(*arrays)
 
     return run
@@ -68,7 +70,7 @@ def work_for(owner: Owner, /) -> Work:
     return owner.programs.get("work", lambda: work_of(owner.eqns))
 
 
-def _is_small(work):
+def _is_small(work: Work) -> bool:
     return (
         work.num_bytes < _FEW_BYTES
         and work.flops < _FEW_FLOPS

@@ -76,13 +76,13 @@ def quick_jit(function: Callable, /, *, static: tuple[str, ...] = ()) -> Callabl
     """
 
     @functools.cache
-    def program():
+    def program() -> Callable:
         # Which platform there is is known when the first program is wanted.
         options = quick_options()
         return jax.jit(function, static_argnames=static, compiler_options=options)
 
     @functools.wraps(function)
-    def run(*args, **kwargs) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
         if not _compat.computes_now():
             return function(*args, **kwargs)
         return program()(*args, **kwargs)

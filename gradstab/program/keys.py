@@ -6,6 +6,7 @@ References:
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gradstab.program.compiling import quick_jit
 
@@ -36,19 +37,19 @@ def split_key(key: jax.Array, num: int, /) -> list[jax.Array]:
     return _split_words(np.asarray(jax.random.key_data(key)), num)
 
 
-def _splits_as_here():
+def _splits_as_here() -> bool:
     """Whether JAX splits keys so that each depends on its own number only."""
     return jax.config.values["jax_threefry_partitionable"]
 
 
-def _split_words(words, num: int):
+def _split_words(words: np.ndarray, num: int) -> list[jax.Array]:
     return [
         jax.random.wrap_key_data(row, impl=_KIND)
         for row in _threefry(words, np.arange(num))
     ]
 
 
-def _threefry(key, counts):
+def _threefry(key: ArrayLike, counts: ArrayLike) -> np.ndarray:
     """The two words that Threefry makes of each count, (counts, 2)."""
     first, second = np.asarray(key, np.uint32)
     keys = first, second, first ^ second ^ _PARITY
@@ -63,11 +64,11 @@ def _threefry(key, counts):
     return np.stack([high, low], axis=1)
 
 
-def _of_seed(seed: int, num: int, apart):
+def _of_seed(seed: int, num: int, apart: int) -> list[jax.Array]:
     return list(jax.random.split(jax.random.fold_in(jax.random.key(seed), apart), num))
 
 
-def _list(key, num: int):
+def _list(key: jax.Array, num: int) -> list[jax.Array]:
     return list(jax.random.split(key, num))
 
 

@@ -6,7 +6,7 @@ in the table at the end is taken to read everything.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,33 +77,33 @@ def num_flops(eqn: JaxprEqn, /) -> float | None:
     return None
 
 
-def _broadcast(eqn: _compat.JaxprEqn, position: int):
+def _broadcast(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     shape = shape_of(eqn.invars[0])
     axes = eqn.params["broadcast_dimensions"] if position == 0 else ()
     out = shape_of(eqn.outvars[0])
     return {to: Reach(i) for i, to in enumerate(axes) if shape[i] == out[to]}
 
 
-def _transpose(eqn: _compat.JaxprEqn, position: int):
+def _transpose(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     return {to: Reach(axis) for to, axis in enumerate(eqn.params["permutation"])}
 
 
-def _squeeze(eqn: _compat.JaxprEqn, position: int):
+def _squeeze(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     removed = {axis % len(shape_of(eqn.invars[0])) for axis in eqn.params["dimensions"]}
     return _without(eqn, removed)
 
 
-def _reduce(eqn: _compat.JaxprEqn, position: int):
+def _reduce(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     return _without(eqn, set(eqn.params["axes"]))
 
 
-def _without(eqn: _compat.JaxprEqn, removed):
+def _without(eqn: _compat.JaxprEqn, removed: set[int]) -> dict[int, Reach]:
     """The axes that are left if some are taken out."""
     kept = (i for i in range(len(shape_of(eqn.invars[0]))) if i not in removed)
     return {to: Reach(axis) for to, axis in enumerate(kept)}
 
 
-def _reshape(eqn: _compat.JaxprEqn, position: int):
+def _reshape(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     """Leading and trailing axes that stay as they are; those between may be merged."""
     old, new = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     ahead = _num_equal(old, new)
@@ -113,37 +113,37 @@ def _reshape(eqn: _compat.JaxprEqn, position: int):
     return kept | {len(new) - i: Reach(len(old) - i) for i in ends}
 
 
-def _num_equal(first, second):
+def _num_equal(first: Sequence[int], second: Sequence[int]) -> int:
     pairs = zip(first, second, strict=False)
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def _slice(eqn: _compat.JaxprEqn, position: int):
+def _slice(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     starts, rank = eqn.params["start_indices"], len(shape_of(eqn.invars[0]))
     strides = eqn.params["strides"] or (1,) * rank
     return {i: Reach(i, strides[i], starts[i], starts[i]) for i in range(rank)}
 
 
-def _pad(eqn: _compat.JaxprEqn, position: int):
+def _pad(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     if position != 0:  # the value to pad with is one number
         return {}
     sides = enumerate(eqn.params["padding_config"])
     return {i: Reach(i, 1, -low, -low) for i, (low, _, gap) in sides if gap == 0}
 
 
-def _concatenate(eqn: _compat.JaxprEqn, position: int):
+def _concatenate(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     joined = eqn.params["dimension"]
     rank = len(shape_of(eqn.outvars[0]))
     return {i: Reach(i) for i in range(rank) if i != joined}
 
 
-def _reversed(eqn: _compat.JaxprEqn, position: int):
+def _reversed(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     mirrored = eqn.params["dimensions"]
     rank = len(shape_of(eqn.outvars[0]))
     return {i: Reach(i) for i in range(rank) if i not in mirrored}
 
 
-def _product(eqn: _compat.JaxprEqn, position: int):
+def _product(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     contracted, batch = eqn.params["dimension_numbers"]
     summed, shared = contracted[position], batch[position]
     rank = len(shape_of(eqn.invars[position]))
@@ -154,7 +154,7 @@ def _product(eqn: _compat.JaxprEqn, position: int):
     return kept | {first + to: Reach(axis) for to, axis in enumerate(free)}
 
 
-def _convolution(eqn: _compat.JaxprEqn, position: int):
+def _convolution(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     p = eqn.params
     if position != 0 or p["batch_group_count"] != 1:
         return {}
@@ -170,7 +170,7 @@ def _convolution(eqn: _compat.JaxprEqn, position: int):
     return found
 
 
-def _window(eqn: _compat.JaxprEqn, position: int):
+def _window(eqn: _compat.JaxprEqn, position: int) -> dict[int, Reach]:
     p, found = eqn.params, {}
     for i, size in enumerate(p["window_dimensions"]):
         if p["base_dilation"][i] == 1:

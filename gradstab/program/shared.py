@@ -1,6 +1,6 @@
 """Functions under jit that share what is compiled with all functions equal to them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -37,12 +37,14 @@ class SharedProgram:
     (Array([0., 1., 2.], dtype=float32), Array([1., 2., 3.], dtype=float32), True)
     """
 
-    def __init__(self, function: Callable, options: Mapping[str, Any] | None = None, /):
+    def __init__(
+        self, function: Callable, options: Mapping[str, Any] | None = None, /
+    ) -> None:
         self._function, self._options = function, options
         self._traced: dict = {}
         self._compiled: dict = {}
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         """What the function returns."""
         if not _compat.computes_now():
             return self._function(*args)
@@ -53,7 +55,7 @@ class SharedProgram:
         _, out_tree = self._traced[form]
         return out_tree.unflatten(program(*constants, *jax.tree.leaves(args)))
 
-    def program(self, *args):
+    def program(self, *args: Any) -> _compat.ClosedJaxpr:
         """The traced program, with the leaves of the arguments for inputs."""
         form = _form(args)
         if form not in self._traced:
@@ -62,7 +64,7 @@ class SharedProgram:
         return self._traced[form][0]
 
 
-def _form(args):
+def _form(args: tuple) -> Hashable:
     """What a trace depends on."""
     leaves, tree = jax.tree.flatten(args)
     types = tuple(map(jax.typeof, leaves))
@@ -88,12 +90,14 @@ def shared_program(
     return lambda *values: program(*constants, *values)
 
 
-def _compiled(closed: _compat.ClosedJaxpr, options):
+def _compiled(
+    closed: _compat.ClosedJaxpr, options
+) -> tuple[Callable[..., list], tuple]:
     """The program of its constants and its inputs, compiled once; the constants."""
     jaxpr = closed.jaxpr
     inputs = [*jaxpr.constvars, *jaxpr.invars]
 
-    def make():
+    def make() -> Callable[..., list]:
         run = _compat.program_function(inputs, jaxpr.outvars, jaxpr.eqns)
         return jax.jit(run, compiler_options=options)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -37,33 +38,41 @@ class Program:
     boundaries: Any = None
 
     @property
-    def eqns(self):
+    def eqns(self) -> list[_compat.JaxprEqn]:
         """The equations in the order of evaluation."""
         return self.closed.jaxpr.eqns
 
     @property
-    def param_vars(self):
+    def param_vars(self) -> list[_compat.Var]:
         """The variables of the parameter leaves."""
         return self.closed.jaxpr.invars[: len(self.param_names)]
 
     @property
-    def input_vars(self):
+    def input_vars(self) -> list[_compat.Var]:
         """The variables of the input leaves."""
         return self.closed.jaxpr.invars[len(self.param_names) + self.num_state :]
 
     @property
-    def output_shapes(self):
+    def output_shapes(self) -> Any:
         """Shape and dtype of all that the function returns, in its structure."""
         shapes = list(map(shape_of_input, self.closed.jaxpr.outvars))
         return jax.tree.unflatten(self.out_tree, shapes)
 
     @property
-    def out_var(self):
+    def out_var(self) -> _compat.Var:
         """The variable of the differentiated output."""
         return self.closed.jaxpr.outvars[self.out_index]
 
 
-def trace_program(apply, params: Any, state, inputs, /, *, output=None) -> Program:
+def trace_program(
+    apply: Callable[..., Any],
+    params: Any,
+    state: Any,
+    inputs: tuple,
+    /,
+    *,
+    output: Callable[..., Any] | None = None,
+) -> Program:
     """Trace ``apply(params, state, *inputs)`` and flatten the program.
 
     Args:
@@ -84,7 +93,7 @@ def trace_program(apply, params: Any, state, inputs, /, *, output=None) -> Progr
     leaves, tree = jax.tree.flatten((params, state, inputs))
     seen = {}
 
-    def flat_apply(*leaves):
+    def flat_apply(*leaves: jax.Array) -> list[jax.Array]:
         result = apply(*_spread(tree.unflatten(leaves)))
         flat, seen["tree"] = jax.tree.flatten(result)
         seen["index"] = _differentiated(result, flat, output)
@@ -101,22 +110,22 @@ def trace_program(apply, params: Any, state, inputs, /, *, output=None) -> Progr
     )
 
 
-def flatten_body(closed: _compat.ClosedJaxpr, /):
+def flatten_body(closed: _compat.ClosedJaxpr, /) -> _compat.ClosedJaxpr:
     """A scan body as a flat program."""
     return retraced(closed, lambda *values: _evaluate_inlined(closed, values))
 
 
-def _spread(everything):
+def _spread(everything: tuple[Any, Any, tuple]) -> tuple:
     params, state, inputs = everything
     return (params, state, *inputs)
 
 
-def _is_variable(node):
+def _is_variable(node: object) -> bool:
     # Flax NNX wraps each array in a Variable: a node with an attribute and no name.
     return isinstance(node, nnx.Variable) and len(jax.tree.leaves(node)) == 1
 
 
-def _differentiated(result, flat, output):
+def _differentiated(result: Any, flat: list, output: Callable[..., Any] | None) -> int:
     strangers = {type(leaf).__name__ for leaf in flat if not _is_numeric(leaf)}
     if strangers:
         raise UserTypeError(
@@ -142,21 +151,21 @@ def _differentiated(result, flat, output):
     return floating[0]
 
 
-def _is_numeric(leaf):
+def _is_numeric(leaf: object) -> bool:
     return hasattr(leaf, "dtype") or isinstance(leaf, numbers.Number)
 
 
-def _described(tree: Any):
+def _described(tree: Any) -> str:
     leaves = jax.tree.leaves(tree)
     shapes = ", ".join(f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in leaves)
     return f"{type(tree).__name__} of {shapes or 'no arrays'}"
 
 
-def _evaluate_inlined(closed: _compat.ClosedJaxpr, values):
+def _evaluate_inlined(closed: _compat.ClosedJaxpr, values: Iterable) -> list:
     return evaluated(closed, values, _inlined)
 
 
-def _inlined(eqn: _compat.JaxprEqn, operands):
+def _inlined(eqn: _compat.JaxprEqn, operands: list) -> list:
     body = _compat.inlined_body(eqn)
     if body is not None:
         # The names of scopes inside of a call do not hold those around it.

@@ -92,7 +92,7 @@ def outputs(closed: _compat.ClosedJaxpr, env: Environment, /) -> list:
     return [read(env, atom) for atom in closed.jaxpr.outvars]
 
 
-def retraced(closed: _compat.ClosedJaxpr, run: Callable, /):
+def retraced(closed: _compat.ClosedJaxpr, run: Callable, /) -> _compat.ClosedJaxpr:
     """The program of a function of the same inputs as those of another program."""
     return jax.make_jaxpr(run)(*map(shape_of_input, closed.jaxpr.invars))
 
@@ -114,6 +114,6 @@ def called(eqn: _compat.JaxprEqn, /):
     return _compat.rule_body(eqn) if body is None and _compat.is_rule(eqn) else body
 
 
-def as_closed(body, /):
+def as_closed(body, /) -> _compat.ClosedJaxpr:
     """The closed program; rematerialisation holds an open one, without constants."""
     return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())

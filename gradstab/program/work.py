@@ -24,15 +24,17 @@ class Work(NamedTuple):
     functions: float = 0.0
     calls: float = 0.0
 
-    def __add__(self, other):
+    def __add__(self, other: tuple[float, ...]) -> "Work":
         """The work of both."""
         return Work(*(a + b for a, b in zip(self, other, strict=True)))
 
-    def __mul__(self, factor) -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __mul__(self, factor: float) -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
         """The work of so many evaluations."""
         return Work(*(factor * entry for entry in self))
 
-    __rmul__ = __mul__  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __rmul__(self, factor: float) -> "Work":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The work of so many evaluations."""
+        return self * factor
 
 
 def work_of(eqns: Sequence[_compat.JaxprEqn], /) -> Work:
@@ -60,7 +62,7 @@ def num_equations(eqns: Sequence[_compat.JaxprEqn], /) -> int:
     return len(eqns) + sum(map(num_equations, inner))
 
 
-def _of_equation(eqn: _compat.JaxprEqn):
+def _of_equation(eqn: _compat.JaxprEqn) -> Work:
     if (parts := _compat.scan_parts(eqn)) is not None:
         return parts.length * (work_of(parts.body.jaxpr.eqns) + Work(calls=1))
     if bodies := _bodies(eqn):
@@ -75,7 +77,7 @@ def _of_equation(eqn: _compat.JaxprEqn):
     return Work(num_bytes=_moved(eqn), functions=functions, calls=1)
 
 
-def _bodies(eqn: _compat.JaxprEqn):
+def _bodies(eqn: _compat.JaxprEqn) -> list:
     """The programs that the equation runs; of a rule the function's alone."""
     if combines_by_program(eqn):
         return []  # how two numbers are combined is part of the operation
@@ -83,5 +85,5 @@ def _bodies(eqn: _compat.JaxprEqn):
     return bodies[:1] if _compat.is_rule(eqn) else bodies
 
 
-def _moved(eqn: _compat.JaxprEqn):
+def _moved(eqn: _compat.JaxprEqn) -> int:
     return sum(map(reads.num_bytes, (*eqn.invars, *eqn.outvars)))

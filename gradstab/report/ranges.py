@@ -8,13 +8,13 @@ smallest normal one of the dtypes whose subnormals CPUs and TPUs take for zero.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradstab.network.underflow import last_before_zero, num_clear_steps
-from gradstab.records import Growth, Layer, Range, Recurrence, root_mean_square
+from gradstab.records import Growth, Range, Recurrence, root_mean_square
 from gradstab.report.forecast import Course, course, crossing
 
 DTYPES = ("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32")
@@ -27,7 +27,7 @@ _TIE = 1e-8
 
 
 def ranges(
-    layers: Sequence[Layer],
+    layers: Sequence[Any],
     growth,
     /,
     *,
@@ -120,7 +120,7 @@ class _Sizes(NamedTuple):
     median: np.ndarray
 
 
-def _column(layers: Sequence[Layer], name: str) -> np.ndarray:
+def _column(layers: Sequence[Any], name: str) -> np.ndarray:
     return np.array([getattr(layer, name) for layer in layers], np.float64)
 
 

@@ -48,7 +48,9 @@ def averaged(
     return [column[where].reshape(variances.shape) for column in table.T]
 
 
-def _interpolated(averages: Expectations, logs: np.ndarray, mean, width: float = 1.0):
+def _interpolated(
+    averages: Expectations, logs: np.ndarray, mean: float, width: float = 1.0
+) -> np.ndarray:
     table = np.empty((len(logs), 3))
     intervals = np.floor(logs / width)
     for number in np.unique(intervals):
@@ -69,7 +71,9 @@ def _interpolated(averages: Expectations, logs: np.ndarray, mean, width: float =
     return table
 
 
-def _fit(averages: Expectations, start: float, width: float, mean: float):
+def _fit(
+    averages: Expectations, start: float, width: float, mean: float
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Chebyshev coefficients (points, 3), and which are of logarithms.
 
     None if the polynomials do not converge, or an average is not a number there.
@@ -92,11 +96,13 @@ def _fit(averages: Expectations, start: float, width: float, mean: float):
     return (coefficients, positive) if np.all(last <= _ACCURACY * size) else None
 
 
-def _values(coefficients: np.ndarray, positive: np.ndarray, shares: np.ndarray):
+def _values(
+    coefficients: np.ndarray, positive: np.ndarray, shares: np.ndarray
+) -> np.ndarray:
     basis = np.polynomial.chebyshev.chebvander(2 * shares - 1, _NUM_POINTS - 1)
     values = basis @ coefficients
     return np.where(positive, np.exp(np.where(positive, values, 0)), values)
 
 
-def _table(moments: Moments):
+def _table(moments: Moments) -> np.ndarray:
     return np.stack([moments.mean, moments.square, moments.slope_square], axis=1)

@@ -96,7 +96,9 @@ def batch_norm_square(
     return _averages(activation, batch)[0][0]
 
 
-def _averages(activation: Callable[..., Any], batch: float):
+def _averages(
+    activation: Callable[..., Any], batch: float
+) -> tuple[tuple[float, ...], ...]:
     """Averages over one entry and over two of the normalised pre-activations."""
     if batch < 4 or batch != int(batch):
         raise UserValueError(
@@ -108,7 +110,7 @@ def _averages(activation: Callable[..., Any], batch: float):
     return tuple(tuple(float(x) for x in part) for part in both)
 
 
-def _ratio(pulled, spread):
+def _ratio(pulled: float, spread: float) -> float:
     if spread < 1e-14:
         raise UserValueError(
             "the activation is constant over the batch, so normalisation divides zero "
@@ -117,7 +119,9 @@ def _ratio(pulled, spread):
     return pulled / spread
 
 
-def _sphere(activation: Callable[..., Any], edges, kinks, n: int):
+def _sphere(
+    activation: Callable[..., Any], edges: jax.Array, kinks: jax.Array, n: int
+) -> tuple[list[jax.Array], list[jax.Array]]:
     """Averages over one entry and over two entries of a random point of the sphere.
 
     In n = B - 1 dimensions y1 = R sin a and y2 = R (c sin a + s cos a sin b), with
@@ -135,7 +139,7 @@ def _sphere(activation: Callable[..., Any], edges, kinks, n: int):
     value, slope = value_and_slope(activation, y1)
     single = (value**2, slope**2, (y1 * slope) ** 2)
 
-    def inner(angle):
+    def inner(angle: jax.Array) -> list[jax.Array]:
         mean, reach = c * jnp.sin(angle)[:, None], s * jnp.cos(angle)[:, None]
         cuts = jnp.clip((edges[None, :] / radius - mean) / reach, -1, 1)
         b, weights = _angles(jnp.arcsin(cuts), n - 3, n)
@@ -149,7 +153,7 @@ def _sphere(activation: Callable[..., Any], edges, kinks, n: int):
     return [jnp.sum(outer_weights * x) for x in single], joint
 
 
-def _graded(edges):
+def _graded(edges: jax.Array) -> jax.Array:
     """Panels that shrink towards each edge: in few dimensions roots begin there."""
     steps = np.concatenate([[0.0], 0.25 ** np.arange(1, 9)])
     ends = np.array([-np.pi / 2, np.pi / 2])
@@ -157,7 +161,7 @@ def _graded(edges):
     return jnp.concatenate([edges + steps[None, :], edges - steps[None, :]]).reshape(-1)
 
 
-def _angles(edges, power: int, n: int):
+def _angles(edges: jax.Array, power: int, n: int) -> tuple[jax.Array, jax.Array]:
     """Nodes and weights of the density cos^power on (-pi/2, pi/2)."""
     grid = jnp.concatenate([_GRID / jnp.sqrt(n), np.array([-np.pi, np.pi])])
     grid = jnp.broadcast_to(grid, (*edges.shape[:-1], len(_GRID) + 2))

@@ -81,7 +81,7 @@ def singular_value_density(
     return 2 * values * np.maximum(-((1 + m) / z).imag, 0) / np.pi
 
 
-def _slopes(field: MeanField):
+def _slopes(field: MeanField) -> tuple[np.ndarray, np.ndarray]:
     """The distribution of squared slopes, in groups of equal probability."""
     q = min(field.q_star, NEAR_INFINITY)
     weights, squares = gaussian_averages(expectations(field.activation), q)
@@ -101,7 +101,7 @@ def _solve(
     field: MeanField,
     depth: int,
     orthogonal: bool,
-):
+) -> tuple[np.ndarray, np.ndarray]:
     """Newton's method for log z(zeta) = target, from a point nearby."""
     m = np.full_like(zeta, np.nan)
     for _ in range(_STEPS):
@@ -123,7 +123,7 @@ def _log_z(
     field: MeanField,
     depth: int,
     orthogonal: bool,
-):
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The logarithm of z, its derivative, and m."""
     away = zeta[:, None] - squares
     m = (weights * squares / away).sum(axis=1)

@@ -6,7 +6,7 @@ slope s, deviations decay like exp(-depth / xi) with xi = -1 / ln s.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,7 +96,7 @@ def critical_sigma_w(activation: Callable[..., Any], /, sigma_b: float = 0.0) ->
         if sigma_w is not None and _reached(averages, sigma_w, 0.0):
             return sigma_w
 
-    def excess(log_q: float):
+    def excess(log_q: float) -> float:
         return _biases(averages, np.exp(log_q)) - sigma_b**2
 
     for q in _zeros(excess):
@@ -135,7 +135,7 @@ def half_stable_point(activation: Callable[..., Any], /) -> CriticalPoint:
     """
     averages = expectations(activation)
 
-    def excess(log_q: float):
+    def excess(log_q: float) -> float:
         moments = averages.moments(np.exp(log_q))
         return moments.growth - moments.slope_square
 
@@ -149,7 +149,7 @@ def half_stable_point(activation: Callable[..., Any], /) -> CriticalPoint:
     )
 
 
-def _zeros(f: Callable[..., Any]):
+def _zeros(f: Callable[..., Any]) -> Iterator[float]:
     """Every q at which ``f`` of its logarithm changes sign, in ascending order."""
     before = f(np.log(_GRID[0]))
     for low, high in itertools.pairwise(np.log(_GRID)):
@@ -159,12 +159,12 @@ def _zeros(f: Callable[..., Any]):
         before = after
 
 
-def _weights(averages: Expectations, q: float):
+def _weights(averages: Expectations, q: float) -> float | None:
     slopes = averages.moments(q).slope_square
     return slopes**-0.5 if 0 < slopes < np.inf else None
 
 
-def _biases(averages: Expectations, q: float):
+def _biases(averages: Expectations, q: float) -> float:
     """The variance of biases that keeps lengths at q on the line chi = 1."""
     moments = averages.moments(q)
     if moments.slope_square == 0 or not np.isfinite(moments.square):
@@ -173,7 +173,7 @@ def _biases(averages: Expectations, q: float):
     return 0.0 if abs(level) < 1e-13 * q else level
 
 
-def _reached(averages: Expectations, sigma_w: float, sigma_b: float):
+def _reached(averages: Expectations, sigma_w: float, sigma_b: float) -> bool:
     """Whether a network with unit inputs comes to rest where chi is one."""
     start = length_map_of_inputs(sigma_w, sigma_b)
     limit = length_limit(averages, sigma_w, sigma_b, start)

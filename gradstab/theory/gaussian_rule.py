@@ -1,5 +1,6 @@
 """Points and weights of Gaussian averages, on panels with edges of one's own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ REACH = 10.0
 GRID = np.linspace(-REACH, REACH, 11)
 
 
-def value_and_slope(activation, x, /):
+def value_and_slope(
+    activation: Callable[..., Any], x: jax.Array | np.ndarray, /
+) -> tuple[jax.Array, jax.Array]:
     """The activation and its derivative at every entry of ``x``, as float64."""
     # Backward: a user's own function may have a rule for that direction only.
     value, pull = jax.vjp(activation, x)

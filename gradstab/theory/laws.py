@@ -43,7 +43,7 @@ class Law:
     sample: jax.Array | np.ndarray | None = None
     batch: int | None = None
 
-    def scaled(self, factor, /) -> "Law":
+    def scaled(self, factor: float, /) -> "Law":
         """The law of data whose squares are larger by a factor."""
         root = math.sqrt(factor)
         return Law(
@@ -104,7 +104,7 @@ class Shift(NamedTuple):
     variance: float
 
 
-def given(data, /) -> Law:
+def given(data: jax.Array | np.ndarray, /) -> Law:
     """The law of data that are given."""
     values = np.asarray(data, np.float64)
     return Law(mean=values, square=values**2, sample=data)
@@ -119,7 +119,7 @@ def through_weights(
     return Law(mean=0.0, square=q, variance=q), matrix
 
 
-def _plain(eqn: _compat.JaxprEqn, position: int, weights: Weights):
+def _plain(eqn: _compat.JaxprEqn, position: int, weights: Weights) -> Transport | None:
     """Sums over some axes; None for convolutions and stacks of matrices."""
     axes = _compat.contracted_axes(eqn)
     if axes is None:
@@ -134,18 +134,18 @@ def _plain(eqn: _compat.JaxprEqn, position: int, weights: Weights):
     alike = (*kept, *padding) if position == 0 else (*padding, *kept)
     ends = range(len(kept), len(out)) if position == 0 else range(units)
 
-    def forward(t):
+    def forward(t: np.ndarray) -> np.ndarray:
         sums = weights.variance * np.sum(t, axis=axes)
         return np.broadcast_to(sums.reshape(alike), out)
 
-    def backward(t):
+    def backward(t: np.ndarray) -> np.ndarray:
         sums = weights.variance * np.sum(t, axis=tuple(ends))
         return np.broadcast_to(np.expand_dims(sums, axes), shape)
 
     return Transport(forward, backward)
 
 
-def _windowed(eqn: _compat.JaxprEqn, position: int, weights: Weights):
+def _windowed(eqn: _compat.JaxprEqn, position: int, weights: Weights) -> Transport:
     """Any product: that with weights which are all equal to the root mean square."""
     shape = list(_compat.shape_of(eqn.invars[1 - position]))
     units, _ = _compat.unit_axes(eqn, position)
@@ -155,23 +155,25 @@ def _windowed(eqn: _compat.JaxprEqn, position: int, weights: Weights):
     in_shape = _compat.shape_of(eqn.invars[position])
     out_shape = _compat.shape_of(eqn.outvars[0])
 
-    def forward(t):
+    def forward(t: jax.Array) -> jax.Array:
         pair = (t, spread) if position == 0 else (spread, t)
         return jnp.broadcast_to(_compat.product(eqn, *pair), out_shape)
 
-    def backward(t):
+    def backward(t: np.ndarray) -> np.ndarray:
         like = jax.ShapeDtypeStruct(in_shape, spread.dtype)
         return np.asarray(jax.linear_transpose(forward, like)(jnp.asarray(t))[0])
 
     return Transport(lambda t: np.asarray(forward(jnp.asarray(t))), backward)
 
 
-def scaling(factors, /) -> Transport:
+def scaling(factors: np.ndarray | float, /) -> Transport:
     """Entries that are multiplied one by one."""
     return Transport(lambda t: factors * t, lambda t: factors * t)
 
 
-def through_shift(law: Law, shift, f: Callable[..., Any], /) -> tuple[Law, Transport]:
+def through_shift(
+    law: Law, shift: Shift, f: Callable[..., Any], /
+) -> tuple[Law, Transport]:
     """Known numbers: biases are random numbers of their mean and variance."""
     transport = scaling(shift.gain_square)
     if law.sample is not None:
@@ -231,7 +233,7 @@ def through_norm(law: Law, norm, f: Callable[..., Any], /) -> tuple[Law, Transpo
     return Law(mean, square, variance), transport
 
 
-def through_sum(first, second, /) -> Law:
+def through_sum(first: Law, second: Law, /) -> Law:
     """Two branches of which one has weights that the other has not."""
     if first.sample is not None and second.sample is not None:
         raise NoTheoryError("a sum of branches without weights")

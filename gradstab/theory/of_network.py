@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab import _compat
 from gradstab.errors import UserValueError
 from gradstab.network import LayerRun, NetworkRun
 from gradstab.network.blocks import Block
@@ -17,7 +18,7 @@ from gradstab.theory.laws import Law, NoTheoryError, given
 from gradstab.theory.reading import Reader, within_range
 from gradstab.theory.redraws import Gains, gains
 from gradstab.theory.structure import steps_of
-from gradstab.theory.walk import Walk
+from gradstab.theory.walk import End, Walk
 
 # Half the step of the derivative of a recursion with respect to the logarithm of its
 # input: rounding is 1e-10 / step, truncation step^2.
@@ -115,18 +116,18 @@ class _State(NamedTuple):
 class _Columns:
     """The fields of `Prediction`, one entry per layer, filled as layers are met."""
 
-    def __init__(self, depth: int):
+    def __init__(self, depth: int) -> None:
         fields = dataclasses.fields(Prediction)
         arrays = [field.name for field in fields if not field.metadata.get("static")]
         self.arrays = {name: np.full(depth, np.nan) for name in arrays}
         self.activations, self.notes = [""] * depth, [""] * depth
         self.orthogonal = [False] * depth
 
-    def put(self, number, **values):
+    def put(self, number: int, **values: float) -> None:
         for name, value in values.items():
             self.arrays[name][number] = value
 
-    def prediction(self, names):
+    def prediction(self, names: tuple[str, ...]) -> Prediction:
         return Prediction(
             **self.arrays,
             names=names,
@@ -136,7 +137,13 @@ class _Columns:
         )
 
 
-def _layer(layer: LayerRun, state: _State, chance, columns: _Columns, number: int):
+def _layer(
+    layer: LayerRun,
+    state: _State,
+    chance: tuple[np.random.Generator, int],
+    columns: _Columns,
+    number: int,
+) -> _State:
     """Fills in one layer; returns the state after it."""
     block = layer.function
     if any(map(is_complex, _variables(block))):
@@ -171,16 +178,16 @@ def _layer(layer: LayerRun, state: _State, chance, columns: _Columns, number: in
     return _State(ends[0].law, errors.variance("log_square"))
 
 
-def _variables(block: Block):
+def _variables(block: Block) -> tuple[_compat.Var, ...]:
     return (*block.in_vars, *(v for eqn in block.eqns for v in eqn.outvars))
 
 
-def _read(walk):
+def _read(walk: Walk) -> dict[str, float]:
     sigma_w = walk.weights[0].sigma if walk.weights else math.nan
     return {"sigma_w": sigma_w, "sigma_b": walk.sigma_b}
 
 
-def _compared(end, measured, errors):
+def _compared(end: End, measured: Gains, errors) -> dict[str, Any]:
     """The columns that set theory beside the measurement."""
     error = math.sqrt(errors.variance("log_square")) / 2
     error_of_gain = math.sqrt(errors.variance("log_gain"))
@@ -208,7 +215,7 @@ class _Errors(NamedTuple):
     before: float
     rounding: float
 
-    def variance(self, name):
+    def variance(self, name: str) -> float:
         """By chance in this layer, in those before it, and by rounding."""
         drawn = getattr(self.redrawn, name)
         if drawn.size == 0 or not np.all(np.isfinite(drawn)):

@@ -8,7 +8,8 @@ is, so it is computed at few points and interpolated.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class Pair(NamedTuple):
     slopes: float
 
 
-def pair_of(averages, q, other, gap, /) -> Pair:
+def pair_of(averages, q: float, other: float, gap: float, /) -> Pair:
     """Averages at variances ``q`` and ``other`` and correlation 1 - ``gap``.
 
     Args:
@@ -88,7 +89,7 @@ def pair_of(averages, q, other, gap, /) -> Pair:
     return Pair(*map(float, within(edges, kinks, q, other, float(gap))))
 
 
-def _window(edges, deviation):
+def _window(edges: np.ndarray, deviation: float) -> int:
     """The most panels within reach of a mean, rounded up to a power of four."""
     edges = np.unique(edges)
     ends = np.searchsorted(edges, edges + 2 * REACH * deviation, side="right")
@@ -96,7 +97,15 @@ def _window(edges, deviation):
     return min(4 ** int(np.ceil(np.log2(most) / 2)), len(edges))
 
 
-def _pair(activation, edges, kinks, q, other, gap, window=None):
+def _pair(
+    activation: Callable[..., Any],
+    edges: jax.Array,
+    kinks: jax.Array,
+    q: jax.Array,
+    other: jax.Array,
+    gap: jax.Array,
+    window: int | None = None,
+) -> jax.Array:
     """One integral inside another: v given u has mean c u and deviation s."""
     root, other = jnp.sqrt(q), jnp.sqrt(other)
     c, s = 1 - gap, jnp.sqrt(gap * (2 - gap))
@@ -105,7 +114,7 @@ def _pair(activation, edges, kinks, q, other, gap, window=None):
     layers = jnp.where(jnp.isnan(layers), REACH, layers)
     z, weights = gaussian_nodes(jnp.concatenate([edges / root, layers]))
 
-    def near(z):
+    def near(z: jax.Array) -> jax.Array:
         if window is None:
             return edges[None, :]
         lowest = other * (c * z - REACH * s)
@@ -114,7 +123,7 @@ def _pair(activation, edges, kinks, q, other, gap, window=None):
         places = jnp.clip(first, 0)[:, None] + following
         return edges[jnp.minimum(places, len(edges) - 1)]
 
-    def inner(z_and_weights):
+    def inner(z_and_weights: tuple[jax.Array, jax.Array]) -> jax.Array:
         z, weights = z_and_weights
         shifted = (near(z) / other - c * z[:, None]) / s
         noise, inner_weights = gaussian_nodes(shifted)
@@ -132,12 +141,12 @@ def _pair(activation, edges, kinks, q, other, gap, window=None):
 
 
 @functools.cache
-def _within(window):
+def _within(window: int) -> Callable[..., jax.Array]:
     """`_pair` with so many panels about every mean: one function for each number."""
     return functools.partial(_pair, window=window)
 
 
-def _smoothed_work(edges, deviation, other):
+def _smoothed_work(edges: np.ndarray, deviation: float, other: float) -> float:
     """Products that `_smoothed` forms."""
     if deviation == 0:
         return np.inf
@@ -146,7 +155,7 @@ def _smoothed_work(edges, deviation, other):
     return NUM_POINTS**2 * means * share * (len(edges) + means)
 
 
-def _smoothed(averages, edges, q, other, gap):
+def _smoothed(averages, edges: np.ndarray, q: float, other: float, gap: float) -> Pair:
     r"""With the conditional averages of :math:`\phi, \phi^2, \phi'` interpolated."""
     c, deviation = 1 - gap, np.sqrt(gap * (2 - gap) * other)
     width = _SMOOTH * deviation
@@ -163,7 +172,7 @@ def _smoothed(averages, edges, q, other, gap):
     return Pair(*(float(weights @ f) for f in (*averaged, slope * slope_mean)))
 
 
-def _points(edges, root, width):
+def _points(edges: np.ndarray, root: float, width: float) -> Iterator[np.ndarray]:
     """Points and weights up to ten deviations from zero, on panels below a width."""
     edges = np.unique(np.r_[np.clip(edges, -REACH * root, REACH * root), GRID * root])
     parts = np.ceil(np.diff(edges) / width).astype(int)
@@ -183,7 +192,9 @@ class _Conditional:
         largest: the largest mean.
     """
 
-    def __init__(self, y, table, deviation, largest):
+    def __init__(
+        self, y: np.ndarray, table: np.ndarray, deviation: float, largest: float
+    ) -> None:
         self.num = int(np.ceil(2 * largest / (_SMOOTH * deviation))) + 1
         edges = np.linspace(-largest, largest, self.num + 1)
         self.largest = max(largest, np.finfo(float).tiny)
@@ -201,7 +212,7 @@ class _Conditional:
             ]
         )
 
-    def __call__(self, means):
+    def __call__(self, means: np.ndarray) -> list[np.ndarray]:
         """The k functions at means ``(n,)``."""
         place = (means / self.largest + 1) / 2 * self.num
         panel = np.clip(place.astype(int), 0, self.num - 1)
@@ -212,7 +223,9 @@ class _Conditional:
         return [np.einsum("ni,ni->n", orders, row[panel]) for row in rows]
 
 
-def _averages(means, y, table, deviation):
+def _averages(
+    means: np.ndarray, y: np.ndarray, table: np.ndarray, deviation: float
+) -> np.ndarray:
     """The average about each of some means: (means, k)."""
     kernel = np.exp(-(((y - means[:, None]) / deviation) ** 2) / 2)
     return kernel @ table / (deviation * np.sqrt(2 * np.pi))

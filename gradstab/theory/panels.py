@@ -13,7 +13,9 @@ POINTS, WEIGHTS = np.polynomial.legendre.leggauss(NUM_POINTS)
 _ONES = np.ones(NUM_POINTS)
 
 
-def find_panels(at: Callable[..., Any], reach: float, tolerance: float, /):
+def find_panels(
+    at: Callable[..., Any], reach: float, tolerance: float, /
+) -> tuple[np.ndarray, np.ndarray]:
     """Edges within ``reach`` of zero between which a function is a polynomial.
 
     Bisects once to find the kinks, and once more with the kinks as edges.
@@ -40,7 +42,7 @@ def find_panels(at: Callable[..., Any], reach: float, tolerance: float, /):
     return np.pad(edges, (0, size - len(edges)), mode="edge"), kinks
 
 
-def _bisect(at: Callable[..., Any], edges: np.ndarray, tolerance: float):
+def _bisect(at: Callable[..., Any], edges: np.ndarray, tolerance: float) -> np.ndarray:
     """Halves panels until a polynomial of degree 15 follows value and slope.
 
     It must follow them to the very ends of the panel: a kink between the end and the
@@ -74,7 +76,7 @@ def _bisect(at: Callable[..., Any], edges: np.ndarray, tolerance: float):
     return np.sort(np.concatenate(done))
 
 
-def _misfit(values, unit: float):
+def _misfit(values, unit: float) -> np.ndarray:
     """The last Legendre coefficients and the error at both ends, of each panel.
 
     Relative to its largest value, or to ``unit`` if that is larger.
@@ -93,14 +95,14 @@ def _misfit(values, unit: float):
 
 
 @functools.cache
-def legendre():
+def legendre() -> np.ndarray:
     """Values at the points to Legendre coefficients."""
     orders = np.arange(NUM_POINTS)
     polynomials = np.polynomial.legendre.legvander(POINTS, NUM_POINTS - 1)
     return WEIGHTS[:, None] * polynomials * (orders + 0.5)
 
 
-def _narrowest(edges: np.ndarray):
+def _narrowest(edges: np.ndarray) -> np.ndarray:
     """Where bisection ran deepest: kinks, jumps, jumps of the second derivative."""
     widths = np.diff(edges)
     narrow = np.flatnonzero(widths < 1e-3)

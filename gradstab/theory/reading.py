@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from gradstab.program import primitives
 from gradstab.program.compiling import quick_options
 from gradstab.program.shared import SharedProgram
 from gradstab.theory.laws import NoTheoryError, Shift, Weights
-from gradstab.theory.structure import leaves, needed
+from gradstab.theory.structure import Product, Step, leaves, needed
 
 # Squared gains of random directions agree this well in float32 if singular values are
 # equal. Those of a Gaussian n x n matrix differ by sqrt(2 / n): by 1 % at n = 20000.
@@ -60,29 +61,29 @@ class Reader:
         """The context by variable; random keys are new ones each time."""
         return self.block.environment(self.context, [None] * len(self.block.in_vars))
 
-    def function(self, step) -> Activation:
+    def function(self, step: Step) -> Activation:
         """What the step does to its root."""
         return Activation(step.eqns, step.root, step.result, context=self.values())
 
-    def image(self, step, x) -> np.ndarray:
+    def image(self, step: Step, x: np.ndarray) -> np.ndarray:
         """What the step makes of an array like its root, in float64."""
         run = self._shared(_image, step)
         x = np.asarray(x, _compat.dtype_of(step.root))
         return np.asarray(run(self._known(step), x), np.float64)
 
-    def _shared(self, function, step):
+    def _shared(self, function: Callable[..., Any], step: Step) -> SharedProgram:
         """A function of a step, compiled once for all steps that do the same."""
         return self.block.programs.get(
             (function, step),
             lambda: SharedProgram(functools.partial(function, step), quick_options()),
         )
 
-    def _known(self, step):
+    def _known(self, step: Step) -> list:
         """The values that the step needs beside its root."""
         values = self.values()
         return [values[v] for v in leaves(step.eqns, step.root)]
 
-    def value(self, variable: _compat.Var):
+    def value(self, variable: _compat.Var) -> Any:
         """The value of a variable that no data enter."""
         values = self.values()
         if variable in values:
@@ -90,7 +91,7 @@ class Reader:
         eqns = needed(self.block.eqns, variable, variable)
         return Activation(eqns, variable, variable, context=values)(None)
 
-    def weights(self, step) -> Weights:
+    def weights(self, step: Product) -> Weights:
         """The weights of a product.
 
         Raises:
@@ -103,7 +104,7 @@ class Reader:
         variance = np.mean(np.square(array)) if orthogonal else np.var(array)
         return Weights(float(variance), fan_in, orthogonal)
 
-    def shift(self, step) -> Shift:
+    def shift(self, step: Step) -> Shift:
         """Statistics of s and t where the step makes s x + t of x."""
         run = self._shared(_at_zero_and_one, step)
         ends = run(self._known(step))
@@ -117,7 +118,7 @@ class Reader:
             variance=float(np.var(t)),
         )
 
-    def activation(self, step) -> "PerEntry":
+    def activation(self, step: Step) -> "PerEntry":
         """The activation, if its parameters are the same for all units.
 
         Raises:
@@ -141,7 +142,7 @@ class Reader:
             digits = [f"{y:.4e}" for y in np.asarray(run(self._known(step)))]
         return PerEntry(self.function(step), tuple(digits))
 
-    def norm(self, step) -> NormFit:
+    def norm(self, step: Step) -> NormFit:
         """The normalisation that the step is.
 
         Raises:
@@ -178,23 +179,23 @@ class PerEntry:
     entries at a time as that shape has.
     """
 
-    def __init__(self, activation, digits):
+    def __init__(self, activation: Activation, digits: tuple[str, ...]) -> None:
         self.activation = activation
         names = tuple(map(primitives.name_of, activation.eqns))
         self._key = names, str(_compat.dtype_of(activation.root)), digits
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         """The activation of every entry of an array of any shape."""
         return _of_entries(self.activation, x)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, PerEntry) and self._key == other._key
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._key)
 
 
-def _of_entries(activation, x):
+def _of_entries(activation: Activation, x: jax.Array) -> jax.Array:
     shape = _compat.shape_of(activation.root)
     dtype = _compat.dtype_of(activation.root)
     if all(map(_takes_any_shape, activation.eqns)):
@@ -208,33 +209,33 @@ def _of_entries(activation, x):
     return jax.vmap(activation)(rows).reshape(-1)[: flat.size].reshape(x.shape)
 
 
-def _activation(step, known):
+def _activation(step: Step, known: Sequence) -> Activation:
     """What a step does to its root, for the values that it needs beside it."""
     context = dict(zip(leaves(step.eqns, step.root), known, strict=True))
     return Activation(step.eqns, step.root, step.result, context=context)
 
 
-def _image(step, known, x):
+def _image(step: Step, known: Sequence, x: jax.Array) -> jax.Array:
     return _activation(step, known)(x)
 
 
-def _at_zero_and_one(step, known):
+def _at_zero_and_one(step: Step, known: Sequence) -> list[jax.Array]:
     shape, dtype = _compat.shape_of(step.root), _compat.dtype_of(step.root)
     function = _activation(step, known)
     return [function(jnp.full(shape, x, dtype)) for x in (0, 1)]
 
 
-def _at_points(step, known):
+def _at_points(step: Step, known: Sequence) -> jax.Array:
     points = jnp.sinh(jnp.linspace(-8.0, 8.0, 257))
     return _of_entries(_activation(step, known), points)
 
 
-def _takes_any_shape(eqn: _compat.JaxprEqn):
+def _takes_any_shape(eqn: _compat.JaxprEqn) -> bool:
     arrays = any(not isinstance(v, _compat.Literal) for v in eqn.invars)
     return arrays and is_elementwise(eqn) and not _compat.inner_programs(eqn)
 
 
-def within_range(array, what, /) -> None:
+def within_range(array: jax.Array | np.ndarray, what: str, /) -> None:
     """Refuses numbers whose variances, and products of these, leave float64.
 
     Raises:
@@ -247,7 +248,7 @@ def within_range(array, what, /) -> None:
         )
 
 
-def _is_orthogonal(matrix):
+def _is_orthogonal(matrix: np.ndarray) -> bool:
     """Whether random directions of the smaller side all have one gain."""
     short = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     probes = np.random.default_rng(0).standard_normal((_PROBES, short.shape[0]))
@@ -256,12 +257,12 @@ def _is_orthogonal(matrix):
     return bool(np.max(gains) > 0 and np.ptp(gains) <= _EQUAL * np.max(gains))
 
 
-def _norms(rank):
+def _norms(rank: int) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
     """Kinds of normalisation, the axes of their statistics, whether they centre."""
     last, others = (rank - 1,), tuple(range(rank - 1))
     return (("layer", last, True), ("rms", last, False), ("batch", others, True))
 
 
-def _normalised(x, axes, centred):
+def _normalised(x: np.ndarray, axes: tuple[int, ...], centred: bool) -> np.ndarray:
     x = x - np.mean(x, axes, keepdims=True) if centred else x
     return x / np.sqrt(np.mean(x**2, axes, keepdims=True))

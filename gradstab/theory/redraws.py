@@ -1,7 +1,7 @@
 """How far a layer strays from theory by chance: its weights, drawn again."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ class Draw(NamedTuple):
         # A bias is constant along the axes of examples and positions.
         shape = _distinct(value)
 
-        def bias(generator: np.random.Generator):
+        def bias(generator: np.random.Generator) -> np.ndarray:
             noise = generator.standard_normal(shape)
             if noise.size > 1:  # theory takes mean and variance of biases as they are
                 noise = (noise - np.mean(noise)) / np.std(noise)
@@ -71,15 +71,15 @@ class Gains(NamedTuple):
 
 def gains(
     block: Block,
-    draws,
+    draws: Sequence[Draw],
     joint: bool,
     context: Context,
-    data,
-    cotangent: jax.Array,
+    data: Sequence[jax.Array | np.ndarray],
+    cotangent: jax.Array | np.ndarray,
     generator: np.random.Generator,
     num: int,
     /,
-):
+) -> tuple[Gains, Gains]:
     """`Gains` of a layer as it is, and of one with other weights, ``num`` times.
 
     The data that enter and the gradient at the output stay as they are. Weights and
@@ -117,7 +117,9 @@ def gains(
     return Gains(*table[0]), Gains(*table[1:].T)
 
 
-def _values(draws, generator: np.random.Generator, count, at_once):
+def _values(
+    draws: Sequence[Draw], generator: np.random.Generator, count: int, at_once: int
+) -> Iterator[list[np.ndarray]]:
     """For each parameter its values as they are, then others; some rows at a time."""
     sources = [draw.source() for draw in draws]
     for first in range(0, count, at_once):
@@ -132,17 +134,17 @@ def _values(draws, generator: np.random.Generator, count, at_once):
 
 def _gains(
     block: Block,
-    variables,
+    variables: tuple[_compat.Var, ...],
     joint: bool,
-    rows,
-    values,
+    rows: jax.Array,
+    values: list[jax.Array],
     context: Context,
-    data,
+    data: Sequence[jax.Array],
     cotangent: jax.Array,
-):
+) -> tuple[jax.Array, jax.Array]:
     """Logarithms of mean square and gain for every row of the values."""
 
-    def of_row(row):
+    def of_row(row: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, jax.Array]:
         drawn = dict(zip(variables, row[1], strict=True))
         out, pull = jax.vjp(lambda x: _evaluated(block, context, drawn, x), *data)
         (back,) = pull(cotangent)
@@ -156,12 +158,14 @@ def _gains(
     return jax.lax.map(of_row, (rows, values))
 
 
-def _evaluated(block: Block, context: Context, drawn, x):
+def _evaluated(
+    block: Block, context: Context, drawn: dict[_compat.Var, jax.Array], x: jax.Array
+) -> jax.Array:
     env = {**block.environment(context, (x,)), **drawn}
     return walk(block.eqns, env)[block.out_var]
 
 
-def _log_gain(cotangent: jax.Array, back, joint: bool):
+def _log_gain(cotangent: jax.Array, back: jax.Array, joint: bool) -> jax.Array:
     norm = _tree.safe_norm if joint else jax.vmap(_tree.safe_norm)
     wide = _tree.widest(cotangent.dtype, back.dtype)
     ratio = norm(back).astype(wide) / norm(cotangent).astype(wide)
@@ -173,14 +177,14 @@ def _log_gain(cotangent: jax.Array, back, joint: bool):
     return jnp.log(jnp.nanmean(jnp.square(ratio / unit))) / 2 + jnp.log(unit)
 
 
-def _turned(matrix: np.ndarray, generator: np.random.Generator):
+def _turned(matrix: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Rows and columns in another order and with random signs."""
     rows, columns = (generator.permutation(size) for size in matrix.shape)
     signs = [generator.choice([-1, 1], size).astype(np.int8) for size in matrix.shape]
     return matrix[rows][:, columns] * signs[0][:, None] * signs[1][None, :]
 
 
-def _distinct(value):
+def _distinct(value: np.ndarray) -> tuple[int, ...]:
     """The shape of the values that differ: 1 along axes along which they do not."""
     return tuple(
         1
@@ -190,7 +194,12 @@ def _distinct(value):
     )
 
 
-def draws_of(reader: Reader, products, shifts, /) -> tuple[Draw, ...]:
+def draws_of(
+    reader: Reader,
+    products: Sequence[tuple[_compat.Var, bool]],
+    shifts: Sequence[_compat.Var],
+    /,
+) -> tuple[Draw, ...]:
     """The parameters of a layer that are random in theory.
 
     Args:

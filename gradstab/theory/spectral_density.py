@@ -103,12 +103,12 @@ def singular_values(
 
 def _log_edge(
     averages: Expectations, sigma_w: float, q: float, depth: int, orthogonal: bool
-):
+) -> float:
     """Logarithm of the largest squared singular value."""
     weights, squares = gaussian_averages(averages, q)
     top = float(squares.max())
 
-    def level(log_distance):
+    def level(log_distance: float) -> float:
         zeta = top * (1 + math.exp(log_distance))
         m = float(weights @ (squares / (zeta - squares)))
         factor = 2 * math.log(sigma_w) + math.log(m * zeta)

@@ -7,10 +7,12 @@ bias, an activation, a normalisation or a sum of branches. What is none of these
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from gradstab import _compat
 from gradstab.network import flow as flows
 from gradstab.network.activations import is_elementwise
+from gradstab.network.blocks import Block
 from gradstab.program import primitives
 from gradstab.program.primitives import Kind
 
@@ -59,7 +61,7 @@ class Product(Step):
     position: int
 
     @property
-    def eqn(self):
+    def eqn(self) -> _compat.JaxprEqn:
         """The equation of the product."""
         return next(e for e in self.eqns if self.result in e.outvars)
 
@@ -86,12 +88,12 @@ class Unknown(Step):
     reason: str
 
 
-def steps_of(block, /) -> tuple[Step, ...]:
+def steps_of(block: Block, /) -> tuple[Step, ...]:
     """The steps of a block, found once per block."""
     return block.programs.get("steps", lambda: _of_block(block))
 
 
-def ends_in_norm(block, /) -> bool:
+def ends_in_norm(block: Block, /) -> bool:
     """Whether what leaves a block is normalised, but for a scale and a shift."""
     for step in reversed(steps_of(block)):
         if not isinstance(step, Affine | Reshape):
@@ -99,7 +101,7 @@ def ends_in_norm(block, /) -> bool:
     return False
 
 
-def is_linear(block, /) -> bool:
+def is_linear(block: Block, /) -> bool:
     """Whether a block is one product with weights, but for a scale, a shift, an order.
 
     A normalisation before the product is none of the layer's own making: it closes what
@@ -113,7 +115,7 @@ def is_linear(block, /) -> bool:
     )
 
 
-def every_step(steps, /):
+def every_step(steps: Iterable[Step], /) -> Iterator[Step]:
     """The steps, those of branches among them."""
     for step in steps:
         yield step
@@ -121,7 +123,7 @@ def every_step(steps, /):
             yield from every_step(branch)
 
 
-def describe(step, /) -> str:
+def describe(step: Step, /) -> str:
     """The name of an activation: its rule's name, or its primitives."""
     words = []
     for eqn in step.eqns:
@@ -133,14 +135,16 @@ def describe(step, /) -> str:
     return " + ".join(words if len(words) < 6 else [*words[:5], "..."])
 
 
-def leaves(eqns, root, /) -> list:
+def leaves(eqns: Sequence[_compat.JaxprEqn], root: _compat.Var, /) -> list:
     """The variables beside the root that the equations need and do not make."""
     made = {v for eqn in eqns for v in eqn.outvars} | {root}
     used = dict.fromkeys(v for eqn in eqns for v in _variables(eqn))
     return [v for v in used if v not in made]
 
 
-def needed(eqns, root, result, /) -> tuple:
+def needed(
+    eqns: Sequence[_compat.JaxprEqn], root: _compat.Var, result: _compat.Var, /
+) -> tuple:
     """The equations that the result needs beside the root, in order."""
     wanted, kept = {result}, []
     for eqn in reversed(eqns):
@@ -150,7 +154,7 @@ def needed(eqns, root, result, /) -> tuple:
     return tuple(kept[::-1])
 
 
-def _of_block(block):
+def _of_block(block: Block) -> tuple[Step, ...]:
     if len(block.in_vars) != 1:
         reason = "several arrays enter" if block.in_vars else "its input is integers"
         return (Unknown(block.eqns, block.out_var, block.out_var, reason),)
@@ -158,7 +162,9 @@ def _of_block(block):
     return _parse(block.eqns, flow, block.in_vars[0], block.out_var)
 
 
-def _parse(eqns, flow, root, result):
+def _parse(
+    eqns: tuple, flow: flows.Flow, root: _compat.Var, result: _compat.Var
+) -> tuple[Step, ...]:
     if result is root:
         return ()
     inside = needed(eqns, root, result)
@@ -176,7 +182,7 @@ def _parse(eqns, flow, root, result):
     return tuple(found)
 
 
-def _step(atom, eqns, flow, root):
+def _step(atom: flows.Atom, eqns: tuple, flow: flows.Flow, root: _compat.Var) -> Step:
     ends = eqns, root, atom.out_var
     last = atom.eqns[-1]
     if len(atom.eqns) == 1 and primitives.is_a(last, Kind.RESHAPES):
@@ -207,17 +213,17 @@ def _step(atom, eqns, flow, root):
     return Unknown(*ends, _reason(atom, products, names))
 
 
-def _pooling(names):
+def _pooling(names: set[str]) -> str:
     return f"pooling ({', '.join(sorted(n for n in names if 'reduce' in n))})"
 
 
-def _reason(atom, products, names):
+def _reason(atom: flows.Atom, products: set[str], names: set[str]) -> str:
     if products or sum(not is_elementwise(eqn) for eqn in atom.eqns) == 0:
         return "streams of data that are multiplied with one another"
     return f"no recursion for {', '.join(sorted(names)[:4])}"
 
 
-def _is_linear(eqn, flow):
+def _is_linear(eqn: _compat.JaxprEqn, flow: flows.Flow) -> bool:
     moving = [flow.is_data(v) or flow.is_dependent(v) for v in eqn.invars]
     if primitives.is_named(eqn, "select_n"):
         return sum(moving) == 1 and not moving[0]
@@ -226,22 +232,22 @@ def _is_linear(eqn, flow):
     return not primitives.is_named(eqn, "div") or moving[0]
 
 
-def _same_shape(eqn, root):
+def _same_shape(eqn: _compat.JaxprEqn, root: _compat.Var) -> bool:
     return all(_compat.shape_of(v) == _compat.shape_of(root) for v in eqn.outvars)
 
 
-def _bare(step):
+def _bare(step: Step | None) -> bool:
     """Whether the step is a function of single entries without parameters."""
     if isinstance(step, Affine):
         return not leaves(step.eqns, step.root)
     return isinstance(step, Elementwise)
 
 
-def _joined(first, second, eqns):
+def _joined(first, second: Step, eqns: tuple) -> Step:
     kind = type(first) if type(first) is type(second) else Elementwise
     inside = needed(eqns, first.root, second.result)
     return kind(inside, first.root, second.result)
 
 
-def _variables(eqn):
+def _variables(eqn: _compat.JaxprEqn) -> list[_compat.Var]:
     return [v for v in eqn.invars if not isinstance(v, _compat.Literal)]

@@ -3,12 +3,13 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradstab import _compat
 from gradstab.program import primitives
 from gradstab.program.walk import evaluate
 from gradstab.theory import laws, structure
@@ -17,6 +18,8 @@ from gradstab.theory.laws import Law, NoTheoryError, Transport
 from gradstab.theory.reading import Reader
 from gradstab.theory.redraws import draws_of
 from gradstab.theory.structure import describe, every_step
+
+T = TypeVar("T")
 
 
 class End(NamedTuple):
@@ -48,7 +51,7 @@ class Walk:
         couples: whether it normalises over the batch.
     """
 
-    def __init__(self, reader: Reader, steps: Sequence[structure.Step], /):
+    def __init__(self, reader: Reader, steps: Sequence[structure.Step], /) -> None:
         self.reader, self.steps = reader, steps
         self.couples, self._batch_gain = False, None
         every = list(every_step(steps))
@@ -118,7 +121,9 @@ class Walk:
         chi = float(np.sum(images)) / law.square.size
         return End(out, square, log_gain, chi)
 
-    def _through(self, steps: Sequence[structure.Step], law: Law):
+    def _through(
+        self, steps: Sequence[structure.Step], law: Law
+    ) -> tuple[Law, Transport]:
         transports = []
         for step in steps:
             law, transport = self._after(step, law)
@@ -145,15 +150,15 @@ class Walk:
             case _:
                 raise AssertionError(f"no law for a {type(step).__name__}")
 
-    def _reshape(self, step, law: Law):
+    def _reshape(self, step: structure.Reshape, law: Law) -> tuple[Law, Transport]:
         where = np.arange(law.square.size).reshape(law.square.shape)
         where = np.asarray(evaluate(step.eqns[-1], [jnp.asarray(where)])[0])
         shape = law.square.shape
 
-        def back(t):
+        def back(t: np.ndarray) -> np.ndarray:
             return np.reshape(np.reshape(t, -1)[np.argsort(where, axis=None)], shape)
 
-        def moved(x):
+        def moved(x) -> np.ndarray:
             return np.reshape(x, -1)[where]
 
         if law.sample is not None:
@@ -166,15 +171,17 @@ class Walk:
         out = Law(mean, moved(law.square), spread, batch=law.batch)
         return out, Transport(moved, back)
 
-    def _product(self, step, law: Law):
+    def _product(self, step: structure.Product, law: Law) -> tuple[Law, Transport]:
         weights = self._read(step, self.reader.weights)
         return laws.through_weights(law, step.eqn, step.position, weights)
 
-    def _affine(self, step, law: Law):
+    def _affine(self, step: structure.Affine, law: Law) -> tuple[Law, Transport]:
         shift = self._read(step, self.reader.shift)
         return laws.through_shift(law, shift, self._image(step))
 
-    def _elementwise(self, step, law: Law):
+    def _elementwise(
+        self, step: structure.Elementwise, law: Law
+    ) -> tuple[Law, Transport]:
         f = self._read(step, self.reader.activation)
         if law.batch is None:
             return laws.through_activation(law, f)
@@ -185,7 +192,7 @@ class Walk:
         square = np.full(law.square.shape, level)
         return Law(math.nan, square, batch=law.batch), laws.scaling(1.0)
 
-    def _norm(self, step, law: Law):
+    def _norm(self, step: structure.Norm, law: Law) -> tuple[Law, Transport]:
         norm = self._read(step, self.reader.norm)
         if norm.kind != "batch":
             return laws.through_norm(law, norm, self._image(step))
@@ -202,10 +209,10 @@ class Walk:
         ones = np.ones(law.square.shape)
         return Law(0.0, ones, ones, batch=batch), laws.scaling(1.0)
 
-    def _image(self, step):
+    def _image(self, step: structure.Step) -> Callable[..., np.ndarray]:
         return functools.partial(self.reader.image, step)
 
-    def _sum(self, step, law: Law):
+    def _sum(self, step: structure.Sum, law: Law) -> tuple[Law, Transport]:
         first, second = step.branches
         (left, one), (right, other) = (self._through(b, law) for b in step.branches)
         if _weights_of(first) == _weights_of(second):
@@ -216,28 +223,28 @@ class Walk:
         )
         return laws.through_sum(left, right), transport
 
-    def _read(self, step, read):
+    def _read(self, step: structure.Step, read: Callable[..., T]) -> T:
         if step not in self._readings:
             self._readings[step] = read(step)
         return self._readings[step]
 
-    def _shifts(self):
+    def _shifts(self) -> list[structure.Affine]:
         """The steps that add known numbers to the result of a product."""
         return [s for s in every_step(self.steps) if isinstance(s, structure.Affine)]
 
 
 @functools.lru_cache(maxsize=32)
-def _batch_norm(activation: Callable[..., Any], batch: float):
+def _batch_norm(activation: Callable[..., Any], batch: float) -> tuple[float, float]:
     """Gain and mean square of a batch-normalised layer: seconds, so remembered."""
     return batch_norm_gain(activation, batch), batch_norm_square(activation, batch)
 
 
-def _weights_of(steps: Sequence[structure.Step]):
+def _weights_of(steps: Sequence[structure.Step]) -> set[_compat.Var]:
     every = every_step(steps)
     return {s.weight for s in every if isinstance(s, structure.Product)}
 
 
-def _composed(transports):
+def _composed(transports: Sequence[Transport]) -> Transport:
     """One step after the other."""
     return Transport(
         lambda t: functools.reduce(lambda x, step: step.forward(x), transports, t),
@@ -247,12 +254,12 @@ def _composed(transports):
     )
 
 
-def _total(array, joint: bool):
+def _total(array: np.ndarray, joint: bool) -> np.ndarray:
     """The sum over all entries, or over those of each example."""
     return np.sum(array, axis=None if joint else tuple(range(1, array.ndim)))
 
 
-def _shares(cotangent: jax.Array, joint: bool):
+def _shares(cotangent: jax.Array, joint: bool) -> np.ndarray:
     """How the squared gradient is spread, of sum one for each example or for all."""
     g = np.asarray(cotangent, np.float64)
     rows = g.reshape(1 if joint else len(g), -1)
