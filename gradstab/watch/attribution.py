@@ -3,11 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from gradstab.watch.trends import LEAST, Trend, find_trend
 
 # A layer drives the growth if at least this share of it is the layer's.
 _DRIVES = 0.1
+# By so many standard errors a loss is higher.
+_ERRORS = 3
 # As many steps make a mean, of all before or after a bend.
 _PART = 8
 
@@ -56,12 +59,13 @@ class Attribution(NamedTuple):
     Attributes:
         norm: the trend of the logarithm of the global norm; if its last line goes
             neither up nor down, the one line through all steps.
-        loss: the trend of the loss since then; None if it is not finite.
+        loss_rises: whether the loss is higher since then than before; None if it was
+            not measured.
         layers: one for each layer with a gradient, those first that do most.
     """
 
     norm: Trend
-    loss: Trend | None
+    loss_rises: bool | None
     layers: tuple[Contribution, ...]
 
     @property
@@ -86,13 +90,15 @@ class Attribution(NamedTuple):
     def _kind(self, one):
         if np.isnan(one.radial):
             return "whether its growth is radial was not measured"
-        rises = bool(self.loss and self.loss.grows)
         if one.radial < 0.5:
             words = f"tangential ({_percent(one.radial)} along its parameters)"
-            return f"its growth is {words}" + (": the loss rises with it" * rises)
-        seen = "the loss rises with it" if rises else "the loss does not see it"
+            seen = ": the loss rises with it" if self.loss_rises else ""
+            return f"its growth is {words}{seen}"
+        seen = (
+            "the loss rises with it" if self.loss_rises else "the loss does not see it"
+        )
         radial = f"its growth is radial ({_percent(one.radial)})"
-        return radial if self.loss is None else f"{radial}: {seen}"
+        return radial if self.loss_rises is None else f"{radial}: {seen}"
 
 
 def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
@@ -144,8 +150,7 @@ def attribute(names, steps, norms, cosines, losses, /) -> Attribution:
         )
         layers.append(contribution)
     layers.sort(key=lambda one: -(one.growth if known else one.share))
-    loss = _of_loss(losses, every, norm.since)
-    return Attribution(norm, loss, tuple(layers))
+    return Attribution(norm, _rises(losses, every, norm.since), tuple(layers))
 
 
 def _parts(steps, since):
@@ -192,9 +197,32 @@ def _trend(steps, squares, since) -> Trend:
     return find_trend(steps[later], logs[later], bends=False)
 
 
-def _of_loss(losses, steps, since):
-    kept = (steps >= since) & np.isfinite(losses)
-    return find_trend(steps[kept], losses[kept]) if kept.sum() >= LEAST else None
+def _rises(losses, steps, since):
+    """Whether the loss is higher while the norm grows than before; None if unknown.
+
+    Looked at are as many steps before as there are since, and by their ranks: a loss
+    that runs away, and that of a network which died of it, is higher than any before.
+    """
+    known = ~np.isnan(losses)
+    if not known.any():
+        return None
+    bend = int(np.searchsorted(steps, since))
+    begin = max(2 * bend - len(steps), 0)
+    if bend - begin < LEAST // 2 or len(steps) - begin < LEAST:
+        return find_trend(steps[known], losses[known]).grows
+    # A loss that is no number any more is as high as an infinite one.
+    ranks = stats.rankdata(np.where(known, losses, np.inf)[begin:])
+    parts = ranks[: bend - begin], ranks[bend - begin :]
+    errors = [np.std(part, ddof=1) / np.sqrt(_independent(part)) for part in parts]
+    return bool(np.mean(parts[1]) - np.mean(parts[0]) > _ERRORS * np.hypot(*errors))
+
+
+def _independent(series):
+    """So many independent numbers say of a mean what these do, of an AR(1) process."""
+    apart = series - series.mean()
+    power = apart @ apart
+    alike = np.clip(apart[1:] @ apart[:-1] / power if power else 0, 0, 1)
+    return max(len(series) * (1 - alike) / (1 + alike), 2)
 
 
 def _in_words(trend):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import signal
 
-from gradstab.watch.attribution import attribute
+from gradstab.watch.attribution import _rises, attribute
 from gradstab.watch.trends import find_trend
 
 
@@ -166,8 +167,26 @@ def test_growth_that_the_loss_sees_is_said():
     found = attribute(names, steps, norms, cosines, losses)
     assert str(found).endswith("is radial (97 %): the loss rises with it")
     lost = attribute(names, steps, norms, cosines, np.full(300, np.nan))
-    assert lost.loss is None
+    assert lost.loss_rises is None
     assert str(lost).endswith("its growth is radial (97 %)")
+
+
+def test_the_loss_of_a_network_that_died_of_it_is_higher():
+    names, steps, norms, cosines, losses = _run()
+    away = np.exp(0.1 * np.maximum(np.arange(300) - 180, 0))
+    losses = np.where(np.arange(300) > 280, losses + 1, losses * away)
+    assert attribute(names, steps, norms, cosines, losses).loss_rises
+    losses = np.where(np.arange(300) > 280, np.nan, losses)
+    assert attribute(names, steps, norms, cosines, losses).loss_rises
+
+
+def test_a_loss_that_drifts_as_it_did_before_does_not_rise():
+    steps, rises = np.arange(300), []
+    for seed in range(200):
+        noise = np.random.default_rng(seed).standard_normal(300)
+        drift = signal.lfilter([1], [1, -0.8], noise)
+        rises.append(_rises(drift, steps, 200))
+    assert np.mean(rises) <= 0.02
 
 
 def test_what_was_not_measured_is_said():
