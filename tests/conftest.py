@@ -13,7 +13,7 @@ import jax
 import pytest
 
 # Loaded all the same; but several modules of one name cannot be searched for examples.
-collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+collect_ignore_glob = ["conftest.py", "*/conftest.py", "*/*_program.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -140,7 +140,7 @@ def test_history_has_a_number_for_every_step(network, blobs, settings):
     run = training.fit(network, blobs, **settings)
     assert set(run.history) == {
         *("step", "loss", "accuracy", "update_norm", "time"),
-        *("pre_norm", "post_norm", "clipped", "nonfinite_count"),
+        *("pre_norm", "post_norm", "clipped", "clip_cosine", "nonfinite_count"),
     }
     chex.assert_shape(list(run.history.values()), (22,))
     np.testing.assert_array_equal(run.history["step"], np.arange(1, 23))
