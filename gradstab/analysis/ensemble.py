@@ -274,7 +274,7 @@ def _certain(rates: OverSeeds):
 
 def _chunks(num: int, size, max_bytes: float) -> np.ndarray:
     """Positions in rows of equal length that fit; the last one is repeated to fill."""
-    length = min(max(max_bytes // size, 1), num)
+    length = max(int(min(max_bytes // size, num)), 1)
     length = -(-num // -(-num // length))
     positions = np.arange(-(-num // length) * length)
     return np.minimum(positions, num - 1).reshape(-1, length)

@@ -69,9 +69,7 @@ def _is_default(value: Any, default):
 def short(value: Any, /) -> str:
     """A value in a few words.
 
-    >>> from typing import Any
-
-    import numpy as np
+    >>> import numpy as np
     >>> short(np.arange(6.0).reshape(2, 3)), short(tuple(range(9))), short(0.25)
     ('float64[2,3] 0 .. 5', '(0, 1, 2, ..., 7, 8: 9 items)', '0.25')
     """
