@@ -11,6 +11,7 @@ import numpy as np
 from gradstab import _compat
 from gradstab._attempt import Refusal, attempt
 from gradstab._rules import scope_of
+from gradstab.program.sketch import mark_of
 
 
 class Forms:
@@ -156,7 +157,7 @@ class _Keys(Forms):
             _compat.rule_name(eqn) if _compat.is_rule(eqn) else eqn.params.get("name")
         )
         label = named if isinstance(named, str) else None
-        return scope_of(eqn), _compat.given_name(eqn), label
+        return scope_of(eqn), mark_of(eqn), _compat.given_name(eqn), label
 
     def _program(self, program, rules: bool) -> Hashable:
         if (id(program), rules) not in self._programs:
@@ -186,7 +187,7 @@ def key_of(
         effects, holds values of another program that is being traced, or so many that
         whoever remembers it would hold much memory (16 MiB). Two keys are
         equal only if everything is: operations, shapes, dtypes, constants, derivative
-        rules, and names, if they count.
+        rules, and names and the numbers of equations, if they count.
     """
     keys, jaxpr = _Keys(names), closed.jaxpr
     try:
