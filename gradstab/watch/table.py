@@ -58,7 +58,7 @@ def _rows(stats):
         stats.update_ratio,
     )
     columns = [np.asarray(column, np.float64) for column in columns]
-    styles = [_percent if i == 4 else _number for i in range(len(columns))]
+    styles = [_STYLES.get(i, _number) for i in range(len(columns))]
     numbers = [i for i, _ in enumerate(stats.names) if _is_shown(stats, i)]
     half = _MOST_ROWS // 2
     for i in numbers:
@@ -76,9 +76,24 @@ def _is_shown(stats, row):
 
 
 def _number(value):
+    """Three digits, or two beside an exponent: as wide as the heads."""
     value = float(value)
-    return "" if np.isnan(value) else f"{value:.3g}"
+    if np.isnan(value):
+        return ""
+    small, large = 1e-3, 1e6
+    plain = value == 0 or small <= abs(value) < large or np.isinf(value)
+    return f"{value:.3g}" if plain else f"{value:.1e}"
 
 
 def _percent(value):
-    return "" if np.isnan(value) else f"{100 * value:.3g} %"
+    if np.isnan(value):
+        return ""
+    return f"{100 * value:.3g} %" if value == 0 or value >= 1e-3 else "< 0.1 %"
+
+
+def _cosine(value):
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
+# Of the columns that are no sizes: shares and cosines.
+_STYLES = {4: _percent, 5: _cosine}
