@@ -155,3 +155,16 @@ def _reduce(f, items):
     for item in rest:
         first = f(first, item)
     return first
+
+
+def nodes_of(tree: Any, kind: type, /) -> list:
+    """All nodes of a class, however deep; none of those inside of another.
+
+    >>> nodes_of({"a": (1, [2, 3]), "b": [4]}, list)
+    [[2, 3], [4]]
+    """
+
+    def is_one(node):
+        return isinstance(node, kind)
+
+    return [node for node in jax.tree.leaves(tree, is_leaf=is_one) if is_one(node)]

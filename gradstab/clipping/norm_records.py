@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradstab._tree import is_floating
+from gradstab._tree import is_floating, nodes_of
 from gradstab.clipping._arguments import find_stacked, named_leaves
 from gradstab.clipping._scaled import scaled_norm, wide_dtype
 from gradstab.errors import UserValueError
@@ -117,10 +117,7 @@ def _by_name(tree: Any):
 
 
 def _found(state: Any) -> NormsState:
-    def is_record(node):
-        return isinstance(node, NormsState)
-
-    records = [s for s in jax.tree.leaves(state, is_leaf=is_record) if is_record(s)]
+    records = nodes_of(state, NormsState)
     if len(records) != 1:
         raise UserValueError(
             f"expected one record_norms() in the state, found {len(records)}. Put it "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gradstab import _checked
-from gradstab._tree import floating_leaves, is_floating, real_view
+from gradstab._tree import floating_leaves, is_floating, nodes_of, real_view
 from gradstab.clipping._scaled import global_norm, wide_dtype
 from gradstab.errors import UserValueError
 
@@ -102,11 +102,7 @@ def clip_fraction(state: Any, /) -> jax.Array:
         ValueError: if the state contains no `recorded`, or more than one: pass the
             part that contains one.
     """
-
-    def is_record(node):
-        return isinstance(node, RecordedState)
-
-    records = [s for s in jax.tree.leaves(state, is_leaf=is_record) if is_record(s)]
+    records = nodes_of(state, RecordedState)
     if len(records) != 1:
         raise UserValueError(
             f"expected one recorded transformation in the state, found {len(records)}. "

@@ -12,8 +12,8 @@ _WINDOW, _LEAST = 100, 20
 SPIKE = 10.0
 """Times the median norm of the steps before that is said to be a spike.
 
-Norms of the gradient of a healthy run scatter by less than a factor of two around their
-median, and by more than ten in the first steps, which are not judged."""
+A rule of thumb: how often a healthy run jumps so far was not measured. The first steps,
+in which norms fall quickly, are not judged."""
 # A thing is said again after so many watched steps.
 _QUIET = 100
 

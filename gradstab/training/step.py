@@ -221,12 +221,7 @@ _RECORDED = ("pre_norm", "post_norm", "clipped", "clip_cosine", "nonfinite_count
 
 def _clipping_records(opt_state):
     """What each `gradstab.clipping.recorded` in the optimiser saw at this step."""
-
-    def is_record(node):
-        return isinstance(node, RecordedState)
-
-    nodes = jax.tree.leaves(opt_state, is_leaf=is_record)
-    states = [node for node in nodes if is_record(node)]
+    states = _tree.nodes_of(opt_state, RecordedState)
     return {
         name if number == 1 else f"{name}_{number}": getattr(state, name)
         for number, state in enumerate(states, start=1)

@@ -77,14 +77,7 @@ def _owned(arg: Any) -> list[bool]:
 
 def _holds_equinox(arg: Any) -> bool:
     equinox = sys.modules.get("equinox")
-    return equinox is not None and _holds(arg, equinox.Module)
-
-
-def _holds(tree: Any, kind) -> bool:
-    def is_one(node):
-        return isinstance(node, kind)
-
-    return any(map(is_one, jax.tree.leaves(tree, is_leaf=is_one)))
+    return equinox is not None and bool(_tree.nodes_of(arg, equinox.Module))
 
 
 def _is_floating(leaf: Any) -> bool:
@@ -102,7 +95,7 @@ def _expect_floating(name: str, leaf: Any):
 
 def holds_modules(args, /) -> bool:
     """Whether there are objects of NNX among the arguments: modules, random keys."""
-    return _holds(args, nnx.Pytree)
+    return bool(_tree.nodes_of(args, nnx.Pytree))
 
 
 class OfModules:
