@@ -164,7 +164,9 @@ def correlation_limit(
         return 1.0, 0.0
     if not np.isfinite(length):
         return float("nan"), float("nan")
-    scale = sigma_w**2 / length * (q if not 0 < q_star < np.inf else q_star)
+    if q == q_star:
+        length = q  # but for rounding, which would part the slope at one from chi
+    scale = sigma_w**2 / length * q
 
     def excess(log_gap):
         gap = np.exp(log_gap)
@@ -173,8 +175,10 @@ def correlation_limit(
     at_one = scale * averages.moments(q).slope_square
     near_one = excess(np.log(1e-10))
     jumps = near_one > at_one - 1 + _JUMP
-    if near_one <= 0 or (at_one <= 1 + 1e-9 and not jumps):
+    if at_one <= 1 + 1e-9 and not jumps:
         return 1.0, at_one
+    if near_one <= 0:
+        return _next_to_one(excess, at_one)
     if abs(excess(0.0)) < 1e-12:
         gap = 1.0
     else:
@@ -182,6 +186,19 @@ def correlation_limit(
     if jumps:
         return 1.0 - gap, _slope(lambda g: excess(np.log(g)) * g, gap) + 1
     return 1.0 - gap, scale * averages.pair(q, q, gap).slopes
+
+
+def _next_to_one(excess: Callable[..., Any], at_one: float):
+    r"""The fixed point less than 1e-10 below one that attracts, and the slope there.
+
+    Near one the excess falls like :math:`\chi - 1 - k g^p` with the gap g, with p = 1/2
+    where the activation has kinks, 1 where it has none. At its zero the map has the
+    slope :math:`1 - p (\chi - 1)`. Values of g too small to be averaged are not needed.
+    """
+    falls = [at_one - 1 - excess(np.log(gap)) for gap in (1e-10, 1e-8)]
+    power = np.log(falls[1] / falls[0]) / np.log(100.0)
+    gap = 1e-10 * ((at_one - 1) / falls[0]) ** (1 / power)
+    return float(1 - gap), float(1 - power * (at_one - 1))
 
 
 def _slope(f: Callable[..., Any], x):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradstab.theory import mean_field
+from gradstab.theory import critical_sigma_w, mean_field
 from gradstab.theory.quadrature import expectations
 
 pytestmark = pytest.mark.cases
@@ -229,3 +229,32 @@ def test_a_field_passes_through_jit():
 def test_negative_scales_are_refused(scales):
     with pytest.raises(ValueError, match="must be a number from 0"):
         mean_field(jnp.tanh, *scales)
+
+
+KINKED = {
+    "clipped": lambda x: jnp.clip(x, -1, 1),
+    "clipped on one side": lambda x: jnp.minimum(x, 0.7),
+    "clipped relu": lambda x: jnp.clip(x, 0, 2),
+}
+
+
+@pytest.mark.parametrize("chi_less_one", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("activation", KINKED.values(), ids=KINKED)
+def test_beside_a_kink_correlations_settle_in_twice_the_scale_of_gradients(
+    activation, chi_less_one
+):
+    # 1 - c falls by 1 + (chi - 1) - k sqrt(1 - c) a layer. Where that is one its
+    # derivative is 1 - (chi - 1) / 2, however small the fixed point is.
+    sigma_w = critical_sigma_w(activation, sigma_b=0.5)
+    field = mean_field(activation, sigma_w * (1 + chi_less_one), 0.5)
+    assert field.chi > 1
+    assert field.c_star <= 1
+    assert field.xi_c == pytest.approx(2 / (field.chi - 1), rel=0.02)
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-4, 1e-6])
+def test_in_the_ordered_phase_correlations_settle_as_squared_gradients(distance):
+    sigma_w = critical_sigma_w(jnp.tanh, sigma_b=0.3) * (1 - distance)
+    field = mean_field(jnp.tanh, sigma_w, 0.3)
+    assert field.c_star == 1
+    assert field.xi_c == pytest.approx(field.xi_grad, rel=1e-14)
