@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradstab import initializers as initializers
     from gradstab import models as models
     from gradstab import plots as plots
+    from gradstab import scaling as scaling
     from gradstab import testing as testing
     from gradstab import theory as theory
     from gradstab import training as training
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gradstab.gradcheck import check as check
     from gradstab.report import Report as Report
     from gradstab.report import load as load
+    from gradstab.scaling import parametrize as parametrize
     from gradstab.theory import MeanField as MeanField
     from gradstab.theory import mean_field as mean_field
     from gradstab.watch import History as History
@@ -51,6 +53,7 @@ _ROOMS = (
     "initializers",
     "models",
     "plots",
+    "scaling",
     "testing",
     "theory",
     "training",
@@ -67,6 +70,7 @@ _HOMES = {
     "check": "gradstab.gradcheck",
     "Report": "gradstab.report",
     "load": "gradstab.report",
+    "parametrize": "gradstab.scaling",
     "MeanField": "gradstab.theory",
     "mean_field": "gradstab.theory",
     "History": "gradstab.watch",

@@ -31,7 +31,7 @@ FLOORS = (
     ("initializers", "clipping", "data", "program"),
     ("models", "network"),
     ("spectra", "theory", "gradcheck", "watch", "diagnosis", "report"),
-    ("analysis", "calibration", "training", "plots"),
+    ("analysis", "calibration", "training", "plots", "scaling"),
     ("remedies",),
     ("testing", "cli"),
     ("__init__", "__main__"),

@@ -1,0 +1,121 @@
+"""Parametrisations: how initial sizes and learning rates go with the width.
+
+Each is written in the form without multipliers in front of the weights: at m times the
+base width the standard deviation of a weight is m to an exponent times that at the base
+width, and so is its learning rate. Multipliers in a program can be moved into these two
+without a change of training (Yang and Hu 2021, section 3; Yang et al. 2022, appendix
+B), so that one form tells all of them.
+
+Exponents of widths for each role:
+
+==========  ===========================  =========================================
+scheme      standard deviation           learning rate
+==========  ===========================  =========================================
+standard    as it is initialised         one for all
+mup         Yang et al. (2022), table 3  the same
+ntk         Jacot et al. (2018)          one for weights with 1/sqrt(width) before
+mean-field  Mei et al. (2018), table 1   one (of width for SGD) for weights with
+            of Yang and Hu (2021)        1/sqrt(width), and 1/width at the output
+spectral    Yang, Simon and Bernstein    the same: a norm of sqrt(out/in) for the
+            (2023), condition 1          weights and for their updates
+==========  ===========================  =========================================
+"""
+
+from typing import NamedTuple
+
+from gradstab.errors import UserValueError
+from gradstab.scaling.roles import Role
+
+SCHEMES = ("standard", "mup", "ntk", "mean-field", "spectral")
+OPTIMIZERS = ("sgd", "adam", "muon")
+
+
+class Exponents(NamedTuple):
+    """How the initial size and the learning rate of a parameter go with the width.
+
+    Attributes:
+        size: of the standard deviation; None if it stays as it is initialised.
+        rate: of the learning rate.
+    """
+
+    size: float | None
+    rate: float
+
+
+class _Rates(NamedTuple):
+    """Exponents of the learning rate, by what sums and what spreads."""
+
+    input: float
+    hidden: float
+    output: float
+    vector: float
+
+
+# Standard deviations: of weights from an axis that stays, between axes that grow, to an
+# axis that stays.
+_SIZES = {
+    "mup": (0.0, -0.5, -1.0),
+    "ntk": (0.0, -0.5, -0.5),
+    "mean-field": (0.0, -0.5, -1.0),
+    # (1/sqrt(in)) min(1, sqrt(out/in)), equation (8) of Yang, Simon, Bernstein (2023).
+    "spectral": (0.0, -0.5, -1.0),
+}
+
+_RATES = {
+    ("mup", "sgd"): _Rates(1.0, 0.0, -1.0, 1.0),
+    ("mup", "adam"): _Rates(0.0, -1.0, -1.0, 0.0),
+    # A weight W = w / sqrt(n) moves with 1/n of the rate of w under SGD, which scales
+    # the gradient too, and with 1/sqrt(n) of it under optimisers that normalise.
+    ("ntk", "sgd"): _Rates(0.0, -1.0, -1.0, 0.0),
+    ("ntk", "adam"): _Rates(0.0, -0.5, -0.5, 0.0),
+    ("ntk", "muon"): _Rates(0.0, -0.5, -0.5, 0.0),
+    # One rate of width for all under SGD (c = -1), one of 1 under the others.
+    ("mean-field", "sgd"): _Rates(1.0, 0.0, -1.0, 1.0),
+    ("mean-field", "adam"): _Rates(0.0, -0.5, -1.0, 0.0),
+    ("mean-field", "muon"): _Rates(0.0, -0.5, -1.0, 0.0),
+    # An update of spectral norm sqrt(out/in).
+    ("spectral", "sgd"): _Rates(1.0, 0.0, -1.0, 1.0),
+    ("spectral", "adam"): _Rates(0.0, -1.0, -1.0, 0.0),
+    # That of `optax.contrib.muon` is sqrt(max(1, out/in)): right but for the output.
+    ("spectral", "muon"): _Rates(0.0, 0.0, -0.5, 0.0),
+    ("mup", "muon"): _Rates(0.0, 0.0, -0.5, 0.0),
+}
+
+
+def exponents(
+    scheme: str, optimizer: str, role: Role, /, *, is_matrix: bool = True
+) -> Exponents:
+    """How a parameter of a role goes with the width.
+
+    Args:
+        scheme: one of `SCHEMES`.
+        optimizer: one of `OPTIMIZERS`; 'muon' is `optax.contrib.muon` as it comes.
+        role: of the parameter.
+        is_matrix: whether Muon takes it for a matrix; others it gives to Adam.
+
+    Raises:
+        ValueError: for another scheme or optimiser.
+
+    >>> exponents("mup", "adam", Role.HIDDEN)
+    Exponents(size=-0.5, rate=-1.0)
+    """
+    expect_known("scheme", scheme, SCHEMES)
+    expect_known("optimizer", optimizer, OPTIMIZERS)
+    if scheme == "standard" or role in (Role.FIXED, Role.AMBIGUOUS):
+        return Exponents(None, 0.0)
+    if optimizer == "muon" and not (is_matrix and role is not Role.VECTOR):
+        optimizer = "adam"
+    rates, sizes = _RATES[scheme, optimizer], _SIZES[scheme]
+    if role is Role.HIDDEN:
+        return Exponents(sizes[1], rates.hidden)
+    if role is Role.OUTPUT:
+        return Exponents(sizes[2], rates.output)
+    if role is Role.VECTOR:
+        return Exponents(None, rates.vector)
+    return Exponents(sizes[0], rates.input)
+
+
+def expect_known(what: str, name: str, names: tuple[str, ...], /) -> None:
+    """Raise a ValueError for a name that is not in the list."""
+    if name not in names:
+        raise UserValueError(f"{what} must be one of {', '.join(names)}: {name!r}")
