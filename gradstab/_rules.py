@@ -17,6 +17,7 @@ What a `jax.jvp` of a rule for the reverse mode leaves behind in a program is
 import contextlib
 import functools
 import inspect
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -104,10 +105,10 @@ def called_name(eqn: JaxprEqn, /) -> str:
 def scope_of(eqn: JaxprEqn, /) -> str:
     """The names of `jax.named_scope` around an equation, parted by dots; or none.
 
-    The names of transformations, such as ``jvp(...)``, are left out.
+    Names of transformations, ``jvp(...)``, and of an einsum, ``bi,io->bo``, are left out.
     """
     parts = str(eqn.source_info.name_stack).split("/")
-    return ".".join(part for part in parts if part and "(" not in part)
+    return ".".join(p for p in parts if p and not re.search(r"[(,]|->", p))
 
 
 def scope(name: str, /) -> contextlib.AbstractContextManager:

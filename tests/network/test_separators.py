@@ -122,6 +122,17 @@ def test_parameters_of_a_list_are_named_by_the_scopes_that_use_them():
     assert network.layers[1].params == ("2", "3")
 
 
+@pytest.mark.parametrize("spec", ["bi,io->bo", "...i,io->...o", "bi, io", "bi,oi->bo"])
+def test_an_einsum_is_no_module(spec):
+    def apply(ws, x):
+        x = jnp.tanh(jnp.einsum(spec, x, ws[0]))
+        with jax.named_scope("net"):
+            return jnp.einsum(spec, x, ws[1])
+
+    network = find_layers(apply, [_x(3, 3), _x(3, 3, seed=1)], (_x(2, 3),))
+    assert network.names == ("0", "net")
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
