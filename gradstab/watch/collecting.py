@@ -43,7 +43,7 @@ def _collected(places, level, per, value, params, grads, measured):
     none = jnp.where(entries > 0, entries, jnp.nan)
     rms = m.norm(total[..., m.SQUARES]) / jnp.sqrt(none)
     rows = places.owners, len(places.names)
-    gradient = norms_by_row(*rows, grads, sizes=_sizes(rms))
+    gradient = norms_by_row(*rows, grads, turn=2 * len(measured))
     finite = finite_by_row(*rows, places.shared, gradient, grads)
     unknown = jnp.full_like(gradient, jnp.nan)
     param_norm = cosine = unknown
@@ -79,10 +79,3 @@ def _details(places, found, per):
     names = [layer.name for layer in places.layers]
     parts = {n: one.detail(per) for n, one in zip(names, found, strict=True)}
     return {n: part for n, part in parts.items() if part is not None} if per else None
-
-
-def _sizes(rms):
-    """Guesses of the norms of gradients: what enters a layer times what comes back."""
-    entering = jnp.concatenate([jnp.ones_like(rms[:1, 0]), rms[:-1, 0]])
-    guess = jnp.where(entering > 0, entering, 1) * rms[:, 1]
-    return jnp.where(jnp.isfinite(guess), guess, 1)

@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradstab import _tree
 
@@ -60,31 +61,66 @@ def measure(x, level: Level, turn: int = 0, /) -> jax.Array:
     every = tuple(range(x.ndim))
     sums = squares(x, every, turn)
     if level is Level.LIGHT:
-        return jnp.stack([jnp.full((), x.size, wide), sums[0], sums[1]])
+        return jnp.concatenate([jnp.full((1,), x.size, wide), sums])
     above = _count(jnp.isfinite(x) & (jnp.abs(x) > _LARGEST_E4M3), wide)
     more = [jnp.sum(x), _count(x == 0, wide), above]
-    known = jnp.stack([jnp.full((), x.size, wide), *sums, *more])
-    return jnp.concatenate([known, _histogram(x).astype(wide)])
+    entries = jnp.full((1,), x.size, wide)
+    return jnp.concatenate([entries, sums, jnp.stack(more), _histogram(x).astype(wide)])
 
 
-def squares(x, axes, turn: int = 0, /) -> list:
+def squares(x, axes, turn: int = 0, /) -> jax.Array:
     r"""Sums of squares that keep the norm of what is very small.
 
     They are :math:`\sum x^2` and :math:`\sum (x s)^2` for a power of two :math:`s`,
     2^63 in float32, so that nothing is rounded: squares of entries below 1e-19 are 0.
-    Plain sums of products are what XLA has its fastest loops for; one pass that finds a
-    scale, or looks at every entry, costs several times as much on a CPU.
+    Plain sums of squares are what XLA has its fastest loops for; one pass that finds a
+    scale, or looks at every entry, costs several times as much on a CPU. There both
+    are one sum over two copies that are never written, as XLA would read the array
+    twice for two sums; on other devices it makes one pass of them by itself.
 
     Args:
         x: real, in an accumulator's dtype.
         axes: to sum over.
-        turn: some number. XLA keeps an array of a constant that several sums of one
-            shape are scaled with, and fuses one that is used once: so there are many.
+        turn: a different one for each array of a program, see `_factors`.
+
+    Returns:
+        ``(..., 2)``, of the axes that are not summed over.
     """
-    scale = _scale(x.dtype)
-    more = 2.0 ** (turn % _NUM_SCALES)
-    up = jnp.sum(jnp.square(x * (scale * more)), axis=axes) / more**2
-    return [jnp.sum(jnp.square(x), axis=axes), up]
+    sums = scaled_squares(x, axes, turn)
+    return sums * freed(x.dtype, turn).reshape(*[1] * (sums.ndim - 1), 2)
+
+
+def scaled_squares(x, axes, turn: int, /) -> jax.Array:
+    """What `squares` gives times what `freed` frees it of."""
+    factors = _factors(x.dtype, turn)
+    if jax.default_backend() == "cpu":
+        both = x[None] * factors.reshape(2, *[1] * x.ndim)
+        sums = jnp.sum(jnp.square(both), axis=[axis + 1 for axis in axes])
+        sums = jnp.moveaxis(sums, 0, -1)
+    else:
+        parts = [jnp.sum(jnp.square(x * factor), axis=axes) for factor in factors]
+        sums = jnp.stack(parts, axis=-1)
+    return sums
+
+
+def freed(dtype, turn: int, /) -> np.ndarray:
+    """What `scaled_squares` are to be multiplied with, ``(2,)``."""
+    return np.square(_factors(dtype, 0) / _factors(dtype, turn))
+
+
+def _factors(dtype, turn):
+    """What the two sums are scaled by: of turn 0 by what `squares` says.
+
+    XLA keeps an array of a constant that several sums of one shape are scaled with, and
+    fuses one that is used once: so there are many, all powers of two.
+
+    What lies on the border between both sums, 2^-63 in float32, has a norm of 2^-31.5.
+    Scaled by 2^63 and 31 times 2 its square is 2^125, and no sum of such overflows;
+    halved 15 times its square is 2^-93, and what is 2^-32 of it is still there.
+    """
+    plain = 0.5 ** (turn // _NUM_RAISED % _NUM_LOWERED)
+    up = 2.0 ** (turn % _NUM_RAISED)
+    return np.array([plain, _scale(dtype) * up], dtype)
 
 
 def norm(sums, /) -> jax.Array:
@@ -102,9 +138,8 @@ def norm(sums, /) -> jax.Array:
     return jnp.where(sums[..., 0] < border, small, jnp.sqrt(sums[..., 0]))
 
 
-# What lies below the border between both sums, 2^-63, has a norm of 2^-31: scaled by
-# 2^63 and fifteen times more its square is 2^94, and no sum of such overflows.
-_NUM_SCALES = 16
+# See `_factors`.
+_NUM_RAISED, _NUM_LOWERED = 32, 16
 
 
 def _scale(dtype):

@@ -8,31 +8,26 @@ from gradstab import _tree
 from gradstab.watch import measures as m
 
 
-def norms_by_row(owners, rows, leaves, /, *, sizes=None) -> jax.Array:
+def norms_by_row(owners, rows, leaves, /, *, turn: int = 0) -> jax.Array:
     """The norm of what belongs to each row.
 
     Args:
         owners: for each leaf its row, or those of its slices.
         rows: how many there are.
         leaves: the arrays.
-        sizes: for each row a guess of the norm, within a factor of 2^60: squares of
-            what is divided by it are in range, and one of three sums is enough.
+        turn: of the first of them, see `measures.squares`.
     """
     if not owners:
         return jnp.zeros(rows)
     wide = _tree.widest(*(m.accumulator(jnp.result_type(x)) for x in leaves))
-    parts = [_real(x, wide) for x in leaves]
-    if sizes is None:
-        norms = [_norm(x, own) for x, own in zip(parts, owners, strict=True)]
-        return _of_rows(owners, rows, jnp.concatenate(norms))
-    scales = _tree.power_of_two_near(sizes.astype(wide))
-    sums = []
-    for x, own in zip(parts, owners, strict=True):
-        scale = scales[np.array(_parts(own))]
-        sums.append(_sum(jnp.square(x * _beside(x, 1 / scale)), own))
-    squares = jnp.concatenate(sums)
-    number = _rows(owners)
-    return scales * jnp.sqrt(jnp.zeros(rows, wide).at[number].add(squares))
+    sums, freed = [], []
+    for i, (x, own) in enumerate(zip(leaves, owners, strict=True), turn):
+        x = _real(x, wide)
+        sums.append(m.scaled_squares(x, _axes(x, own), i).reshape(-1, 2))
+        freed += [m.freed(wide, i)] * len(_parts(own))
+    # Together: of a network of small layers every operation more is seen.
+    norms = m.norm(jnp.concatenate(sums) * np.stack(freed))
+    return _of_rows(owners, rows, norms)
 
 
 def cosines_by_row(owners, rows, params, grads, /) -> jax.Array:
@@ -99,7 +94,7 @@ def _of_rows(owners, rows, norms):
 
 
 def _norm(x, owner):
-    return m.norm(jnp.stack(m.squares(x, _axes(x, owner)), axis=-1)).reshape(-1)
+    return m.norm(m.squares(x, _axes(x, owner)).reshape(-1, 2))
 
 
 def _sum(x, owner):
