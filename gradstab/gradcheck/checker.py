@@ -112,10 +112,13 @@ def check(
             equal arguments), where f is defined and finite; ``given``: only there. If f
             has custom rules, also with one entry fewer along the axes of every size
             that is even or has other divisors, and with other integers and masks; if
-            they are the user's, also with very large and very small entries in their
-            own dtype, where a rule must be finite as long as f is. A rule that is
-            wrong, or not finite where f is smooth, at a moved point fails; what else
-            came of it there is in `moved`. Where zeros and ties give f a kink in
+            they are the user's, also with equal neighbours, with one entry more (axes
+            of two or three entries are left as they are), and with very large and very
+            small entries in their own dtype, where a rule must be finite as long as f
+            is. A rule that is wrong, or not finite where f is smooth, at a moved point
+            fails; one that raises at other shapes where f is defined is INCONCLUSIVE,
+            or has a note if it was written for the shape given; what else came of it
+            there is in `moved`. Where zeros and ties give f a kink in
             several arguments at once, every slope of f around the point is accepted.
             A function may iterate towards a limit, and its rule hold for that limit: it
             is held against f with its iterations continued, and is not accused where
@@ -158,10 +161,10 @@ def check(
     Cost:
         It does not depend on the sizes of the leaves, but on their number: with one
         leaf, in float64, 192 evaluations of f at the point given and at each of five
-        moved points (half of them where these leave no doubt), none farther away than
-        the leaf is large; 48 farther away where a rule says that there is no slope; 384
-        more where that is not enough, to confirm
-        an error (twice) and beside a kink; with several, as many for each and for all
+        to seven moved points (half of them where these leave no doubt), none farther
+        away than the leaf is large; 48 farther away where a rule says that there is no
+        slope; 384 more where that is not enough, to confirm an error (twice) and beside
+        a kink; with several, as many for each and for all
         together. What cannot be moved is found in some hundred. About a
         hundred evaluations of the rules, and 300 to 600 to find the place of an error.
         A small function takes 0.4 s of one core, nearly all of it compiling; the

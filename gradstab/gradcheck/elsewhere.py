@@ -1,7 +1,7 @@
 """The stages of a check away from the point given: other points, shapes, integers."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gradstab._attempt import Refusal, attempt
@@ -14,13 +14,22 @@ from gradstab.gradcheck.examination import Examination, Look
 from gradstab.gradcheck.stages import places
 from gradstab.gradcheck.states import Answer, Outcome
 from gradstab.gradcheck.story import Story
-from gradstab.gradcheck.subject.arguments import of_other_shapes
+from gradstab.gradcheck.subject.arguments import (
+    has_divisors,
+    of_other_shapes,
+    shorter,
+)
+from gradstab.gradcheck.subject.longer import longer, sizes_of, with_gaps
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
-from gradstab.gradcheck.subject.problem import problem
+from gradstab.gradcheck.subject.problem import Problem, problem
+from gradstab.gradcheck.subject.undefined import is_another, reads_all, refusal_of_rule
 
 ODD = "with an odd number of entries"
 FEWER = "with one entry fewer"
+MORE = "with one entry more"
 INTEGERS = "with other integers and masks"
+
+_REFUSES = "{} f is defined, and {}"
 
 _NOWHERE = (
     "the rule differs from f at moved points, where f iterates and does not come near "
@@ -30,8 +39,12 @@ _NOWHERE = (
 
 def at_moved_points(seen: Examination, /) -> Story:
     """Points where a rule may be wrong that is right at the one given."""
-    story = Story()
-    for where, point in points.moved(seen.problem.leaves, seen.stream()):
+    story, task = Story(), seen.problem
+    # What JAX does by itself at ties is known.
+    wanted = {"neighbours": task.users_rules}
+    for where, point in points.moved(task.leaves, seen.stream(), **wanted):
+        if where == points.NEIGHBOURS and story.wrong:
+            break
         look = seen.look_twice(point, where=where, coarse=True)
         if look.trouble and where == points.GENERIC:
             nearer = {"share": points.NEARER}
@@ -77,17 +90,82 @@ def at_odd_shapes(
         others: the other functions that are oracles, of the same arguments, by name.
         locate: find the place of an error.
     """
-    story = Story()
-    if not seen.problem.has_rules:
+    story, task = Story(), seen.problem
+    if not task.has_rules:
         return story
+    options = {"others": others, "locate": locate}
     shapes = of_other_shapes(args)
     for size, fewer in shapes:
         where = ODD if size % 2 == 0 else FEWER
         where += f" ({size - 1} for {size})" * (len(shapes) > 1)
-        story += _at_other_arguments(
-            seen, f, fewer, where, others=others, locate=locate
-        )
+        found = _at_other_arguments(seen, f, args, fewer, where, **options)
+        story += _if_meant(seen, f, args, fewer, found)
+    # What iterates need not end where there is more.
+    said = story.failed or story.trouble
+    if task.users_rules and not task.iterates and not said:
+        story += _at_longer(seen, f, args, **options)
     return story
+
+
+def _at_longer(
+    seen: Examination, f: Callable[..., Any], args: tuple, /, **options
+) -> Story:
+    """One entry more along every axis of a prime size, and along all others at once.
+
+    Blocks as long as an axis leave nothing over before. Where f is not defined so, an
+    axis of a prime size is shortened.
+    """
+    story = Story()
+    sizes = sizes_of(args)
+    others = [n for n in sizes if has_divisors(n)]
+    groups = [[n] for n in sizes if n not in others] + [others] * bool(others)
+    for group in groups:
+        several = len(groups) > 1
+        where = MORE + f" ({_counts(group, 1)})" * several
+        more = longer(args, group)
+        found = _at_other_arguments(seen, f, args, more, where, **options)
+        gaps = with_gaps(args, group)
+        found = _if_meant(seen, f, args, more, found, gaps=gaps)
+        undefined = found.moved == ((where, Answer.NOT_DEFINED),)
+        if undefined and group != others:
+            where = FEWER + f" ({_counts(group, -1)})" * several
+            fewer = shorter(args, *group)
+            found = _at_other_arguments(seen, f, args, fewer, where, **options)
+            found = _if_meant(seen, f, args, fewer, found)
+        story += found
+    return story
+
+
+def _counts(sizes: list[int], change: int) -> str:
+    return ", ".join(f"{n + change} for {n}" for n in sizes)
+
+
+def _if_meant(
+    seen: Examination,
+    f: Callable[..., Any],
+    given: tuple,
+    args: tuple,
+    story: Story,
+    /,
+    *,
+    gaps: Iterable[tuple] = (),
+) -> Story:
+    """What was found at other shapes, if f was made for them; else that it was not.
+
+    Args:
+        seen: the examination.
+        f: the function.
+        given: its arguments.
+        args: those of other shapes.
+        story: what was found.
+        gaps: the arguments with NaN in entries that f has to read.
+    """
+    if not (story.failed or story.trouble or story.notes):
+        return story
+    wide = seen.problem.wide
+    if not is_another(f, given, args, wide=wide) and reads_all(f, gaps, wide=wide):
+        return story
+    return Story(moved=tuple((where, Answer.NOT_DEFINED) for where, _ in story.moved))
 
 
 def at_other_integers(
@@ -108,17 +186,22 @@ def at_other_integers(
     tried = Story()
     for varied in other_integers(args, seen.stream(), counts=not task.iterates):
         options = {"others": others, "locate": locate}
-        tried = _at_other_arguments(seen, f, varied, INTEGERS, **options)
-        if tried.moved != ((INTEGERS, Answer.NOT_DEFINED),):
+        tried = _at_other_arguments(seen, f, args, varied, INTEGERS, **options)
+        if tried.trouble:
+            # What counts need not be anything else to a rule.
+            notes = (*tried.notes, tried.trouble)
+            tried = dataclasses.replace(tried, notes=notes, trouble="")
+        elif tried.moved != ((INTEGERS, Answer.NOT_DEFINED),):
             return tried
     kept = not_varied(args, all_kept=bool(tried.moved))
     note = f"not varied: {', '.join(kept)}"
-    return Story(moved=tried.moved, notes=(note,) * bool(kept))
+    return Story(moved=tried.moved, notes=(*tried.notes, *(note,) * bool(kept)))
 
 
 def _at_other_arguments(
     seen: Examination,
     f: Callable[..., Any],
+    given: tuple,
     args: tuple,
     where: str,
     /,
@@ -130,24 +213,45 @@ def _at_other_arguments(
     precision = "float64" if seen.problem.wide else "own"
     modes = seen.problem.modes
 
-    def traced() -> Examination:
-        task = problem(f, args, modes=modes, precision=precision, own=False)
-        return Examination(
-            task,
-            rtol=seen.rtol,
-            max_bytes=seen.max_bytes,
-            seed=int(seen.stream().integers(2**31)),
-            others={name: task.like_f(g) for name, g in others.items()},
-        )
+    def traced() -> Problem:
+        return problem(f, args, modes=modes, precision=precision, own=False)
 
     # The functions of the user are traced with arguments that they were not made for.
-    inner = attempt(traced)
-    if isinstance(inner, Refusal):
+    task = attempt(traced)
+    if isinstance(task, Refusal):
+        return _refused(seen, f, given, args, where)
+    like = attempt(lambda: {name: task.like_f(g) for name, g in others.items()})
+    if isinstance(like, Refusal):
         return Story(moved=((where, Answer.NOT_DEFINED),))
-    task = inner.problem
+    inner = Examination(
+        task,
+        rtol=seen.rtol,
+        max_bytes=seen.max_bytes,
+        seed=int(seen.stream().integers(2**31)),
+        others=like,
+    )
     look = inner.look_twice(task.leaves, where=where, coarse=True)
     look = against_limit(inner, look, task.leaves, where=where)
     seen.evaluations += inner.evaluations
     wrong = tuple(accusing(inner, look, task.leaves, where))
     story = Story(wrong, moved=((where, _answer(look, wrong)),))
     return places(inner, story) if locate and wrong else story
+
+
+def _refused(
+    seen: Examination, f: Callable[..., Any], given: tuple, args: tuple, where: str
+) -> Story:
+    """Where f or its rule raises: nothing is open there, unless it is the rule alone.
+
+    A rule that was written for the shapes given has a note.
+    """
+    task, raised = seen.problem, None
+    # What iterates need not end there.
+    if not task.iterates:
+        raised = refusal_of_rule(f, args, modes=task.modes, wide=task.wide)
+    if raised is None:
+        return Story(moved=((where, Answer.NOT_DEFINED),))
+    what = _REFUSES.format(where, raised)
+    if raised.names_size(given, args):
+        return Story(moved=((where, Answer.UNDECIDED),), notes=(what,))
+    return Story(moved=((where, Answer.UNDECIDED),), trouble=what)

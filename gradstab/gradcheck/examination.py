@@ -19,7 +19,7 @@ from gradstab.gradcheck.differences.rounds import NUM_ROUNDS, Round, is_near, we
 from gradstab.gradcheck.differences.tables import num_rules, rule_tables
 from gradstab.gradcheck.differences.verdict import autodiff, compare, differences, kink
 from gradstab.gradcheck.findings import EXPECTED, Finding
-from gradstab.gradcheck.held import held, held_notes
+from gradstab.gradcheck.held import HAZY, held, held_notes, steep_entries
 from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.abilities import LOOP, MAP, VMAP, has_vjp
 from gradstab.gradcheck.subject.problem import Problem
@@ -117,7 +117,7 @@ class Examination:
         self.places[where] = point
         seen = self._measured(point, options)
         self.at_given = seen if where == AS_GIVEN else self.at_given
-        if trouble := _trouble(seen):
+        if trouble := seen.trouble:
             return Look(trouble, (), seen)
         if where == AS_GIVEN:
             for text in held_notes(self.problem, seen):
@@ -150,7 +150,8 @@ class Examination:
         directions that keep them. An error near the one asked about is weighed along
         three sets of directions.
         """
-        way, brief = {}, coarse and not self._others
+        way: dict[str, Any] = {}
+        brief = coarse and not self._others
         given = {"enough": self._is_enough} if brief else {}
         look = self.look(point, where=where, coarse=True, alone=coarse, **given)
         edge = Outcome.UNDEFINED, Outcome.UNBOUNDED
@@ -158,7 +159,19 @@ class Examination:
             look, way = self._defined(look, point, where, coarse=coarse)
         if not coarse and not look.trouble:
             look, way = self._seen_well(look, point, where, way)
+        look = self._looked_again(look, point, where, way, coarse=coarse)
+        if not coarse and not way and any(g.state in HAZY for g in look.findings):
+            masks, spent = steep_entries(self.problem, look, point, self.stream())
+            self.evaluations += spent
+            if masks is not None:
+                way = {"held": masks}
+                look = self.look(point, where=where, **way)
+                look = self._looked_again(look, point, where, way, coarse=coarse)
         self.ways[where] = way
+        return self._along_ties(look, point, where, way)
+
+    def _looked_again(self, look, point, where, way, *, coarse) -> Look:
+        """The look, its accusations confirmed or taken back by two more."""
         more = []
         while len(more) < NUM_ROUNDS - 1:
             accused = _accuses(look)
@@ -173,7 +186,7 @@ class Examination:
         if len(more) == NUM_ROUNDS - 1:
             findings = [self._weighed(g, [look.rounds, *more]) for g in look.findings]
             look = dataclasses.replace(look, findings=tuple(findings))
-        return self._along_ties(look, point, where, way)
+        return look
 
     def _confirmed(self, finding, again: dict) -> Finding:
         """The finding, no longer an accusation if another look did not confirm it."""
@@ -276,7 +289,7 @@ class Examination:
 
     def _is_enough(self, seen: Measurement) -> bool:
         """Whether a measurement says what there is to say, with a margin."""
-        if _trouble(seen):
+        if seen.trouble:
             return True
         rounds = self._judged(seen, (), {}, differ=True)
         return all(self._is_acquitted(one.finding) for one in rounds.values())
@@ -385,11 +398,3 @@ def _speaks(finding) -> bool:
 
 def _key(finding):
     return finding.leaf, finding.mode, finding.oracle
-
-
-def _trouble(seen) -> str:
-    if not seen.finite:
-        return "f is not finite at the point"
-    if not seen.repeats:
-        return "f is not deterministic: the same arguments gave another value"
-    return ""

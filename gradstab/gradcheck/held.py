@@ -7,6 +7,7 @@ own step f does not survive; they are held fixed, and the rest is judged.
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from gradstab.gradcheck.differences.draws import held_entries, size
 from gradstab.gradcheck.differences.probes import Measurement
 from gradstab.gradcheck.differences.steps import ladder
 from gradstab.gradcheck.places.leaf_programs import LeafPrograms
+from gradstab.gradcheck.states import Outcome
 from gradstab.gradcheck.subject.problem import MODES, Problem
 
 # Parts of a block at once; each is moved to both sides.
@@ -35,6 +37,9 @@ _NO_JVP = (
     "the JVP is not finite although the entries held fixed are not moved: the VJP was "
     "checked alone in {}"
 )
+
+# What one entry with an infinite slope makes of all others, where the rule is finite.
+HAZY = (Outcome.HIDDEN, Outcome.VANISHES, Outcome.UNCONFIRMED)
 
 # So many units of rounding a movement is seen clearly with.
 _CLEAR = 100
@@ -65,6 +70,32 @@ def held(
     search = _Search(problem, point, leaf, rng, steep)
     search.run()
     return search.held.reshape(problem.leaves[leaf].shape), search.programs.evaluations
+
+
+def steep_entries(problem: Problem, look: Any, point: tuple, rng, /):
+    """The few entries at which f is too steep to tell anything of the others.
+
+    A rule may be finite there, as one that is zero beside a root.
+
+    Args:
+        problem: what is checked.
+        look: what was seen: leaves of which it says too little are searched.
+        point: where.
+        rng: of the signs.
+
+    Returns:
+        ``(masks, evaluations)``: what is to be held in every leaf, and what was spent.
+        The masks are None if there are no such entries, or if most are.
+    """
+    before, spent = look.seen.draw.held, 0
+    masks = list(before)
+    for i, name in enumerate(problem.names):
+        if any(g.leaf == name and g.state in HAZY for g in look.findings):
+            mask, used = held(problem, point, i, rng, steep=True)
+            few = np.count_nonzero(mask) <= mask.size / 2
+            masks[i], spent = mask if few else masks[i], spent + used
+    same = all(map(np.array_equal, masks, before))
+    return None if same else tuple(masks), spent
 
 
 def held_notes(problem: Problem, seen: Measurement, /) -> Iterator[str]:

@@ -33,12 +33,12 @@ class Story:
     figures: tuple[Figures, ...] = ()
 
     def __add__(self, other: "Story") -> "Story":
-        return Story(
-            **{
-                field.name: getattr(self, field.name) + getattr(other, field.name)
-                for field in dataclasses.fields(self)
-            }
-        )
+        both = {
+            field.name: getattr(self, field.name) + getattr(other, field.name)
+            for field in dataclasses.fields(self)
+        }
+        troubles = dict.fromkeys(filter(None, (self.trouble, other.trouble)))
+        return dataclasses.replace(Story(**both), trouble="; ".join(troubles))
 
     @property
     def wrong(self) -> tuple[Finding, ...]:

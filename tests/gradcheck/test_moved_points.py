@@ -7,6 +7,7 @@ import pytest
 
 from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.differences.points import (
+    DOWN,
     EQUAL,
     GENERIC,
     TIES,
@@ -317,3 +318,52 @@ def test_one_sentence_names_all_moved_points():
     result = quick(rule, POSITIVE, rtol=1e-2)
     assert result.verdict is Verdict.FAIL
     assert result.reason.count("wrong reverse derivative") == 1
+
+
+def root_beside(x):
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+
+
+def half_of_root(at_zero, share=0.5):
+    def backward(args, w):
+        (x,) = args
+        slope = share / jnp.sqrt(jnp.where(x > 0, x, 1))
+        return (w * jnp.where(x > 0, slope, at_zero),)
+
+    return with_vjp(root_beside, backward)
+
+
+def no_number_below(f):
+    return lambda x: f(jax.nn.relu(x))
+
+
+ONE_ZERO = np.float32([0.5, 0, 2])
+STEEP = {
+    "root": (no_number_below(jnp.sqrt), "FAIL"),
+    "cube root": (no_number_below(jnp.cbrt), "FAIL"),
+    "root of a maximum": (lambda x: jnp.sqrt(jnp.maximum(x, 0)), "FAIL"),
+    "root of what is not below": (lambda x: jnp.where(x < 0, 0, jnp.sqrt(x)), "FAIL"),
+    "wrong below": (half_of_root(0.3), "FAIL"),
+    "wrong above": (half_of_root(0, 0.6), "FAIL"),
+    "root with a zero slope below": (root_beside, "PASS"),
+    "its rule by hand": (half_of_root(0), "PASS"),
+    "root from zero on": (jnp.sqrt, "PASS"),
+    "power": (no_number_below(lambda x: x**1.5), "PASS"),
+    "root of what is never zero": (no_number_below(lambda x: jnp.sqrt(x + 1)), "PASS"),
+}
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize(
+    "case", some(STEEP, "root", "wrong below", "root with a zero slope below")
+)
+def test_beside_a_zero_both_sides_are_seen_whatever_the_seed(case, seed):
+    f, verdict = case
+    result = quick(f, ONE_ZERO, seed=seed)
+    assert result.verdict.value == verdict, str(result)
+
+
+def test_zeros_are_moved_up_and_down_and_only_where_there_are_some():
+    points = dict(moved((ONE_ZERO,), np.random.default_rng(0)))
+    assert points[GENERIC][0][1] > 0 > points[DOWN][0][1]
+    assert DOWN not in dict(moved((X, np.zeros(3)), np.random.default_rng(0)))

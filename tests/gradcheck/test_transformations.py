@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.laws.transformations import transformations
 from gradstab.gradcheck.subject.problem import problem
 
@@ -294,3 +295,39 @@ def test_random_functions_are_not_accused():
         return x * jax.pure_callback(noise, shape)
 
     assert not broken(noisy, X)
+
+
+def mapped_to(result):
+    """The sine, with a batching rule that gives what it should not."""
+    sine = jax.custom_batching.custom_vmap(jnp.sin)
+    sine.def_vmap(lambda size, batched, x: (result(jnp.sin(x)), True))
+    return sine
+
+
+MISSHAPEN = {
+    "summed": lambda y: y.sum(0),
+    "one of them": lambda y: y[:1],
+    "one axis more": lambda y: y[..., None],
+    "transposed": lambda y: y.T,
+    "integers": lambda y: y.astype(jnp.int32),
+}
+
+
+@pytest.mark.parametrize(
+    "with_rule", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("result", MISSHAPEN.values(), ids=MISSHAPEN.keys())
+def test_a_batching_rule_that_gives_another_shape_fails(result, with_rule):
+    f = sine = mapped_to(result)
+    if with_rule:
+        f = jax.custom_vjp(sine)
+        f.defvjp(lambda x: (sine(x), x), lambda x, w: (w * jnp.cos(x),))
+    found = check(f, np.float32([0.3, -1.0, 2.0, 0.7]), locate=False)
+    assert found.verdict is Verdict.FAIL, str(found)
+    assert "broken law: vmap: f gives" in found.reason
+    assert any("one point at a time" in note for note in found.notes)
+
+
+def test_a_batching_rule_that_gives_one_result_for_every_point_passes():
+    found = check(mapped_to(lambda y: y), np.float32([0.3, -1.0, 2.0, 0.7]))
+    assert found.verdict is Verdict.PASS, str(found)

@@ -18,6 +18,7 @@ AS_GIVEN = "as given"
 BESIDE = "beside the point given"
 
 GENERIC = "moved at random"
+DOWN = "moved at random, zeros down"
 # Powers of two: what they do to the arguments is exact.
 _SCALED = {
     "16 times as large": 16.0,
@@ -26,9 +27,10 @@ _SCALED = {
 }
 TIES = "with zeros and ties"
 EQUAL = "with equal arguments"
+NEIGHBOURS = "with equal neighbours"
 
 # Points at which f may have kinks that no one would meet by chance.
-DEGENERATE = (TIES, EQUAL)
+DEGENERATE = (TIES, EQUAL, NEIGHBOURS)
 
 # By which share of itself every entry is moved at random: and where f ends so near.
 _SHARE = 2.0**-3
@@ -43,7 +45,9 @@ _ALIKE = 100.0
 _MANY = 8
 
 
-def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tuple]]:
+def moved(
+    leaves: tuple, rng: np.random.Generator, /, *, neighbours: bool = False
+) -> Iterator[tuple[str, tuple]]:
     """Other points: at random, large, small, of the other sign, with ties, and equal.
 
     A leaf that is zero everywhere is filled with random numbers of size one first.
@@ -53,34 +57,43 @@ def moved(leaves: tuple, rng: np.random.Generator, /) -> Iterator[tuple[str, tup
     Args:
         leaves: the point given.
         rng: of these numbers.
+        neighbours: whether one is wanted at which every entry is like one beside it:
+            all that a rule may do by rank (a minimum, a median, a pool) is tied there.
 
     Yields:
         What was done in words, and the point.
     """
     yield GENERIC, at_random(leaves, rng)
+    if any(np.any(x) and not np.all(x) for x in map(np.asarray, leaves)):
+        yield DOWN, at_random(leaves, rng, zeros=-1.0)
     filled = _filled(leaves, rng)
     for name, factor in _SCALED.items():
         yield name, _like(leaves, _in_order(leaves, [factor * x for x in filled]))
     yield TIES, _like(leaves, _in_order(leaves, _tied(filled)))
     if any(map(np.any, map(np.not_equal, equal := _equal(filled), filled))):
         yield EQUAL, _like(leaves, equal)
+    if neighbours and any(x.size > 1 for x in leaves):
+        yield NEIGHBOURS, _like(leaves, map(_doubled, filled))
 
 
-def at_random(leaves, rng: np.random.Generator, /, *, share: float = _SHARE) -> tuple:
+def at_random(
+    leaves, rng: np.random.Generator, /, *, share: float = _SHARE, zeros: float = 1.0
+) -> tuple:
     """A point that has nothing special: no symmetry, no zeros, no equal entries.
 
     Every entry is moved by about that share of itself, one that is zero by that of the
-    root mean square of its leaf.
+    root mean square of its leaf: all to one side, since f may end or bend there.
 
     Args:
         leaves: the point given.
         rng: of the moves.
         share: how far.
+        zeros: to which side, if it is a leaf that is not zero everywhere.
     """
     points = []
     for x in _filled(leaves, rng):
         size = np.where(x == 0, _size(x), np.abs(x))
-        sign = rng.choice([-1.0, 1.0], x.shape)
+        sign = np.where(x == 0, zeros, rng.choice([-1.0, 1.0], x.shape))
         move = share * sign * rng.uniform(0.5, 1.5, x.shape)
         points.append(x + move * np.where(np.isfinite(x), size, 0.0))
     return _like(leaves, _in_order(leaves, points))
@@ -144,6 +157,14 @@ def _equal(leaves):
     """All leaves of one shape like the first of them, borders and scales apart."""
     single, first = all(x.size == 1 for x in leaves), {}
     return [first.setdefault(x.shape, x) if x.size > 1 or single else x for x in leaves]
+
+
+def _doubled(x: np.ndarray) -> np.ndarray:
+    """Every other entry twice along every axis; the last of an odd number once more."""
+    for axis, n in enumerate(x.shape):
+        places = np.minimum(np.arange(n) // 2 * 2, max(n // 2 * 2 - 2, 0))
+        x = np.take(x, places, axis=axis)
+    return x
 
 
 def ordered(leaves: tuple, /) -> list[tuple[int, int]]:

@@ -95,6 +95,15 @@ class Measurement:
     evaluations: int
     draw: Draw
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be said at the point; empty if something can."""
+        if not self.finite:
+            return "f is not finite at the point"
+        if not self.repeats:
+            return "f is not deterministic: the same arguments gave another value"
+        return ""
+
 
 class Prober:
     """Measures one problem as often as asked; compiles once.

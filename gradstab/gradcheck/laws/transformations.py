@@ -22,13 +22,14 @@ from gradstab.gradcheck.laws.law import judge, law, not_tried
 from gradstab.gradcheck.laws.retracing import program_of
 from gradstab.gradcheck.laws.rounding import equations
 from gradstab.gradcheck.subject import traits
-from gradstab.gradcheck.subject.abilities import LOOP
+from gradstab.gradcheck.subject.abilities import LOOP, MAP, misshapen_under_vmap
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.vectors import exact_combinations
 from gradstab.program import primitives
 
 _ALL = "transformations"
 _PARTLY = "vmap over some arguments"
+_MAPPED = "vmap"
 
 # Run eagerly, every kind of operation is compiled by itself; so many are worth it.
 _MAX_EAGER = 16
@@ -176,9 +177,13 @@ def _beside(point: Sequence[Any], rng: np.random.Generator):
 
 def _traced(problem: Problem, plain, given: Sequence[Any]):
     """Each form as a program, and records of those that cannot be traced."""
-    forms, untried = {}, []
+    forms, untried, point = {}, [], given[0]
+    wrong = ""
+    if problem.engine == MAP:
+        wrong = misshapen_under_vmap(problem.f, point, problem.outputs)
+        untried += [_broken(wrong)] * bool(wrong)
     for name, alternatives in _FORMS.items():
-        if name == _PARTLY and len(given[0]) < 2:
+        if (name == _PARTLY and len(point) < 2) or (wrong and name in _OF_VMAP):
             continue
         for build in alternatives:
             derivative = functools.partial(build, problem.f, plain)
@@ -190,6 +195,11 @@ def _traced(problem: Problem, plain, given: Sequence[Any]):
         else:
             untried.append(not_tried(name, traced))
     return forms, untried
+
+
+def _broken(what: str) -> Identity:
+    """The record of a map that does not give an array for every point."""
+    return Identity(np.inf, 0.0, _MAPPED, "", False, f"f {what}")
 
 
 def _all_forms(
@@ -287,12 +297,13 @@ _FORMS = {
         *_alone(functools.partial(_sharded, check_vma=True)),
         *_alone(functools.partial(_sharded, check_vma=False)),
     ),
-    "vmap": _together(jax.vmap),
+    _MAPPED: _together(jax.vmap),
     "vmap of the derivative": (_mapped_derivative,),
     _PARTLY: (_partly_mapped,),
     "scan": _together(_scanned),
 }
-_OF_BOTH = {"vmap", "vmap of the derivative", "scan"}
+_OF_VMAP = {_MAPPED, "vmap of the derivative", _PARTLY}
+_OF_BOTH = {_MAPPED, "vmap of the derivative", "scan"}
 
 
 def _eager(problem: Problem, form, plain, inputs: Sequence[Any]):

@@ -1,5 +1,6 @@
 """What can be done with a function: traced, mapped, differentiated in which modes."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def abilities(
         looped = "f looks at the values of its arguments: it was called, not compiled"
         return kept, LOOP, (*notes, looped)
     if trouble := _trouble_under_vmap(f, point, outputs, kept):
-        looped = f"f was probed one point at a time: under vmap it raises {trouble}"
+        looped = f"f was probed one point at a time: under vmap it {trouble}"
         return kept, MAP, (*notes, looped)
     return kept, VMAP, notes
 
@@ -75,10 +76,26 @@ def _missing(
     return {mode: missing for mode, missing in found.items() if missing is not None}
 
 
+def misshapen_under_vmap(
+    f: Callable[..., Any], point: Sequence[Any], outputs: Sequence[Any], /
+) -> str:
+    """What else than an array for every point f gives if mapped; empty if nothing.
+
+    A batching rule (`jax.custom_batching.custom_vmap`) may return whatever it likes.
+
+    Args:
+        f: a function of a tuple of arrays to one.
+        point: the tuple.
+        outputs: shapes and dtypes of its results.
+    """
+    results = attempt(jax.eval_shape, jax.vmap(f), _rows(point))
+    return "" if isinstance(results, Refusal) else _misshapen(results, outputs)
+
+
 def _trouble_under_vmap(
     f: Callable[..., Any], point: Sequence[Any], outputs: tuple, modes: Sequence[str]
 ) -> str:
-    """The error that f or its rules raise when mapped; empty if none."""
+    """What f or its rules do when mapped instead of what they should; or nothing."""
 
     def vjp(w: Sequence[jax.Array]):
         return jax.vjp(f, point)[1](w)
@@ -86,14 +103,29 @@ def _trouble_under_vmap(
     def jvp(v: Sequence[jax.Array]):
         return jax.jvp(f, (point,), (v,))[1]
 
-    def rows(like):
-        return tuple(jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for x in like)
-
     # They trace when not mapped.
-    rules = {"reverse": (vjp, outputs), "forward": (jvp, point)}
+    rules = {"reverse": (vjp, outputs, point), "forward": (jvp, point, outputs)}
     wanted = [rule for mode, rule in rules.items() if mode in modes]
-    for function, like in [(f, point), *wanted]:
-        refusal = attempt(jax.eval_shape, jax.vmap(function), rows(like))
-        if isinstance(refusal, Refusal):
-            return refusal.words(100)
+    for function, like, given in [(f, point, outputs), *wanted]:
+        results = attempt(jax.eval_shape, jax.vmap(function), _rows(like))
+        if isinstance(results, Refusal):
+            return f"raises {results.words(100)}"
+        if other := _misshapen(results, given):
+            return other
     return ""
+
+
+def _rows(like: Sequence[Any]) -> tuple:
+    """Two of each array."""
+    return tuple(jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for x in like)
+
+
+def _misshapen(results, like: Sequence[Any]) -> str:
+    """What the first results are that are not two of each array; empty if all are."""
+    found = [y.shape for y in jax.tree.leaves(results)]
+    wanted = [(2, *x.shape) for x in like]
+    if found == wanted:
+        return ""
+    pairs = itertools.zip_longest(found, wanted, fillvalue="no array")
+    shape, other = next((a, b) for a, b in pairs if a != b)
+    return f"gives {shape} for two points, where {other} is the shape of two results"

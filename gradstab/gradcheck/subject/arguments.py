@@ -22,8 +22,8 @@ from gradstab.errors import UserValueError
 AS_PAIR = " as (real, imaginary)"
 _NUMBERS = (float, complex)
 
-# Fewer entries make no blocks.
-_SHORTENED = 4
+# Fewer entries make no blocks: they are coordinates as likely as not.
+SHORTENED = 4
 
 
 def floating_part(
@@ -117,15 +117,18 @@ def of_other_shapes(args: tuple, /) -> list[tuple[int, tuple]]:
     """
     leaves = jax.tree.leaves(args)
     sizes = {n for leaf in leaves if _has_derivative(leaf) for n in jnp.shape(leaf)}
-    sizes = [n for n in sizes if n >= _SHORTENED and _has_divisors(n)]
+    sizes = [n for n in sizes if n >= SHORTENED and has_divisors(n)]
     sizes.sort(key=lambda n: (n % 2, -n))
-    return [
-        (size, jax.tree.map(functools.partial(_shorter, size=size), args))
-        for size in sizes
-    ]
+    return [(size, shorter(args, size)) for size in sizes]
 
 
-def _has_divisors(size: int) -> bool:
+def shorter(args: tuple, size: int, /) -> tuple:
+    """The arguments with all axes of one size one entry shorter."""
+    return jax.tree.map(functools.partial(_shorter, size=size), args)
+
+
+def has_divisors(size: int, /) -> bool:
+    """Whether a size is no prime, and above one."""
     return any(size % n == 0 for n in range(2, math.isqrt(size) + 1))
 
 

@@ -1,0 +1,244 @@
+"""Blocks as long as an axis, rules that raise elsewhere, arguments of a fixed size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck.subject.longer import longer, with_gaps
+
+pytestmark = pytest.mark.cases
+
+
+def normal(*shape):
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def with_vjp(f, bwd):
+    rule = jax.custom_vjp(lambda *args: f(*args))
+    rule.defvjp(lambda *args: (f(*args), args), bwd)
+    return rule
+
+
+def quick(f, *args, **options):
+    return check(f, *args, transformations=False, locate=False, **options)
+
+
+def some(cases, *quick):
+    """The cases by name, all but some of them slow."""
+    marks = {name: () if name in quick else pytest.mark.slow for name in cases}
+    return [pytest.param(c, id=n, marks=marks[n]) for n, c in cases.items()]
+
+
+def blocked(size, axis=0, *, lost=True):
+    """The sine, with a rule that goes through blocks of that size, or of all there are.
+
+    ``lost`` says whether it forgets what does not fill a block.
+    """
+
+    def backward(args, w):
+        d = jnp.moveaxis(w * jnp.cos(args[0]), axis, 0)
+        block = min(size, len(d))
+        whole = len(d) // block * block if lost else len(d)
+        return (jnp.moveaxis(d.at[whole:].set(0), 0, axis),)
+
+    return with_vjp(jnp.sin, backward)
+
+
+def cosines(args, w):
+    return (w * jnp.cos(args[0]),)
+
+
+def bias(lost):
+    """A bias beside rows, whose gradient is summed over blocks of five of them."""
+
+    def backward(args, w):
+        rows = len(w) // 5 * 5 if lost else len(w)
+        return w, w[:rows].sum(0)
+
+    return with_vjp(lambda x, b: x + b[None], backward)
+
+
+def looked_up(lost):
+    """Rows of a table, whose gradient is summed over blocks of seven indices."""
+
+    def backward(args, w):
+        table, ids = args
+        many = len(ids) // 7 * 7 if lost else len(ids)
+        d = jnp.zeros_like(table).at[ids[:many]].add(w[:many])
+        return d, np.zeros(ids.shape, jax.dtypes.float0)
+
+    return with_vjp(lambda table, ids: table[ids], backward)
+
+
+def products(lost):
+    """A product of matrices, summed over blocks of five rows in one cotangent."""
+
+    def backward(args, w):
+        x, y = args
+        rows = len(x) // 5 * 5 if lost else len(x)
+        return w @ y.T, x[:rows].T @ w[:rows]
+
+    return with_vjp(jnp.matmul, backward)
+
+
+def blocks(*, lost):
+    return {
+        "seven": (blocked(7, lost=lost), normal(7)),
+        "five rows": (blocked(5, lost=lost), normal(5, 2)),
+        "eleven columns": (blocked(11, 1, lost=lost), normal(3, 11)),
+        "no more than there are": (blocked(8, lost=lost), normal(8, 3)),
+        "all of both": (blocked(6, 1, lost=lost), normal(4, 6)),
+        "rows of a bias": (bias(lost), normal(5, 3), normal(3)),
+        "indices": (looked_up(lost), normal(9, 2), np.arange(7)),
+        "rows of a product": (products(lost), normal(5, 7), normal(7, 3)),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", some(blocks(lost=True), "seven", "no more than there are", "indices")
+)
+def test_a_rule_that_forgets_what_is_beyond_one_full_block_fails(case):
+    f, *args = case
+    result = quick(f, *args)
+    assert result.verdict is Verdict.FAIL, str(result)
+
+
+@pytest.mark.parametrize("case", some(blocks(lost=False), "seven", "indices"))
+def test_a_rule_for_any_number_of_blocks_passes(case):
+    f, *args = case
+    result = quick(f, *args)
+    assert result.verdict is Verdict.PASS, str(result)
+    assert "with one entry more" in " ".join(where for where, _ in result.moved)
+
+
+def in_fours(args, w):
+    d = w * jnp.cos(args[0])
+    return (d.reshape(4, -1).reshape(d.shape),)
+
+
+def refusing(args, w):
+    if len(w) % 2:
+        raise RuntimeError("an even number is needed")
+    return (w * jnp.cos(args[0]),)
+
+
+def forward_in_twos(primals, tangents):
+    ((x,), (v,)) = primals, tangents
+    return jnp.sin(x), (v.reshape(-1, 2) * jnp.cos(x).reshape(-1, 2)).reshape(x.shape)
+
+
+def with_jvp(f, rule):
+    made = jax.custom_jvp(f)
+    made.defjvp(rule)
+    return made
+
+
+RAISING = {
+    "a cotangent in fours": (with_vjp(jnp.sin, in_fours), TypeError, "an odd number"),
+    "an error of its own": (with_vjp(jnp.sin, refusing), RuntimeError, "an odd number"),
+    "a tangent in twos": (with_jvp(jnp.sin, forward_in_twos), TypeError, "an odd"),
+}
+
+
+@pytest.mark.parametrize("case", some(RAISING, "a cotangent in fours"))
+def test_a_rule_that_raises_where_f_is_defined_is_no_right_one(case):
+    f, error, where = case
+    result = quick(f, normal(8))
+    assert result.verdict is Verdict.INCONCLUSIVE, str(result)
+    assert error.__name__ in result.reason
+    assert where in result.reason
+    assert "undecided" in dict(result.moved).values()
+    assert quick(f, normal(8), at="given").verdict is Verdict.PASS
+
+
+def of_eight(args, w):
+    return (jnp.zeros(8, w.dtype).at[args[1]].add(w), None)
+
+
+def test_a_rule_that_was_written_for_the_size_given_has_a_note():
+    f = with_vjp(lambda x, ids: x[ids], of_eight)
+    result = quick(f, normal(8), np.arange(8)[::-1].copy())
+    assert result.verdict is Verdict.PASS, str(result)
+    assert any("rule raises ValueError" in note for note in result.notes)
+
+
+def halves(x):
+    return x.reshape(2, -1).sum(0)
+
+
+def rotated(q, v):
+    """A vector turned by a quaternion, whose entries are taken by number."""
+    w, u = q[0], jnp.stack([q[1], q[2], q[3]])
+    return v + 2 * w * jnp.cross(u, v) + 2 * jnp.cross(u, jnp.cross(u, v))
+
+
+def of_four(args, w):
+    (q, v) = args
+    columns = jax.jacfwd(rotated, (0, 1))(q, v)
+    d = w @ columns[0]
+    return jnp.stack([d[0], d[1], d[2], d[3]]), w @ columns[1]
+
+
+def response(p):
+    """A curve of five parameters."""
+    x = jnp.linspace(0.1, 2, 6, dtype=p.dtype)
+    return p[0] + p[1] * jnp.sin(p[2] * x + p[3]) + p[4] * x
+
+
+def of_five(args, w):
+    d = jax.jacfwd(response)(args[0])
+    return (jnp.stack([w @ d[:, i] for i in range(5)]),)
+
+
+def permuted(x):
+    return x[np.array([3, 1, 0, 5, 4, 2])]
+
+
+def put_back(args, w):
+    return (w[np.argsort(np.array([3, 1, 0, 5, 4, 2]))],)
+
+
+FIXED = {
+    "f raises too": (
+        with_vjp(halves, lambda args, w: (jnp.tile(w, 2),)),
+        normal(8),
+    ),
+    "a quaternion": (with_vjp(rotated, of_four), normal(4), normal(3)),
+    "five parameters": (with_vjp(response, of_five), np.abs(normal(5)) + 1),
+    "a permutation": (with_vjp(permuted, put_back), normal(6)),
+}
+
+
+@pytest.mark.parametrize("case", some(FIXED, "a quaternion", "a permutation"))
+def test_a_function_of_a_fixed_number_of_entries_passes(case):
+    f, *args = case
+    result = quick(f, *args)
+    assert result.verdict is Verdict.PASS, str(result)
+    assert not any("raises" in note for note in result.notes)
+
+
+def square(n):
+    a = normal(n, n)
+    return a @ a.T + n * np.eye(n, dtype=np.float32)
+
+
+def test_one_entry_more_keeps_what_matrices_masks_and_permutations_are():
+    ids, mask, key = np.arange(5)[::-1].copy(), np.tri(5, dtype=bool), jax.random.key(0)
+    args = square(5), ids, np.array([0, 0, 1, 1, 3]), mask, {"n": 5}, key
+    a, ids, segments, mask, number, _ = longer(args, [5])
+    assert a.shape == (6, 6)
+    assert a.dtype == np.float32
+    assert np.all(np.linalg.eigvalsh(a) > 0)
+    np.testing.assert_array_equal(a, a.T)
+    assert ids.tolist() == [4, 3, 2, 1, 0, 5]
+    assert segments.tolist() == [0, 0, 1, 1, 3, 3]
+    assert mask.shape == (6, 6)
+    assert number == {"n": 5}
+    assert isinstance(longer((jnp.ones(5),), [5])[0], jax.Array)
+
+
+def test_what_is_new_is_marked_along_one_axis_at_a_time():
+    gaps = [np.isnan(x).sum() for (x,) in with_gaps((normal(5, 7),), [5, 7])]
+    assert gaps == [8, 6]
