@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from gradstab.gradcheck import check as check
     from gradstab.report import Report as Report
     from gradstab.report import load as load
+    from gradstab.scaling import Transfer as Transfer
     from gradstab.scaling import parametrize as parametrize
+    from gradstab.scaling import transfer as transfer
     from gradstab.theory import MeanField as MeanField
     from gradstab.theory import mean_field as mean_field
     from gradstab.watch import History as History
@@ -70,7 +72,9 @@ _HOMES = {
     "check": "gradstab.gradcheck",
     "Report": "gradstab.report",
     "load": "gradstab.report",
+    "Transfer": "gradstab.scaling",
     "parametrize": "gradstab.scaling",
+    "transfer": "gradstab.scaling",
     "MeanField": "gradstab.theory",
     "mean_field": "gradstab.theory",
     "History": "gradstab.watch",

@@ -258,7 +258,11 @@ def parametrize(
     """
     exponents(scheme, optimizer, Role.HIDDEN)  # names are known before work begins
     key = jax.random.key(0) if key is None else key
-    narrow, wide = (makers.made_by(make, w, key) for w in (base_width, 2 * base_width))
+    widths = (base_width, 2 * base_width)
+    keys = jax.random.split(key)
+    narrow, wide = (
+        makers.made_by(make, *pair) for pair in zip(widths, keys, strict=True)
+    )
     params = makers.params_of(narrow), makers.params_of(wide)
     names, larger = map(makers.names_of, params)
     if names != larger:

@@ -8,7 +8,7 @@ import jax
 
 from gradstab import _tree
 from gradstab.network.adapters import Target
-from gradstab.program.trace import trace_program
+from gradstab.program.trace import Program, trace_program
 from gradstab.program.uses import DataProduct, Mark, Met, Use, parameters_met
 
 # Of a parameter at one width, and at a larger one.
@@ -62,7 +62,12 @@ class Found(NamedTuple):
 
 def uses_of(target: Target, /) -> Met:
     """The uses of the parameters of a model, without evaluating it."""
-    program = trace_program(target.apply, target.params, target.state, target.inputs)
+    arrays = (target.params, target.state, target.inputs)
+    return uses_in(trace_program(target.apply, *arrays), target)
+
+
+def uses_in(program: Program, target: Target, /) -> Met:
+    """The uses of the parameters of a model in its program."""
     leaves = jax.tree.leaves((target.params, target.state, target.inputs))
     marks = marks_for(target)
     met = []

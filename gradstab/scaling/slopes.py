@@ -1,0 +1,131 @@
+"""Slopes of log sizes against log width, their errors, and what can be said of them."""
+
+import enum
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+# At most so much is called flat: over widths from 64 to 512 a factor 1.7.
+MARGIN = 0.25
+# Of a slope of which nothing is known yet.
+_MANY = 1000
+# A smaller term in 1/n, at the smallest size, changes nothing that matters.
+_LEAST_TERM = 0.01
+
+
+class Trend(enum.StrEnum):
+    """What a size does as the model grows."""
+
+    FLAT = "flat"
+    """Within the margin, with 95 % confidence."""
+    GROWS = "grows"
+    """Its slope is above the margin, and positive with 95 % confidence."""
+    SHRINKS = "shrinks"
+    """Its slope is below the margin, and negative with 95 % confidence."""
+    UNKNOWN = "cannot tell"
+    """The error is too large."""
+    NOTHING = "is zero"
+    """There is nothing to fit: it is zero, or not finite."""
+
+
+class Slope(NamedTuple):
+    """A slope: what a size goes with as a power of the width.
+
+    Attributes:
+        value: d log(size) / d log(width); NaN if there is nothing to fit.
+        error: its standard error, from the scatter of all seeds and widths about the
+            line, so that it holds what the line itself does not fit as well.
+        freedom: degrees of freedom of the error.
+        seeds: how many were measured.
+    """
+
+    value: float
+    error: float
+    freedom: int
+    seeds: int
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval."""
+        if self.freedom < 1 or not math.isfinite(self.error):
+            return math.inf
+        return float(stats.t.ppf(0.975, self.freedom)) * self.error
+
+    @property
+    def trend(self) -> Trend:
+        """What can be said of it."""
+        if math.isnan(self.value):
+            return Trend.NOTHING
+        low, high = self.value - self.half_width, self.value + self.half_width
+        if low > -MARGIN and high < MARGIN:
+            return Trend.FLAT
+        if low > 0 and self.value >= MARGIN:
+            return Trend.GROWS
+        if high < 0 and self.value <= -MARGIN:
+            return Trend.SHRINKS
+        return Trend.UNKNOWN
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """How many seeds would probably settle it; None if it is, or none would."""
+        if self.trend is not Trend.UNKNOWN or not math.isfinite(self.half_width):
+            return None
+        # The interval is to fit between the margins, or to leave zero.
+        inside = abs(self.value) < MARGIN
+        room = MARGIN - abs(self.value) if inside else abs(self.value)
+        needed = math.ceil(
+            self.seeds * min((self.half_width / max(room, 1e-3)) ** 2, _MANY)
+        )
+        return max(min(needed, _MANY), self.seeds + 1)
+
+    def __str__(self) -> str:
+        """The slope with its standard error."""
+        if math.isnan(self.value):
+            return ""
+        return f"{self.value:+.2f} ± {self.error:.2f}"
+
+
+def fit(sizes: np.ndarray, values: np.ndarray) -> Slope:
+    r"""The slope of log values against log sizes, by least squares.
+
+    Small models are off the power law by a term in :math:`1 / n`: where it is seen with
+    95 % confidence it is fitted too, and the slope is that at large sizes.
+
+    Args:
+        sizes: (sizes,) widths, depths or batch sizes.
+        values: (sizes, seeds) root mean squares.
+
+    >>> fit(np.array([1.0, 2.0, 4.0]), np.array([[1.0], [2.0], [4.0]])).value
+    1.0
+    """
+    num_seeds = values.shape[1]
+    x = np.repeat(np.asarray(sizes, np.float64), num_seeds)
+    y = values.ravel()
+    some = np.isfinite(y) & (y > 0)
+    x, y = x[some], np.log(y[some])
+    if len(set(x)) < 2 or len(x) <= values.size / 2:
+        return Slope(math.nan, math.nan, 0, num_seeds)
+    power = np.stack([np.log(x / x[0]), np.ones_like(x)], axis=1)
+    slope = _least_squares(power, y, num_seeds)[0]
+    if len(set(x)) > 3:
+        small = np.column_stack([power, x[0] / x])
+        bent, *_, term = _least_squares(small, y, num_seeds)
+        if abs(term.value) > max(term.half_width, _LEAST_TERM):
+            return bent
+    return slope
+
+
+def _least_squares(columns: np.ndarray, y: np.ndarray, seeds: int) -> list[Slope]:
+    """The coefficients of all columns with their standard errors."""
+    best, *_ = np.linalg.lstsq(columns, y)
+    left = y - columns @ best
+    freedom = len(y) - columns.shape[1]
+    spread = np.diagonal(np.linalg.inv(columns.T @ columns))
+    scatter = float(left @ left) / freedom if freedom else math.inf
+    errors = np.sqrt(scatter * spread)
+    return [
+        Slope(round(float(value), 12) + 0.0, float(error), freedom, seeds)
+        for value, error in zip(best, errors, strict=True)
+    ]

@@ -1,0 +1,120 @@
+"""A coordinate check as tables in a terminal or a notebook."""
+
+import collections
+from typing import Any
+
+from gradstab import _console
+from gradstab._console import text
+from gradstab.scaling.causes import Cause
+from gradstab.scaling.coordinates import Transfer
+from gradstab.scaling.slopes import Slope, Trend
+
+_STYLES = {Trend.GROWS: "bold red", Trend.SHRINKS: "yellow", Trend.FLAT: "green"}
+# Of deep models the ends.
+_MOST_ROWS = 40
+
+
+def show(transfer: Transfer, console: Any = None, /) -> None:
+    """Print slopes, verdicts and causes to a rich console."""
+    console = _console.terminal(console)
+    console.print(_layers(transfer))
+    if transfer.vary == "width":
+        console.print(_parameters(transfer))
+    for sentence in sentences(transfer):
+        console.print(text(sentence))
+
+
+def _layers(transfer: Transfer) -> Any:
+    sizes = ", ".join(map(str, transfer.sizes))
+    steps = f"{transfer.num_steps} step{'s' * (transfer.num_steps != 1)}"
+    title = (
+        f"exponents of {transfer.vary} ({sizes}) after {steps}, "
+        f"{transfer.num_seeds} seed{'s' * (transfer.num_seeds != 1)}"
+    )
+    heads = ("activation", "its update", "gradient")
+    table = _console.table("layer", *heads, "verdict", right=heads, title=text(title))
+    for layer in _ends(transfer.layers):
+        if layer is None:
+            table.add_row(*["..."] * 5)
+            continue
+        cells = (layer.activation, layer.update, layer.gradient)
+        verdict = text(str(layer.verdict), style=_STYLES.get(layer.verdict, ""))
+        table.add_row(text(layer.name), *map(_cell, cells), verdict)
+    return table
+
+
+def _parameters(transfer: Transfer) -> Any:
+    heads = ("initial\ngain", "effect of\nits update")
+    table = _console.table("parameter", "role", *heads, "verdict", right=heads)
+    for row in _ends(transfer.parameters):
+        if row is None:
+            table.add_row(*["..."] * 5)
+            continue
+        verdict = text(str(row.verdict), style=_STYLES.get(row.verdict, ""))
+        cells = (_cell(row.gain), _cell(row.own), verdict)
+        table.add_row(text(row.name), text(str(row.role)), *cells)
+    return table
+
+
+def _ends(rows: tuple) -> list:
+    if len(rows) <= _MOST_ROWS:
+        return list(rows)
+    half = _MOST_ROWS // 2
+    return [*rows[:half], None, *rows[-half:]]
+
+
+def _cell(slope: Slope) -> Any:
+    return text(str(slope))
+
+
+def sentences(transfer: Transfer, /) -> list[str]:
+    """What a coordinate check says, in words."""
+    return [
+        _verdict(transfer),
+        *_schemes(transfer),
+        *_causes(transfer),
+        *transfer.notes,
+    ]
+
+
+def _verdict(transfer: Transfer) -> str:
+    names = collections.defaultdict(list)
+    for layer in transfer.layers:
+        names[layer.verdict].append(layer.name)
+    worst = transfer.verdict
+    if worst is Trend.FLAT:
+        return (
+            f"flat: every layer keeps its size, and its updates theirs, as the "
+            f"{transfer.vary} grows"
+        )
+    where = _few(names[worst])
+    if worst is Trend.UNKNOWN:
+        needed = transfer.seeds_needed
+        more = f"; {needed} seeds would probably settle it" if needed else ""
+        return f"cannot tell: the errors are too large in {where}{more}"
+    return f"{worst}: {where} as the {transfer.vary} grows"
+
+
+def _schemes(transfer: Transfer) -> list[str]:
+    if transfer.vary != "width":
+        return []
+    by_scheme = collections.defaultdict(list)
+    for scheme, optimizer in transfer.schemes:
+        by_scheme[scheme].append(optimizer)
+    if not by_scheme:
+        return ["the slopes after the first step are those of no parametrisation known"]
+    said = [f"{name} ({', '.join(of)})" for name, of in by_scheme.items()]
+    return [f"the slopes after the first step are those of {', '.join(said)}"]
+
+
+def _causes(transfer: Transfer) -> list[str]:
+    found: tuple[Cause, ...] = transfer.causes
+    shown = [str(cause) for cause in found[:6]]
+    if len(found) > len(shown):
+        shown.append(f"and {len(found) - len(shown)} more parameters")
+    return shown
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:4])
+    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
