@@ -23,6 +23,7 @@ from gradstab.gradcheck.subject.longer import longer, sizes_of, with_gaps
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
 from gradstab.gradcheck.subject.problem import Problem, problem
 from gradstab.gradcheck.subject.undefined import is_another, reads_all, refusal_of_rule
+from gradstab.gradcheck.subject.uniform import Uniform
 
 ODD = "with an odd number of entries"
 FEWER = "with one entry fewer"
@@ -94,21 +95,30 @@ def at_odd_shapes(
     if not task.has_rules:
         return story
     options = {"others": others, "locate": locate}
+    uniform = Uniform(task, f)
     shapes = of_other_shapes(args)
     for size, fewer in shapes:
         where = ODD if size % 2 == 0 else FEWER
         where += f" ({size - 1} for {size})" * (len(shapes) > 1)
-        found = _at_other_arguments(seen, f, args, fewer, where, **options)
-        story += _if_meant(seen, f, args, fewer, found)
+        if others or not uniform.at(fewer, {size: size - 1}):
+            found = _at_other_arguments(seen, f, args, fewer, where, **options)
+            story += _if_meant(seen, f, args, fewer, found)
+        else:
+            story += Story(moved=((where, Answer.RIGHT),))
     # What iterates need not end where there is more.
     said = story.failed or story.trouble
     if task.users_rules and not task.iterates and not said:
-        story += _at_longer(seen, f, args, **options)
+        story += _at_longer(seen, f, args, uniform, **options)
     return story
 
 
 def _at_longer(
-    seen: Examination, f: Callable[..., Any], args: tuple, /, **options
+    seen: Examination,
+    f: Callable[..., Any],
+    args: tuple,
+    uniform: Uniform,
+    /,
+    **options,
 ) -> Story:
     """One entry more along every axis of a prime size, and along all others at once.
 
@@ -123,6 +133,9 @@ def _at_longer(
         several = len(groups) > 1
         where = MORE + f" ({_counts(group, 1)})" * several
         more = longer(args, group)
+        if not options["others"] and uniform.at(more, {n: n + 1 for n in group}):
+            story += Story(moved=((where, Answer.RIGHT),))
+            continue
         found = _at_other_arguments(seen, f, args, more, where, **options)
         gaps = with_gaps(args, group)
         found = _if_meant(seen, f, args, more, found, gaps=gaps)
