@@ -105,7 +105,7 @@ def called_name(eqn: JaxprEqn, /) -> str:
 def scope_of(eqn: JaxprEqn, /) -> str:
     """The names of `jax.named_scope` around an equation, parted by dots; or none.
 
-    Names of transformations, ``jvp(...)``, and of an einsum, ``bi,io->bo``, are left out.
+    Names of transformations, ``jvp(...)``, and of an einsum, ``bi,io->bo``, are not.
     """
     parts = str(eqn.source_info.name_stack).split("/")
     return ".".join(p for p in parts if p and not re.search(r"[(,]|->", p))

@@ -1,7 +1,12 @@
 """Does it transfer? Coordinate checks over size, and parametrisations of width."""
 
 from gradstab.scaling.causes import Cause
-from gradstab.scaling.coordinates import LayerSlopes, ParameterSlopes, Transfer
+from gradstab.scaling.coordinates import (
+    LayerSlopes,
+    ParameterSlopes,
+    Transfer,
+    load,
+)
 from gradstab.scaling.parametrize import (
     ParameterScale,
     Parametrization,
@@ -10,7 +15,6 @@ from gradstab.scaling.parametrize import (
 from gradstab.scaling.roles import Role
 from gradstab.scaling.schemes import OPTIMIZERS, SCHEMES, Exponents, exponents
 from gradstab.scaling.slopes import Slope, Trend
-from gradstab.scaling.store import load
 from gradstab.scaling.transfer import transfer
 
 __all__ = [

@@ -1,14 +1,15 @@
 """A coordinate check: what was measured at every size, and what it says."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradstab import _console
-from gradstab.errors import UserKeyError
+from gradstab.errors import UserKeyError, UserValueError
 from gradstab.records import record, static
-from gradstab.scaling import causes
+from gradstab.scaling import causes, panels, store, table
 from gradstab.scaling.causes import Cause
 from gradstab.scaling.roles import Role
 from gradstab.scaling.slopes import Slope, Trend, fit
@@ -261,9 +262,7 @@ class Transfer:
 
     def show(self, console: Any = None) -> None:
         """Print slopes, verdicts and causes to a rich console."""
-        from gradstab.scaling.table import show
-
-        show(self, console)
+        table.show(self, console)
 
     def plot(self, *, ax: Any = None, quantity: str | None = None) -> Any:
         """Draw sizes against width with the fitted lines; returns the figure.
@@ -272,9 +271,7 @@ class Transfer:
             ax: axes to draw on; then one quantity is drawn.
             quantity: 'activation', 'update', 'gradient' or 'own'; all if not given.
         """
-        from gradstab.scaling.panels import plot
-
-        return plot(self, ax=ax, quantity=quantity)
+        return panels.plot(self, ax=ax, quantity=quantity)
 
     def save(self, path: Any, /, *, overwrite: bool = False) -> None:
         """Write everything to a JSON file; `gradstab.scaling.load` reads it.
@@ -282,9 +279,7 @@ class Transfer:
         Raises:
             FileExistsError: it exists, and ``overwrite`` is not set.
         """
-        from gradstab.scaling.store import save
-
-        save(self, path, overwrite=overwrite)
+        store.save(self, path, overwrite=overwrite)
 
     def _repr_html_(self) -> str:
         return _console.html(self.show)
@@ -299,3 +294,22 @@ def _named(rows: Sequence[Any], name: str) -> Any:
             return row
     names = ", ".join(row.name for row in rows)
     raise UserKeyError(f"there is no {name!r}; there are: {names}")
+
+
+def load(path: Any, /) -> Transfer:
+    """Read a coordinate check that `Transfer.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is none, damaged, or of a newer schema.
+    """
+    fields = dataclasses.fields(Transfer)
+    arrays = [field.name for field in fields if not field.metadata.get("static")]
+    values = store.read(path, [field.name for field in fields], arrays)
+    try:
+        values["roles"] = tuple(map(Role, values["roles"]))
+    except (TypeError, ValueError) as error:
+        raise UserValueError(f"{path} is damaged: {error}") from error
+    for name in ("sizes", "layer_names", "parameter_names", "matrices", "notes"):
+        values[name] = tuple(values[name])
+    return Transfer(**values)

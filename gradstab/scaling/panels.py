@@ -7,7 +7,6 @@ import numpy as np
 
 from gradstab import _drawing as drawing
 from gradstab.errors import UserValueError
-from gradstab.scaling.coordinates import Transfer
 from gradstab.scaling.slopes import fit
 
 _TITLES = {
@@ -19,7 +18,7 @@ _TITLES = {
 _FEW_ROWS = 8
 
 
-def plot(transfer: Transfer, /, *, ax: Any = None, quantity: str | None = None) -> Any:
+def plot(transfer: Any, /, *, ax: Any = None, quantity: str | None = None) -> Any:
     """See `Transfer.plot`."""
     if quantity is not None and quantity not in _TITLES:
         raise UserValueError(
@@ -35,7 +34,7 @@ def plot(transfer: Transfer, /, *, ax: Any = None, quantity: str | None = None) 
     return axes[0].figure
 
 
-def _panel(ax: Any, transfer: Transfer, quantity: str) -> None:
+def _panel(ax: Any, transfer: Any, quantity: str) -> None:
     """One quantity after the last step: a line for each row, a band of its seeds."""
     values = np.asarray(getattr(transfer, quantity))[:, :, -1]
     of = transfer.parameter_names if quantity == "own" else transfer.layer_names

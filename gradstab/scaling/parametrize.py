@@ -257,12 +257,9 @@ def parametrize(
     >>> optimizer = optax.chain(optax.adam(1e-3), scaled.transform)
     """
     exponents(scheme, optimizer, Role.HIDDEN)  # names are known before work begins
-    key = jax.random.key(0) if key is None else key
-    widths = (base_width, 2 * base_width)
-    keys = jax.random.split(key)
-    narrow, wide = (
-        makers.made_by(make, *pair) for pair in zip(widths, keys, strict=True)
-    )
+    keys = jax.random.split(jax.random.key(0) if key is None else key)
+    narrow = makers.made_by(make, base_width, keys[0])
+    wide = makers.made_by(make, 2 * base_width, keys[1])
     params = makers.params_of(narrow), makers.params_of(wide)
     names, larger = map(makers.names_of, params)
     if names != larger:

@@ -1,24 +1,21 @@
 """Coordinate checks on disk: a file of one, and runs kept while it goes on."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gradstab import _files, _json
+from gradstab._text import one_line
 from gradstab.errors import UserValueError
-from gradstab.scaling.coordinates import Transfer
 from gradstab.scaling.measuring import Measured, Trial
-from gradstab.scaling.roles import Role
 
 KIND = "gradstab transfer"
 SCHEMA = 1
-_ARRAYS = tuple(f.name for f in dataclasses.fields(Transfer) if not f.metadata)
 
 
-def save(transfer: Transfer, path: Any, /, *, overwrite: bool = False) -> None:
+def save(transfer: Any, path: Any, /, *, overwrite: bool = False) -> None:
     """Write a coordinate check to a JSON file, whole or not at all.
 
     Raises:
@@ -33,8 +30,13 @@ def save(transfer: Transfer, path: Any, /, *, overwrite: bool = False) -> None:
     _files.write(path, _json.dumps(data, indent=1) + "\n", overwrite=overwrite)
 
 
-def load(path: Any, /) -> Transfer:
-    """Read a coordinate check that `Transfer.save` wrote.
+def read(path: Any, names: Sequence[str], arrays: Sequence[str], /) -> dict[str, Any]:
+    """The fields of a coordinate check that `save` wrote.
+
+    Args:
+        path: the file.
+        names: of all fields.
+        arrays: of those that are arrays.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -48,25 +50,16 @@ def load(path: Any, /) -> Transfer:
         raise UserValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise UserValueError(f"{path} is no coordinate check of gradstab")
-    if data["schema"] > SCHEMA:
-        raise UserValueError(
-            f"{path} has schema {data['schema']}, and this gradstab reads {SCHEMA}: it "
-            "was written by a newer one"
-        )
     try:
-        return _decoded(data)
+        if data["schema"] > SCHEMA:
+            raise UserValueError(
+                f"{path} has schema {data['schema']}, and this gradstab reads "
+                f"{SCHEMA}: it was written by a newer one"
+            )
+        values = {name: data[name] for name in names}
+        return values | {name: _numbers(values[name]) for name in arrays}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserValueError(f"{path} is damaged: {error}") from error
-
-
-def _decoded(data: dict[str, Any]) -> Transfer:
-    values = {field.name: data[field.name] for field in dataclasses.fields(Transfer)}
-    for name in _ARRAYS:
-        values[name] = _numbers(values[name])
-    values["roles"] = tuple(map(Role, values["roles"]))
-    for name in ("sizes", "layer_names", "parameter_names", "matrices", "notes"):
-        values[name] = tuple(values[name])
-    return Transfer(**values)
+        raise UserValueError(f"{path} is damaged: {one_line(error)}") from error
 
 
 def _numbers(nested: Any) -> np.ndarray:

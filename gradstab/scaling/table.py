@@ -6,7 +6,6 @@ from typing import Any
 from gradstab import _console
 from gradstab._console import text
 from gradstab.scaling.causes import Cause
-from gradstab.scaling.coordinates import Transfer
 from gradstab.scaling.slopes import Slope, Trend
 
 _STYLES = {Trend.GROWS: "bold red", Trend.SHRINKS: "yellow", Trend.FLAT: "green"}
@@ -14,7 +13,7 @@ _STYLES = {Trend.GROWS: "bold red", Trend.SHRINKS: "yellow", Trend.FLAT: "green"
 _MOST_ROWS = 40
 
 
-def show(transfer: Transfer, console: Any = None, /) -> None:
+def show(transfer: Any, console: Any = None, /) -> None:
     """Print slopes, verdicts and causes to a rich console."""
     console = _console.terminal(console)
     console.print(_layers(transfer))
@@ -24,7 +23,7 @@ def show(transfer: Transfer, console: Any = None, /) -> None:
         console.print(text(sentence))
 
 
-def _layers(transfer: Transfer) -> Any:
+def _layers(transfer: Any) -> Any:
     sizes = ", ".join(map(str, transfer.sizes))
     steps = f"{transfer.num_steps} step{'s' * (transfer.num_steps != 1)}"
     title = (
@@ -43,7 +42,7 @@ def _layers(transfer: Transfer) -> Any:
     return table
 
 
-def _parameters(transfer: Transfer) -> Any:
+def _parameters(transfer: Any) -> Any:
     heads = ("initial\ngain", "effect of\nits update")
     table = _console.table("parameter", "role", *heads, "verdict", right=heads)
     for row in _ends(transfer.parameters):
@@ -67,7 +66,7 @@ def _cell(slope: Slope) -> Any:
     return text(str(slope))
 
 
-def sentences(transfer: Transfer, /) -> list[str]:
+def sentences(transfer: Any, /) -> list[str]:
     """What a coordinate check says, in words."""
     return [
         _verdict(transfer),
@@ -77,7 +76,7 @@ def sentences(transfer: Transfer, /) -> list[str]:
     ]
 
 
-def _verdict(transfer: Transfer) -> str:
+def _verdict(transfer: Any) -> str:
     names = collections.defaultdict(list)
     for layer in transfer.layers:
         names[layer.verdict].append(layer.name)
@@ -95,7 +94,7 @@ def _verdict(transfer: Transfer) -> str:
     return f"{worst}: {where} as the {transfer.vary} grows"
 
 
-def _schemes(transfer: Transfer) -> list[str]:
+def _schemes(transfer: Any) -> list[str]:
     if transfer.vary != "width":
         return []
     by_scheme = collections.defaultdict(list)
@@ -107,7 +106,7 @@ def _schemes(transfer: Transfer) -> list[str]:
     return [f"the slopes after the first step are those of {', '.join(said)}"]
 
 
-def _causes(transfer: Transfer) -> list[str]:
+def _causes(transfer: Any) -> list[str]:
     found: tuple[Cause, ...] = transfer.causes
     shown = [str(cause) for cause in found[:6]]
     if len(found) > len(shown):
