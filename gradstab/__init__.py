@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gradstab.theory import mean_field as mean_field
     from gradstab.watch import History as History
     from gradstab.watch import Statistics as Statistics
+    from gradstab.watch import compare_gradients as compare_gradients
     from gradstab.watch import value_and_grad as value_and_grad
 
 # Loaded when first used: `gradstab --help` need not wait for JAX.
@@ -79,6 +80,7 @@ _HOMES = {
     "mean_field": "gradstab.theory",
     "History": "gradstab.watch",
     "Statistics": "gradstab.watch",
+    "compare_gradients": "gradstab.watch",
     "value_and_grad": "gradstab.watch",
     "use_compilation_cache": "gradstab._compilation_cache",
 }

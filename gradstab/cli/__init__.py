@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from gradstab.cli import failures
-from gradstab.cli.options import Analyze, Check, Doctor, Replay, Train
+from gradstab.cli.options import (
+    Analyze,
+    Check,
+    CompareGradients,
+    Doctor,
+    Replay,
+    Train,
+)
 from gradstab.cli.parser import parse
 
 _VERBS = {
@@ -15,6 +22,7 @@ _VERBS = {
     Check: "gradstab.cli.check",
     Train: "gradstab.cli.train",
     Replay: "gradstab.cli.replay",
+    CompareGradients: "gradstab.cli.compare_gradients",
     Doctor: "gradstab.cli.doctor",
 }
 _CACHE = "gradstab._compilation_cache"

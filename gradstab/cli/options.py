@@ -207,6 +207,52 @@ class Replay:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareGradients:
+    """Compare the gradients of two checkpoints, or of two configurations of one.
+
+    The same batches go through both, nothing is updated, and each layer is said to be
+    bitwise equal, the same within noise, or different, with the noise between batches
+    as the yardstick. In Python: gradstab.compare_gradients, of any two functions.
+    """
+
+    a: tyro.conf.Positional[pathlib.Path]
+    """Folder of a run of gradstab train; its data are what both are given."""
+    b: tyro.conf.Positional[pathlib.Path | None] = None
+    """Folder of another run whose parameters have the same names and shapes; the same
+    run by default."""
+    batches: int = 16
+    """How many batches: those that A would train on next."""
+    batch_size: int | None = None
+    """Examples in a batch; as many as A was trained with by default."""
+    step_a: int | None = None
+    """Which checkpoint of A; the last by default."""
+    step_b: int | None = None
+    """Which checkpoint of B; the last by default."""
+    with_a: tuple[str, ...] | None = None
+    """What A is run with instead: dtype=bfloat16 of the computation,
+    matmul_precision=highest, devices=4 that share the batch, or an option of its model,
+    such as activation=relu; nothing by default."""
+    with_b: tuple[str, ...] | None = None
+    """What B is run with instead; nothing by default."""
+    json: pathlib.Path | None = None
+    """Write the comparison to this file; - is standard output; not written by
+    default."""
+    overwrite: bool = False
+    """Replace that file."""
+    fail_on: tuple[str, ...] | None = None
+    """Exit status 1 if a layer differs (differs) or if that cannot be told (unknown);
+    none by default."""
+    platform: str | None = None
+    """cpu, gpu or tpu; what JAX finds by default."""
+    quiet: bool = False
+    """Print errors and warnings only."""
+    verbose: bool = False
+    """Print the whole traceback of an error."""
+    compilation_cache: bool = True
+    """Keep compiled programs on the disk for the next time."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Check:
     """Check derivatives, and say what to mend.
 
@@ -305,7 +351,7 @@ def from_json(kind, values, /):
     options = kind(**{name: _typed(fields[name], v) for name, v in values.items()})
     for name, expected in typing.get_type_hints(kind).items():
         value = getattr(options, name)
-        if not _fits(value, expected):
+        if not fits(value, expected):
             text = getattr(expected, "__name__", str(expected))
             raise UserValueError(
                 f"config.json is damaged: its option {name} is {value!r}, expected "
@@ -314,13 +360,13 @@ def from_json(kind, values, /):
     return options
 
 
-def _fits(value, kind):
+def fits(value, kind, /) -> bool:
     """Whether a value is of the type that an option is annotated with."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, each) for each in arguments)
+        return any(fits(value, each) for each in arguments)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(v, arguments[0]) for v in value)
+        return isinstance(value, tuple) and all(fits(v, arguments[0]) for v in value)
     if kind in (int, float):
         return type(value) in ((int,) if kind is int else (int, float))
     return isinstance(value, kind)

@@ -14,6 +14,7 @@ from gradstab._text import field_texts
 from gradstab.cli.options import (
     Analyze,
     Check,
+    CompareGradients,
     DataOptions,
     Doctor,
     MeasureOptions,
@@ -39,6 +40,7 @@ _COMMANDS = {
     Check: "check",
     Train: "train",
     Replay: "replay",
+    CompareGradients: "compare-gradients",
     Doctor: "doctor",
 }
 
@@ -51,6 +53,8 @@ gradstab analyze my_package.my_module:make --json report.json
 gradstab train --model resnet --steps 1000; gradstab train --resume results/train-1
 
 gradstab train --watch; gradstab replay results/train-1
+
+gradstab compare-gradients results/train-1 --with-b dtype=bfloat16
 
 gradstab check my_package.ops:cases --strict
 

@@ -59,13 +59,14 @@ def prepare(options, /, *, aux_weight: float = 0.3) -> Task:
     return Task(data, model, loss)
 
 
-def build_model(options, data, seed: int, /) -> nnx.Module:
+def build_model(options, data, seed: int, /, *, dtype: str | None = None) -> nnx.Module:
     """The model of the options, for these data.
 
     Args:
         options: with the fields of `ModelOptions`.
         data: from `load_data`.
         seed: an integer or a PRNG key.
+        dtype: of the computation; that of inputs and parameters by default.
     """
     settings = model_settings(options)
     if data.task == "sequence-classification":
@@ -76,6 +77,7 @@ def build_model(options, data, seed: int, /) -> nnx.Module:
         in_shape=data.input_shape,
         num_outputs=data.num_outputs,
         seed=seed,
+        dtype=dtype,
         **settings,
     )
 

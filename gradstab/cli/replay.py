@@ -3,26 +3,19 @@
 from rich.console import Console
 
 from gradstab import training
-from gradstab.cli.options import Replay, Train, from_json
+from gradstab.cli.options import Replay
 from gradstab.cli.prepare import prepare
+from gradstab.cli.runs import started_with
 from gradstab.cli.train import optimizer_of
-from gradstab.errors import UserValueError
 
 
 def run(options: Replay, /) -> int:
     """Take the step again and print it; returns the exit status."""
     console = Console()
-    content = training.read_config(options.directory)
-    if content is None:
-        raise FileNotFoundError(
-            f"{options.directory} has no config.json: give the folder of a run"
-        )
-    if not content["config"]:
-        raise UserValueError(
-            f"{options.directory} is no run of gradstab train, so its model is not "
-            "known: gradstab.training.replay takes it, with its optimiser and loss"
-        )
-    started = from_json(Train, content["config"])
+    started = started_with(
+        options.directory,
+        instead="gradstab.training.replay takes it, with its optimiser and loss",
+    )
     task = prepare(started, aux_weight=started.aux_weight)
     found = training.replay(
         options.directory,

@@ -193,8 +193,8 @@ class _Loss:
             for i in range(len(self._call.args))
         ]
         result = call_of_user(lambda: self._call.function(*args, **kwargs))
-        value, aux = _pair(result) if self._call.has_aux else (result, ())
-        _expect_scalar(value)
+        value, aux = pair_of(result) if self._call.has_aux else (result, ())
+        expect_scalar(value)
         leaves, self._aux_tree = jax.tree.flatten(aux)
         self._still = [None if is_number(x) else x for x in leaves]
         return [value, *(x for x in leaves if is_number(x))]
@@ -265,7 +265,8 @@ def _expect_arguments(chosen, args):
         )
 
 
-def _expect_scalar(value):
+def expect_scalar(value, /) -> None:
+    """Refuse a loss that is no real scalar."""
     if not is_number(value) or jnp.shape(value) != ():
         shape = jnp.shape(value) if is_number(value) else type(value).__name__
         raise UserTypeError(f"the loss must be a scalar, got {shape}")
@@ -273,7 +274,8 @@ def _expect_scalar(value):
         raise UserTypeError(f"the loss must be real, got {jnp.result_type(value)}")
 
 
-def _pair(result):
+def pair_of(result, /):
+    """The two that a loss with anything else beside it returns."""
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise UserTypeError(
             "with has_aux=True the loss returns a pair (loss, anything else), got "

@@ -76,6 +76,50 @@ def finite_by_row(owners, rows, shared, norms, leaves, /) -> jax.Array:
     return jnp.isfinite(norms_by_row(tuple(own), rows, leaves))
 
 
+def products_by_row(owners, rows, first, second, /):
+    """Squared norms and product of what belongs to each row of two lists of arrays.
+
+    Args:
+        owners: for each leaf its row, or those of its slices.
+        rows: how many there are.
+        first: the arrays a.
+        second: the arrays d.
+
+    Returns:
+        ``(products, scales)``: of arrays divided by these powers of two, ``(rows, 2)``,
+        the sums of a^2, a d and d^2, ``(rows, 3)``. Nothing overflows, or is lost.
+    """
+    wide = _tree.widest(*(m.accumulator(jnp.result_type(x)) for x in (*first, *second)))
+    number = _rows(owners)
+    several = [[_real(x, wide) for x in leaves] for leaves in (first, second)]
+    scales = []
+    for leaves in several:
+        pairs = list(zip(leaves, owners, strict=True))
+        parts = [jnp.max(jnp.abs(x), _axes(x, own), initial=0) for x, own in pairs]
+        parts = jnp.concatenate([part.reshape(-1) for part in parts])
+        largest = jnp.zeros(rows, wide).at[number].max(parts)
+        scales.append(_tree.power_of_two_near(largest))
+    parts = [np.array(_parts(own)) for own in owners]
+    a, d = (
+        [x / _beside(x, scale[own]) for x, own in zip(xs, parts, strict=True)]
+        for xs, scale in zip(several, scales, strict=True)
+    )
+    sums = []
+    for both in ((a, a), (a, d), (d, d)):
+        three = zip(*both, owners, strict=True)
+        sums.append(jnp.concatenate([_sum(x * y, own) for x, y, own in three]))
+    none = jnp.zeros(rows, wide)
+    products = jnp.stack([none.at[number].add(each) for each in sums], axis=-1)
+    return products, jnp.stack(scales, axis=-1)
+
+
+def all_by_row(owners, rows, truths, /) -> jax.Array:
+    """Whether all entries of what belongs to each row are true."""
+    pairs = zip(truths, owners, strict=True)
+    parts = [jnp.all(x, axis=_axes(x, own)).reshape(-1) for x, own in pairs]
+    return jnp.ones(rows, bool).at[_rows(owners)].min(jnp.concatenate(parts))
+
+
 def norm_of_norms(norms, /) -> jax.Array:
     """The norm of arrays with these norms, ``(..., parts)``, without overflow."""
     largest = jnp.max(norms, axis=-1, keepdims=True)
