@@ -93,7 +93,7 @@ class Uniform:
 def _loses_nothing(closed: _compat.ClosedJaxpr) -> bool:
     """Whether every operation treats all entries along an axis alike.
 
-    Integers count, and arrays that are closed over may be masks.
+    Nothing among them counts entries, and arrays that are closed over may be masks.
     """
     if any(np.size(value) > 1 for _, value in _compat.constants(closed)):
         return False
@@ -101,13 +101,7 @@ def _loses_nothing(closed: _compat.ClosedJaxpr) -> bool:
 
 
 def _is_alike(eqn: _compat.JaxprEqn) -> bool:
-    alike = acts_on_entries(eqn) or reduces(eqn) or is_named(eqn, *_ALIKE, *_CALLS)
-    return alike and not any(map(_is_whole, (*eqn.invars, *eqn.outvars)))
-
-
-def _is_whole(variable: Any) -> bool:
-    dtype = getattr(variable.aval, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jnp.integer)
+    return acts_on_entries(eqn) or reduces(eqn) or is_named(eqn, *_ALIKE, *_CALLS)
 
 
 def _text(closed: _compat.ClosedJaxpr, sizes) -> str:
