@@ -49,7 +49,14 @@ FLAGS = {
 }
 
 
-def experiment(config_class: type, run: Callable, claims: Callable, plot: Callable, /):
+def experiment(
+    config_class: type,
+    run: Callable,
+    claims: Callable,
+    plot: Callable,
+    report: Callable | None = None,
+    /,
+):
     """Read the flags, measure, compare with what was published, keep everything.
 
     Written to ``results/NAME/<what differs from the defaults>-1/``, or -2 and so on:
@@ -61,9 +68,14 @@ def experiment(config_class: type, run: Callable, claims: Callable, plot: Callab
         run: takes a config, returns arrays by name.
         claims: takes the config and the arrays, returns `_claims.Claim` records.
         plot: takes the config and the arrays, returns a matplotlib figure.
+        report: takes the config and the arrays, returns what else is to be printed,
+            and kept as ``table.md``.
     """
     config = read_flags(config_class)
     arrays = run(config)
+    text = report(config, arrays) if report else ""
+    if text:
+        print(f"{text}\n")
     compared = claims(config, arrays)
     print(table(compared))
     folder = new_results_folder(f"results/{_name()}", differences(config))
@@ -73,6 +85,8 @@ def experiment(config_class: type, run: Callable, claims: Callable, plot: Callab
     kept = [dataclasses.asdict(c) | {"held": c.held} for c in compared]
     (folder / "claims.json").write_text(json.dumps(kept, indent=1) + "\n")
     (folder / "claims.md").write_text(table(compared) + "\n")
+    if text:
+        (folder / "table.md").write_text(text + "\n")
     print(f"results: {folder}")
     sys.exit(not all(c.held for c in compared))
 

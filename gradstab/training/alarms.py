@@ -6,23 +6,24 @@ from typing import Any
 import numpy as np
 
 from gradstab.training.clipped import quantiles
+from gradstab.watch.indicators import ALARMS, NORM_RISE, Alarm, Form, Scorer
 
-# Of the norms so far; fewer say nothing.
-_WINDOW, _LEAST = 100, 20
-SPIKE = 10.0
-"""Times the median norm of the steps before that is said to be a spike.
-
-A rule of thumb: how often a healthy run jumps so far was not measured. The first steps,
-in which norms fall quickly, are not judged."""
+_WINDOW = 100
 # A thing is said again after so many watched steps.
 _QUIET = 100
 
 
 class Alarms:
-    """Looks at the statistics of every watched step, and says what is not healthy."""
+    """Looks at the statistics of every watched step, and says what is not healthy.
+
+    What has a threshold (`gradstab.watch.indicators.ALARMS`: how much the global norm
+    and the gain of a layer change, and how long an update is) says in how many healthy
+    runs it rang, as `python -m experiments.early_warnings` measured. The first twenty
+    watched steps, in which norms fall quickly, are not judged by those before them.
+    """
 
     def __init__(self):
-        self._norms = collections.deque(maxlen=_WINDOW)
+        self._scorers = [(alarm, Scorer(alarm.indicator)) for alarm in ALARMS]
         self._clipped = collections.deque(maxlen=_WINDOW)
         self._said: dict[Any, int] = {}
         self._number = 0
@@ -39,7 +40,7 @@ class Alarms:
         self._number += 1
         found = [
             *self._nonfinite(stats),
-            *self._spike(stats),
+            *self._warnings(stats),
             *self._cut_off(stats),
             *self._always_clipped(records),
         ]
@@ -58,23 +59,19 @@ class Alarms:
         if place is not None:
             yield ("nonfinite", place.layer, place.part), str(place)
 
-    def _spike(self, stats):
-        norms = np.asarray(stats.gradient_norm, np.float64)
-        norm = float(np.linalg.norm(norms))
-        before = np.median(self._norms) if len(self._norms) >= _LEAST else np.inf
-        if not np.isfinite(norm):
-            return
-        if norm > SPIKE * before > 0:
-            layer = int(np.argmax(norms))
-            share = (norms[layer] / norm) ** 2
-            yield (
-                ("spike", stats.names[layer]),
-                f"the gradient norm is {norm:.3g}, {norm / before:.0f} times the "
-                f"median of the {len(self._norms)} watched steps before; "
-                f"{stats.names[layer]} has {share:.0%} of its square",
-            )
-        else:
-            self._norms.append(norm)
+    def _warnings(self, stats):
+        def get(name):
+            return np.asarray(getattr(stats, name), np.float64)[None]
+
+        for alarm, scorer in self._scorers:
+            (values,) = alarm.indicator.values(get)
+            scores = scorer.look(values)
+            if np.isnan(scores).all():
+                continue
+            row = int(np.nanargmax(scores))
+            if scores[row] > alarm.threshold:
+                name, text = _in_words(alarm, stats, row, values[row], scores[row])
+                yield (alarm.indicator.name, name), f"{text} ({alarm})"
 
     def _cut_off(self, stats):
         entries = np.asarray(stats.backward_entries)[:-1]
@@ -91,3 +88,20 @@ class Alarms:
         if len(clipped) == _WINDOW and clipped.all():
             found = f"all of the last {_WINDOW} watched steps were clipped"
             yield "clipped", f"{found}. {quantiles(norms)}"
+
+
+def _in_words(alarm: Alarm, stats, row, value, score):
+    """The layer, and what is odd about it."""
+    name, before = stats.names[row], "of the watched steps before"
+    if alarm.indicator is NORM_RISE:
+        norms = np.asarray(stats.gradient_norm, np.float64)
+        name = stats.names[int(np.argmax(norms))]
+        share = np.max(norms / np.linalg.norm(norms)) ** 2
+        return name, (
+            f"the gradient norm is {np.exp(value):.3g}, {np.exp(score):.2g} times the "
+            f"median {before}; {name} has {share:.0%} of its square"
+        )
+    if alarm.indicator.form is Form.LEVEL:
+        return name, f"the update of {name} is {np.exp(value):.2g} of its parameters"
+    more = f"a factor of {np.exp(score):.2g} from the median {before}"
+    return name, f"the gain of {name} is {np.exp(value):.2g}, {more}"

@@ -13,6 +13,8 @@ from gradstab.watch.sites import iteration, position
 # Of the logarithms of a reference: so many deviations beyond the median, and a factor.
 # Six robust deviations are what nothing of a normal law is beyond in 1e8 steps; a layer
 # that always gives the same number has none, hence the factor.
+# Of healthy runs of `experiments.early_warnings` 5 % have a jump 1.02 times as large,
+# in logarithms.
 DEVIATIONS, FACTOR = 6.0, 4.0
 _MAD = 1.4826  # the standard deviation of a normal law over its median deviation
 
@@ -267,11 +269,31 @@ def _factors(value, reference):
     """How far a jump goes, of what is allowed; more than one is a spike."""
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of nothing but NaN: no jump
-        value, before = np.log(np.abs(value)), np.log(np.abs(reference))
-        median = np.nanmedian(before, axis=0)
-        spread = _MAD * np.nanmedian(np.abs(before - median), axis=0)
-        allowed = np.maximum(DEVIATIONS * spread, math.log(FACTOR))
-        return np.nan_to_num((value - median) / allowed, nan=0.0)
+        beside = jump(np.log(np.abs(value)), np.log(np.abs(reference)))
+    return np.nan_to_num(beside, nan=0.0)
+
+
+def jump(value, before, /) -> np.ndarray:
+    """By how much logarithms exceed the median of those before, of what is allowed.
+
+    Args:
+        value: ``(...)``.
+        before: ``(steps, ...)``.
+    """
+    middle = median(before)
+    spread = _MAD * median(np.abs(before - middle))
+    allowed = np.maximum(DEVIATIONS * spread, math.log(FACTOR))
+    return (value - middle) / allowed
+
+
+def median(before, /) -> np.ndarray:
+    """That of steps, of what is known; `numpy.nanmedian` takes ten times as long."""
+    flat = np.reshape(before, (len(before), -1))
+    middle = np.median(flat, axis=0)
+    lost = np.isnan(middle) & ~np.isnan(flat).all(axis=0)
+    if lost.any():
+        middle[lost] = np.nanmedian(flat[:, lost], axis=0)
+    return middle.reshape(np.shape(before)[1:])
 
 
 def _size(stats, reference, place, row):

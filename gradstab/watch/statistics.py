@@ -228,6 +228,8 @@ class Statistics:
         sizes of gradients from the loss back to the input, and of every layer's own
         gradient. A jump is what exceeds the median of the reference by more than six
         robust standard deviations of its logarithm, and by more than a factor of 4.
+        With the 100 steps before each as the reference, some step jumped so in 4 of 80
+        healthy runs of 400 steps (``python -m experiments.early_warnings``).
 
         Args:
             reference: of earlier steps of the same run, stacked on a leading axis;

@@ -16,6 +16,7 @@ from gradstab.training.alarms import Alarms
 from gradstab.training.heat_map import HeatMap
 from gradstab.training.step import graphdefs
 from gradstab.training.watching import Watch, parted
+from gradstab.watch.indicators import ALARMS
 
 LAYERS = ("first", "last", "(elsewhere)")
 
@@ -174,10 +175,13 @@ class Step:
 
     names = ("a", "b", "(elsewhere)")
 
-    def __init__(self, norms=(1.0, 1.0), back=(8, 8), place=None):
+    def __init__(self, norms=(1.0, 1.0), back=(8, 8), place=None, gain=1.0, ratio=1e-3):
         self.gradient_norm = np.array([*norms, 0.0])
         self.forward_entries = np.array([8, 8, 0])
         self.backward_entries = np.array([*back, 0])
+        self.backward_rms = np.array([gain, 1.0, np.nan])
+        self.param_norm = np.array([2.0, 3.0, 0.0])
+        self.update_norm = np.array([2e-3, 3 * ratio, 0.0])
         self._place = place
 
     def nonfinite(self):
@@ -197,7 +201,41 @@ def test_a_spike_is_said_with_its_layer_and_once():
     (text,) = said([*healthy, Step((1.0, 40.0)), Step((1.0, 40.0))])
     assert text.startswith("step 30: the gradient norm is 40")
     assert "b has 100% of its square" in text
-    assert said([*healthy, Step((1.0, 9.0))]) == []
+    assert said([*healthy, Step((1.0, 6.0))]) == []
+
+
+def test_a_gain_that_changes_either_way_is_said_with_its_layer():
+    healthy = [Step(gain=2.0 + 0.1 * (i % 3)) for i in range(30)]
+    assert said(healthy) == []
+    for odd in (16.0, 0.25):
+        (text,) = said([*healthy, Step(gain=odd)])
+        assert text.startswith(f"step 30: the gain of b is {odd:g}, a factor of")
+    assert said([*healthy, Step(gain=5.0)]) == []
+
+
+def test_an_update_as_long_as_no_healthy_one_is_said_at_once():
+    (text,) = said([Step(ratio=0.1)] * 3)
+    assert text.startswith("step 0: the update of b is 0.1 of its parameters")
+
+
+def test_every_threshold_is_said_with_its_false_alarms():
+    healthy = [Step()] * 30
+    texts = said([*healthy, Step((1.0, 40.0), gain=9.0, ratio=0.1)])
+    assert len(texts) == len(ALARMS)
+    for alarm, text in zip(ALARMS, texts, strict=True):
+        assert text.endswith(
+            f"(false alarm in {alarm.false} of {alarm.healthy} healthy runs of 400 "
+            "steps)"
+        )
+
+
+def test_a_run_without_norms_of_updates_has_the_other_alarms():
+    steps = [Step() for _ in range(31)]
+    for step in steps:
+        step.param_norm = step.update_norm = np.full(3, np.nan)
+    steps[-1].gradient_norm = np.array([50.0, 1.0, 0.0])
+    (text,) = said(steps)
+    assert "a has 100% of its square" in text
 
 
 def test_steady_growth_is_no_spike():
