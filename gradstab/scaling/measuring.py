@@ -110,7 +110,6 @@ def _rows(network: Network, target: Target) -> tuple[Row, ...]:
     names = makers.names_of(target.params)
     leaves = jax.tree.leaves(target.params)
     uses = uses_in(network.program, target).uses
-    sliced = [names[i] for use in uses if use.sliced for i in use.leaves]
     found = []
     for number, use in enumerate(uses):
         name = _joined([names[i] for i in use.leaves])
@@ -118,13 +117,23 @@ def _rows(network: Network, target: Target) -> tuple[Row, ...]:
             found.append((name, use, number, None))
             continue
         for index in range(leaves[use.leaves[0]].shape[0]):
-            own = naming.layer_name(name, index, sliced)
+            own = _slice_name(network, name, index)
             found.append((own, use, number, index))
     # A parameter that meets data at several places has a row for each of them.
     distinct = naming.distinct([name for name, *_ in found])
     return tuple(
         Row(name, *rest) for name, (_, *rest) in zip(distinct, found, strict=True)
     )
+
+
+def _slice_name(network: Network, name: str, index: int) -> str:
+    """The name of one slice of a stack: its number stands where its layer has it."""
+    for place in network.layers:
+        stack, number, _ = place.name.partition(f".{index}")
+        inside = name.startswith(f"{stack}.")
+        if place.slice == index and number and inside:
+            return f"{stack}.{index}.{name.removeprefix(f'{stack}.')}"
+    return naming.layer_name(name, index, [name])
 
 
 def _joined(names: Sequence[str]) -> str:
