@@ -346,22 +346,16 @@ def unit_axes(eqn: JaxprEqn, position: int, /) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(free)), math.prod(shape[i] for i in contracted)
 
 
-def fan_in_and_out(eqn: JaxprEqn, position: int, /) -> tuple[int, int]:
-    """How many entries of an operand one result sums over, and how many units it has.
-
-    Args:
-        eqn: a ``dot_general`` or ``conv_general_dilated`` equation.
-        position: which operand holds the weights.
-    """
+def num_summed(eqn: JaxprEqn, position: int, /) -> int:
+    """Over how many entries of an operand one result of a contraction sums."""
     shape = shape_of(eqn.invars[position])
-    numbers = eqn.params["dimension_numbers"]
+    ragged = eqn.params.get("ragged_dot_dimension_numbers")
+    numbers = (
+        ragged.dot_dimension_numbers if ragged else eqn.params["dimension_numbers"]
+    )
     if eqn.primitive.name == "conv_general_dilated":
-        units = shape[numbers.rhs_spec[0]]
-        return math.prod(shape) // units, units
-    contracted, batched = (pair[position] for pair in numbers)
-    summed = math.prod(shape[i] for i in contracted)
-    shared = math.prod(shape[i] for i in batched)
-    return summed, math.prod(shape) // max(summed * shared, 1)
+        return math.prod(shape) // shape[numbers.rhs_spec[0]]
+    return math.prod(shape[i] for i in numbers[0][position])
 
 
 def product(eqn: JaxprEqn, lhs, rhs, /):

@@ -62,7 +62,7 @@ def as_target(
     elif isinstance(model, tuple) and _is_linen_pair(model):
         module, variables = model
         target = _from_linen(module, variables, args, kwargs)
-    elif _is_linen(model):
+    elif is_linen(model):
         raise UserTypeError(
             "a linen module needs its variables: give the pair (module, variables)"
         )
@@ -94,7 +94,7 @@ def takes_parameters(model: Any, /) -> bool:
     return (
         callable(model)
         and not isinstance(model, nnx.Module)
-        and not _is_linen(model)
+        and not is_linen(model)
         and not any(map(_is_array, jax.tree.leaves(model)))
     )
 
@@ -109,13 +109,14 @@ def _from_nnx(model: Any, inputs: tuple, kwargs: Mapping[str, Any]):
     return Target(apply, params, state, tuple(inputs))
 
 
-def _is_linen(model: Any):
+def is_linen(model: Any, /) -> bool:
+    """Whether it is a module of Flax linen."""
     linen = sys.modules.get("flax.linen")
     return linen is not None and isinstance(model, linen.Module)
 
 
 def _is_linen_pair(model: Any):
-    return len(model) == 2 and _is_linen(model[0])
+    return len(model) == 2 and is_linen(model[0])
 
 
 def _from_linen(module, variables: Any, inputs: tuple, kwargs: Mapping[str, Any]):

@@ -7,7 +7,6 @@ that is no `nnx.Param`, in a wrapper called ``NonTrainable``.
 """
 
 import collections
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 from flax import nnx
 
 from gradstab import _tree
-from gradstab.network.adapters import Target
+from gradstab.network.adapters import Target, is_linen
 
 # Collections of Flax linen, and of models made with it, that no optimiser moves.
 _COLLECTIONS = frozenset(
@@ -72,7 +71,7 @@ def _fixed(params: Any, model: Any):
     if isinstance(params, Mapping) and "params" in params:
         owner = getattr(model, "__self__", None)
         others = set(params) - {"params"}
-        if _is_linen(owner) or others <= _COLLECTIONS:
+        if is_linen(owner) or others <= _COLLECTIONS:
             parts = {
                 name: jax.tree.map(lambda _: True, params[name]) for name in others
             }
@@ -103,11 +102,6 @@ def _is_fixed(node):
 def _is_single(node):
     # A Variable of Flax NNX is a node with an attribute, and no name, for its array.
     return isinstance(node, nnx.Variable) and len(jax.tree.leaves(node)) == 1
-
-
-def _is_linen(owner):
-    linen = sys.modules.get("flax.linen")
-    return linen is not None and isinstance(owner, linen.Module)
 
 
 def _kind(place, leaf: Any, fixed):

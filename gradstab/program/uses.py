@@ -49,7 +49,8 @@ class Use(NamedTuple):
         kind: 'product', 'lookup', 'entries' (each entry of the parameters meets single
             entries of the data) or 'other'.
         summed: how many entries of the parameters one entry of the result sums over.
-        beside: how many results sum the same data, each with other parameters.
+        beside: how many entries it has for each of these: results with parameters of
+            their own, whether they sum the same data or each group its own.
         sliced: whether each iteration of a scan reads a slice of its own.
     """
 
@@ -144,7 +145,7 @@ class _Walk:
         if _compat.scan_parts(eqn) is not None:
             return self._scan(eqn, operands)
         marks = [operand.mark for operand in operands]
-        mark = _joined(marks)
+        mark = joined(marks)
         before = evaluate(eqn, [o.before for o in operands])
         unchanged = not mark.leaves and not mark.is_data
         after = before if unchanged else evaluate(eqn, [o.after for o in operands])
@@ -160,7 +161,7 @@ class _Walk:
     def _scan(self, eqn: _compat.JaxprEqn, operands: list) -> list:
         parts = _compat.scan_parts(eqn)
         assert parts is not None
-        marks = _settled(parts, [operand.mark for operand in operands])
+        marks = settled_marks(parts, [operand.mark for operand in operands])
         consts, carry, slices = split_operands(parts, operands)
         made: list[Mark] = []
         met = _Walk()
@@ -195,16 +196,16 @@ def use_of(eqn: _compat.JaxprEqn, marks: Sequence[Mark], /) -> Use | None:
     data = [i for i, m in enumerate(marks) if m.is_data]
     if not held or not data or not any(map(_compat.is_floating, eqn.outvars)):
         return None
-    mark = _joined([marks[i] for i in held])
+    mark = joined([marks[i] for i in held])
     kind, summed, beside = _kind(eqn, held[0], data[0])
     return Use(tuple(sorted(mark.leaves)), kind, summed, beside, mark.sliced)
 
 
 def _kind(eqn: _compat.JaxprEqn, held: int, data: int) -> tuple[str, int, int]:
     size = math.prod(_compat.shape_of(eqn.invars[held]))
-    if primitives.is_named(eqn, "dot_general", "conv_general_dilated"):
-        summed, beside = _compat.fan_in_and_out(eqn, held)
-        return "product", summed, beside
+    if primitives.is_a(eqn, Kind.CONTRACTION):
+        summed = _compat.num_summed(eqn, held)
+        return "product", summed, size // max(summed, 1)
     if primitives.is_named(eqn, "gather", "dynamic_slice") and held == 0:
         return "lookup", 1, math.prod(eqn.params["slice_sizes"])
     if primitives.acts_on_entries(eqn) or primitives.is_a(eqn, Kind.MOVES, Kind.PIECES):
@@ -215,7 +216,7 @@ def _kind(eqn: _compat.JaxprEqn, held: int, data: int) -> tuple[str, int, int]:
 def _data_product(eqn: _compat.JaxprEqn, marks: Sequence[Mark]) -> DataProduct | None:
     if not primitives.is_named(eqn, "dot_general") or not all(m.is_data for m in marks):
         return None
-    summed, _ = _compat.fan_in_and_out(eqn, 0)
+    summed = _compat.num_summed(eqn, 0)
     return DataProduct(summed, _compat.source_line(eqn) or "")
 
 
@@ -258,7 +259,8 @@ def _as_value(value: Any) -> _Value:
     return value if isinstance(value, _Value) else _Value(value, value, Mark())
 
 
-def _joined(marks: Iterable[Mark]) -> Mark:
+def joined(marks: Iterable[Mark], /) -> Mark:
+    """The mark of what is made of all."""
     result = Mark()
     for mark in marks:
         result = result.join(mark)
@@ -270,7 +272,7 @@ def _after_use(mark: Mark) -> Mark:
     return Mark(is_data=True) if mark.is_data else mark
 
 
-def _settled(parts: _compat.ScanParts, marks: list[Mark]) -> list[Mark]:
+def settled_marks(parts: _compat.ScanParts, marks: list[Mark], /) -> list[Mark]:
     """Marks of the inputs of a scan's body that hold in every iteration."""
     first = parts.num_consts
     last = first + parts.num_carry
@@ -298,8 +300,8 @@ def marks_of(closed: Any, marks: Sequence[Mark], /) -> list[Mark]:
         if (body := called(eqn)) is not None:
             return marks_of(as_closed(body), operands)
         if (parts := _compat.scan_parts(eqn)) is not None:
-            return marks_of(parts.body, _settled(parts, operands))
-        return [_after_use(_joined(operands))] * len(eqn.outvars)
+            return marks_of(parts.body, settled_marks(parts, operands))
+        return [_after_use(joined(operands))] * len(eqn.outvars)
 
     results = evaluated(closed, marks, rule)
     return [m if isinstance(m, Mark) else Mark() for m in results]

@@ -7,11 +7,8 @@ from gradstab.scaling.coordinates import (
     Transfer,
     load,
 )
-from gradstab.scaling.parametrize import (
-    ParameterScale,
-    Parametrization,
-    parametrize,
-)
+from gradstab.scaling.parametrization import ParameterScale, Parametrization
+from gradstab.scaling.parametrize import parametrize
 from gradstab.scaling.roles import Role
 from gradstab.scaling.schemes import OPTIMIZERS, SCHEMES, Exponents, exponents
 from gradstab.scaling.slopes import Slope, Trend

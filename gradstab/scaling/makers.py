@@ -1,6 +1,8 @@
 """What users make at a size, as a function and its parameters."""
 
-from collections.abc import Callable, Sequence
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,7 +10,12 @@ from flax import nnx
 
 from gradstab import _tree
 from gradstab.errors import UserTypeError, call_of_user
-from gradstab.network.adapters import Target, as_target
+from gradstab.network.adapters import (
+    Target,
+    as_target,
+    is_linen,
+    takes_parameters,
+)
 from gradstab.network.trained import trained_only
 
 
@@ -23,7 +30,21 @@ def made_by(make: Callable[..., Any], size: int, key: jax.Array, /) -> Any:
             "make must be a function: make(width, key) -> model, or (apply, params); "
             f"got a {type(make).__name__}"
         )
+    _expect_two_arguments(make, size, key)
     return call_of_user(make, size, key)
+
+
+def _expect_two_arguments(make: Callable[..., Any], size: int, key: Any) -> None:
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(size, key)
+    except TypeError as error:
+        raise UserTypeError(
+            f"make is called as make(width, key), and takes {signature}: {error}"
+        ) from None
 
 
 def target_of(made: Any, inputs: tuple, /, *, batched: bool = True) -> Target:
@@ -41,35 +62,49 @@ def target_of(made: Any, inputs: tuple, /, *, batched: bool = True) -> Target:
 
 def is_pair(made: Any, /) -> bool:
     """Whether it is ``(apply, params)``; a linen module with its variables is not."""
-    return isinstance(made, tuple) and len(made) == 2 and _is_function(made[0])
+    return isinstance(made, tuple) and len(made) == 2 and takes_parameters(made[0])
 
 
-def _is_function(model: Any) -> bool:
-    linen = type(model).__module__.startswith("flax.linen") or any(
-        base.__module__.startswith("flax.linen") for base in type(model).__mro__
-    )
-    return callable(model) and not isinstance(model, nnx.Module) and not linen
+def is_linen_pair(made: Any, /) -> bool:
+    """Whether it is a linen module with its variables."""
+    return isinstance(made, tuple) and len(made) == 2 and is_linen(made[0])
+
+
+def is_output_first(made: Any, /) -> bool:
+    """Whether kernels are those of Equinox: (output, input)."""
+    equinox = sys.modules.get("equinox")
+    if equinox is None or isinstance(made, nnx.Module):
+        return False
+    tree = made[1] if is_pair(made) else made
+    return bool(_tree.nodes_of(tree, equinox.Module))
 
 
 def params_of(made: Any, /) -> Any:
     """The trained parameters of what was made, as a pytree of arrays.
 
     Raises:
-        TypeError: it holds no arrays.
+        TypeError: it holds no arrays, or is no model.
     """
-    if is_pair(made):
-        return _floating(made[1])
     if isinstance(made, nnx.Module):
         return nnx.state(made, nnx.Param)
-    if isinstance(made, tuple) and len(made) == 2:  # linen: module and variables
-        variables = made[1]
-        return _floating(variables.get("params", variables))
-    if not any(map(_tree.is_floating, jax.tree.leaves(made))):
-        raise UserTypeError(
-            f"a {type(made).__name__} holds no arrays: make(width, key) must return a "
-            "model, (apply, params) or (linen module, variables)"
-        )
-    return _floating(made)
+    if is_pair(made):
+        tree = made[1]
+    elif is_linen_pair(made):
+        tree = made[1].get("params", made[1]) if isinstance(made[1], Mapping) else None
+    else:
+        tree = made
+    if isinstance(tree, tuple) and tree is made:
+        kinds = ", ".join(type(one).__name__ for one in made)
+        raise UserTypeError(f"{_RETURN}; it returned a tuple ({kinds})")
+    if not any(map(is_trained, jax.tree.leaves(tree))):
+        raise UserTypeError(f"{_RETURN}; a {type(made).__name__} holds no arrays")
+    return _floating(tree)
+
+
+_RETURN = (
+    "make(width, key) must return a model, a pair (apply, params), or a pair (linen "
+    "module, variables)"
+)
 
 
 def _floating(tree: Any) -> Any:

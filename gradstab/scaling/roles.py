@@ -1,6 +1,7 @@
 """What each parameter of a model is, found by comparing the model at two widths."""
 
 import enum
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +9,8 @@ import jax
 
 from gradstab import _tree
 from gradstab.network.adapters import Target
-from gradstab.program.trace import Program, trace_program
-from gradstab.program.uses import DataProduct, Mark, Met, Use, parameters_met
+from gradstab.program.trace import Program
+from gradstab.program.uses import Mark, Met, Use, parameters_met
 
 # Of a parameter at one width, and at a larger one.
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -53,17 +54,16 @@ class Found(NamedTuple):
         role: what it is.
         axes: of its axes those that grow.
         note: what a reader should know; empty if nothing.
+        factor: exponent of the width in what the program multiplies it with.
+        missing: exponent of the width that a product of data lacks, such as that of
+            queries and keys, and that this parameter can take.
     """
 
     role: Role
     axes: tuple[int, ...]
     note: str = ""
-
-
-def uses_of(target: Target, /) -> Met:
-    """The uses of the parameters of a model, without evaluating it."""
-    arrays = (target.params, target.state, target.inputs)
-    return uses_in(trace_program(target.apply, *arrays), target)
+    factor: float = 0.0
+    missing: float = 0.0
 
 
 def uses_in(program: Program, target: Target, /) -> Met:
@@ -103,9 +103,9 @@ def from_uses(
     roles: list[set[Role]] = [set() for _ in shapes]
     notes = [""] * len(shapes)
     for small, large in zip(narrow, wide, strict=True):
-        role = _role(small, large)
         for leaf in small.leaves:
-            axes = _growing(*shapes[leaf])
+            axes = growing(*shapes[leaf])
+            role = role_of(small, large, shapes[leaf])
             if role is Role.HIDDEN and len(axes) < 2:
                 # Part of a sum or product of parameters that together are hidden.
                 notes[leaf] = "used only together with other parameters"
@@ -113,17 +113,29 @@ def from_uses(
             elif axes:
                 roles[leaf].add(role)
     return [
-        _settled(_growing(*pair), found, note)
+        _settled(growing(*pair), found, note)
         for pair, found, note in zip(shapes, roles, notes, strict=True)
     ]
 
 
-def _role(small: Use, large: Use) -> Role:
+def role_of(small: Any, large: Any, shapes: Shapes, /) -> Role:
+    """What one use says of a parameter.
+
+    Args:
+        small: the `Use`, or `Meeting`, at one width.
+        large: the same at a larger one.
+        shapes: of the parameter, at both.
+    """
     sums, spreads = large.summed > small.summed, large.beside > small.beside
+    axes = len(growing(*shapes))
     if small.kind == "lookup":
-        return Role.EMBEDDING if spreads else Role.FIXED
+        alone = Role.EMBEDDING if axes == 1 else Role.AMBIGUOUS
+        return alone if spreads else Role.FIXED
     if small.kind == "entries":
-        return Role.VECTOR if spreads else Role.FIXED
+        # Heads and their size may grow as a root each: they are one width.
+        grown = math.prod(shapes[1]) / max(math.prod(shapes[0]), 1)
+        alone = Role.VECTOR if axes < 2 or grown < 3 else Role.AMBIGUOUS
+        return alone if spreads else Role.FIXED
     if small.kind == "other":
         return Role.AMBIGUOUS
     if sums:
@@ -171,36 +183,42 @@ def from_names(
 
 
 _GUESS = "by its name and shape; with inputs= the program says what it is"
+_GUESS_EMBEDDING = (
+    f"{_GUESS}. If it is the output too: multiply that by base_width / width by hand"
+)
+_VECTORS = ("bias", "scale", "b", "offset", "gain", "gamma", "beta")
+_ADDED = ("pos", "position", "positions", "positional", "cls", "class", "token", "pe")
 
 
 def _by_name(
     name: str, shape: tuple[int, ...], larger: tuple[int, ...], output_first: bool
 ) -> Found:
-    axes = _growing(shape, larger)
+    axes = growing(shape, larger)
     if not axes:
         return Found(Role.FIXED, axes)
     last = name.rpartition(".")[2]
-    if "embed" in name:
-        return Found(Role.EMBEDDING, axes, _GUESS)
-    if len(shape) == 1 or last in ("bias", "scale", "b", "offset"):
+    if len(shape) == 1 or last in _VECTORS or _is_one_of(last, _ADDED):
         return Found(Role.VECTOR, axes, _GUESS)
     if len(axes) > 1:
         return Found(Role.HIDDEN, axes, _GUESS)
-    towards_end = axes == (len(shape) - 1,)
+    axis = min(axes)
+    if "embed" in name and "unembed" not in name and axis > 0:
+        return Found(Role.EMBEDDING, axes, _GUESS_EMBEDDING)
+    towards_end = axis == len(shape) - 1
     if output_first:
-        towards_end = axes == (0,)
+        towards_end = axis == 0
+    if "unembed" in name:
+        towards_end = False
     return Found(Role.INPUT if towards_end else Role.OUTPUT, axes, _GUESS)
 
 
-def _growing(shape: tuple[int, ...], larger: tuple[int, ...]) -> tuple[int, ...]:
+def _is_one_of(name: str, parts: tuple[str, ...]) -> bool:
+    words = name.replace("-", "_").split("_")
+    return any(word in parts for word in words)
+
+
+def growing(shape: tuple[int, ...], larger: tuple[int, ...], /) -> tuple[int, ...]:
+    """The axes that are longer at the larger width."""
     return tuple(
         i for i, pair in enumerate(zip(shape, larger, strict=True)) if pair[1] > pair[0]
     )
-
-
-def growing_products(
-    narrow: Sequence[DataProduct], wide: Sequence[DataProduct]
-) -> list[DataProduct]:
-    """Products of data with data over an axis that grows with the width."""
-    pairs = zip(narrow, wide, strict=False)
-    return [small for small, large in pairs if large.summed > small.summed]

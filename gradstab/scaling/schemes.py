@@ -26,6 +26,8 @@ from typing import NamedTuple
 from gradstab.errors import UserValueError
 from gradstab.scaling.roles import Role
 
+# Schemes that divide products of queries and keys by the size of a head.
+WITH_PRODUCTS = ("mup", "spectral")
 SCHEMES = ("standard", "mup", "ntk", "mean-field", "spectral")
 OPTIMIZERS = ("sgd", "adam", "muon")
 
@@ -50,6 +52,9 @@ class _Rates(NamedTuple):
     output: float
     vector: float
 
+
+# Schemes that say what an update of the weights must be, whatever the optimiser.
+_BY_UPDATE = ("mup", "spectral")
 
 # Standard deviations: of weights from an axis that stays, between axes that grow, to an
 # axis that stays.
@@ -83,7 +88,13 @@ _RATES = {
 
 
 def exponents(
-    scheme: str, optimizer: str, role: Role, /, *, is_matrix: bool = True
+    scheme: str,
+    optimizer: str,
+    role: Role,
+    /,
+    *,
+    is_matrix: bool = True,
+    output_first: bool = False,
 ) -> Exponents:
     """How a parameter of a role goes with the width.
 
@@ -91,7 +102,9 @@ def exponents(
         scheme: one of `SCHEMES`.
         optimizer: one of `OPTIMIZERS`; 'muon' is `optax.contrib.muon` as it comes.
         role: of the parameter.
-        is_matrix: whether Muon takes it for a matrix; others it gives to Adam.
+        is_matrix: whether it has two axes; what has not is given to Adam by Muon.
+        output_first: whether it is a matrix (output, input), as Equinox keeps kernels;
+            it matters to Muon alone.
 
     Raises:
         ValueError: for another scheme or optimiser.
@@ -103,8 +116,18 @@ def exponents(
     expect_known("optimizer", optimizer, OPTIMIZERS)
     if scheme == "standard" or role in (Role.FIXED, Role.AMBIGUOUS):
         return Exponents(None, 0.0)
-    if optimizer == "muon" and not (is_matrix and role is not Role.VECTOR):
+    if optimizer == "muon" and not is_matrix:
         optimizer = "adam"
+    size, rate = _exponents(scheme, optimizer, role)
+    turned = optimizer == "muon" and output_first
+    if turned and scheme in _BY_UPDATE and role is not Role.HIDDEN:
+        # Optax takes (output, input) for (input, output): its factor is 1 where
+        # sqrt(width) is right, and sqrt(width) where 1 would be.
+        rate += -0.5 if role is Role.OUTPUT else 0.5
+    return Exponents(size, rate)
+
+
+def _exponents(scheme: str, optimizer: str, role: Role) -> Exponents:
     rates, sizes = _RATES[scheme, optimizer], _SIZES[scheme]
     if role is Role.HIDDEN:
         return Exponents(sizes[1], rates.hidden)
