@@ -47,7 +47,15 @@ def parametrize(
     where `gradstab.scaling.SCHEMES` are known. At the base width nothing changes.
 
     How the initialiser goes with the width by itself is measured, so that one with a
-    fixed standard deviation and one of Glorot's or He's end up the same.
+    fixed standard deviation, one of Glorot's or He's and an orthogonal one end up the
+    same. With inputs, constants by which the program multiplies are found too, before
+    weights or behind them, such as the root of the width behind an embedding.
+
+    'mup' and 'spectral' want products of queries and keys divided by the size of a head
+    where it grows, and not by its root: the queries take the factor if the program is
+    linear from them to the product; if not, `Parametrization.notes` say by what to
+    multiply, and where. They do so too of an output that is tied to the embedding. A
+    parameter whose role is ambiguous is left as it is, and its note says why.
 
     Args:
         make: ``make(width, key)`` gives a model as for `gradstab.analyze`, or a pair
@@ -63,11 +71,15 @@ def parametrize(
 
     Returns:
         The parametrisation: ``.make``, ``.transform``, ``.rescale``, ``.roles``. Cost:
-        two initialisations, and two traces where inputs are given.
+        two initialisations, and two traces where inputs are given; parameters of fewer
+        than some ten thousand entries are drawn up to 256 times more at both widths.
 
     Raises:
-        ValueError: for an unknown scheme or optimiser; if nothing grows with the width,
-            or the two models do not have the same parameters.
+        TypeError: ``make`` is not a function of a width and a key, or does not give a
+            model.
+        ValueError: for an unknown scheme or optimiser, a base width that is no whole
+            number from 1; if nothing grows with the width, or the two models do not
+            have the same parameters.
 
     References:
         Yang et al. (2022), Tensor Programs V, table 3 and appendix B.
