@@ -337,7 +337,8 @@ def spectra(layers, params, x):
 
     The alignment is that of the leading output direction of a layer with the leading
     input direction of the next, as in `gradstab.spectra.alignment`; both are means over
-    the examples.
+    the examples. By fifty iterations of the power method: where two singular values are
+    close, the size is right and the direction lies between both.
 
     Args:
         layers: of the network.
