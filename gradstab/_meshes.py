@@ -67,8 +67,13 @@ def laid_out(x, mesh, spec: PartitionSpec, /):
 
 
 def plain_shape(x, /):
-    """Shape and dtype of an array whose type says how it is laid out; else itself."""
-    return jax.ShapeDtypeStruct(x.shape, x.dtype) if _explicit_axes() else x
+    """Shape and dtype of an array whose type says how it is laid out; else itself.
+
+    That of a device's own part inside of a `jax.shard_map` says along which axes of the
+    mesh it varies: a program read by such types would need all that it casts.
+    """
+    plain = isinstance(x, jax.ShapeDtypeStruct) or not (_explicit_axes() or varying(x))
+    return x if plain else jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def on_one_layout(function: Callable, /) -> Callable:

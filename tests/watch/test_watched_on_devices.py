@@ -39,3 +39,8 @@ def test_eight_devices_agree_with_one(dtype):
 @pytest.mark.parametrize("seed", ["0", "1"])
 def test_a_hundred_plants_are_named_with_layer_iteration_and_device(seed):
     assert _printed("plants_program.py", seed) == ["100"]
+
+
+@pytest.mark.slow
+def test_inside_of_a_shard_map_each_device_has_statistics_of_its_own():
+    assert len(set(_printed("inside_program.py"))) == 3
