@@ -36,17 +36,18 @@ class Cause(NamedTuple):
     slope: Slope
     multiplier: float
 
+    @property
+    def effect(self) -> str:
+        """What it is whose size goes with the width."""
+        if self.what == "initial values":
+            return "what it makes of the data"
+        return "what its update does to the data"
+
     def __str__(self) -> str:
         """The cause in a sentence."""
-        power = f"{self.multiplier:g}"
-        effect = (
-            "what it makes of the data"
-            if self.what == "initial values"
-            else "what its update does to the data"
-        )
         return (
-            f"{self.name} ({self.role}): {effect} goes as width^{self.slope}; "
-            f"multiply its {self.what} by width^{power}"
+            f"{self.name} ({self.role}): {self.effect} goes as width^{self.slope}; "
+            f"multiply its {self.what} by width^{self.multiplier:g}"
         )
 
 

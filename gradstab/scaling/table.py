@@ -38,7 +38,7 @@ def _layers(transfer: Any) -> Any:
             continue
         cells = (layer.activation, layer.update, layer.gradient)
         verdict = text(str(layer.verdict), style=_STYLES.get(layer.verdict, ""))
-        table.add_row(text(layer.name), *map(_cell, cells), verdict)
+        table.add_row(_name(layer.name), *map(_cell, cells), verdict)
     return table
 
 
@@ -51,7 +51,7 @@ def _parameters(transfer: Any) -> Any:
             continue
         verdict = text(str(row.verdict), style=_STYLES.get(row.verdict, ""))
         cells = (_cell(row.gain), _cell(row.own), verdict)
-        table.add_row(text(row.name), text(str(row.role)), *cells)
+        table.add_row(_name(row.name), text(str(row.role)), *cells)
     return table
 
 
@@ -60,6 +60,13 @@ def _ends(rows: tuple) -> list:
         return list(rows)
     half = _MOST_ROWS // 2
     return [*rows[:half], None, *rows[-half:]]
+
+
+def _name(name: str) -> Any:
+    """A name, all of it: two parameters may differ at its end alone."""
+    shown = text(name)
+    shown.overflow = "fold"
+    return shown
 
 
 def _cell(slope: Slope) -> Any:
@@ -107,11 +114,24 @@ def _schemes(transfer: Any) -> list[str]:
 
 
 def _causes(transfer: Any) -> list[str]:
-    found: tuple[Cause, ...] = transfer.causes
-    shown = [str(cause) for cause in found[:6]]
-    if len(found) > len(shown):
-        shown.append(f"and {len(found) - len(shown)} more parameters")
-    return shown
+    """The causes; those of one kind, of which there may be many, in one sentence."""
+    kinds = collections.defaultdict(list)
+    for cause in transfer.causes:
+        kinds[cause.role, cause.what, cause.multiplier].append(cause)
+    return [_cause(found) for found in kinds.values()]
+
+
+def _cause(found: list[Cause]) -> str:
+    first, *others = found
+    if not others:
+        return str(first)
+    names = _few([cause.name for cause in found])
+    slopes = [cause.slope.value for cause in found]
+    return (
+        f"{len(found)} {first.role} parameters ({names}): {first.effect} goes as "
+        f"width^{min(slopes):+.2f} to width^{max(slopes):+.2f}; multiply their "
+        f"{first.what} by width^{first.multiplier:g}"
+    )
 
 
 def _few(names: list[str]) -> str:

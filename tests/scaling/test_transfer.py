@@ -189,6 +189,7 @@ def test_the_tables_fit_a_narrow_terminal_and_name_the_cause(standard):
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "b_hidden (hidden)" in text
+    assert "…" not in text
     assert "width^-1" in text
 
 
@@ -269,3 +270,28 @@ def test_what_is_no_optimiser_is_refused():
         check(mlp, 0.1)
     with pytest.raises(TypeError, match="make must be a function"):
         check(None, optax.sgd(1.0))
+
+
+def test_causes_of_one_kind_are_one_sentence():
+    def deep(width, key):
+        keys = jax.random.split(key, 4)
+        names = ("h0", "h1", "h2", "h3")
+        params = {
+            name: jax.random.normal(k, (width, width)) / width**0.5
+            for k, name in zip(keys, names, strict=True)
+        }
+
+        def apply(params, x):
+            x = jnp.tile(x, width // 8)
+            for name in names:
+                x = jnp.tanh(x @ params[name])
+            return x[:, :1]
+
+        return apply, params
+
+    found = check(deep, optax.adam(1e-4), widths=(16, 32), seeds=3)
+    console = Console(file=io.StringIO(), width=80, record=True)
+    found.show(console)
+    words = " ".join(console.export_text().split())
+    assert "hidden parameters (" in words
+    assert "multiply their learning rate by width^" in words
