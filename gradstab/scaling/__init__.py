@@ -7,6 +7,8 @@ from gradstab.scaling.coordinates import (
     Transfer,
     load,
 )
+from gradstab.scaling.learning_rates import learning_rate_transfer
+from gradstab.scaling.optima import LearningRates, load_learning_rates
 from gradstab.scaling.parametrization import ParameterScale, Parametrization
 from gradstab.scaling.parametrize import parametrize
 from gradstab.scaling.roles import Role
@@ -20,6 +22,7 @@ __all__ = [
     "Cause",
     "Exponents",
     "LayerSlopes",
+    "LearningRates",
     "ParameterScale",
     "ParameterSlopes",
     "Parametrization",
@@ -28,7 +31,9 @@ __all__ = [
     "Transfer",
     "Trend",
     "exponents",
+    "learning_rate_transfer",
     "load",
+    "load_learning_rates",
     "parametrize",
     "transfer",
 ]

@@ -15,8 +15,10 @@ KIND = "gradstab transfer"
 SCHEMA = 1
 
 
-def save(transfer: Any, path: Any, /, *, overwrite: bool = False) -> None:
-    """Write a coordinate check to a JSON file, whole or not at all.
+def save(
+    measured: Any, path: Any, /, *, kind: str = KIND, overwrite: bool = False
+) -> None:
+    """Write a record to a JSON file, whole or not at all.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
@@ -25,18 +27,21 @@ def save(transfer: Any, path: Any, /, *, overwrite: bool = False) -> None:
     path = _files.as_path(path, "path")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
-    data = {"kind": KIND, "schema": SCHEMA, **_json.encoded(transfer)}
+    data = {"kind": kind, "schema": SCHEMA, **_json.encoded(measured)}
     _files.make_folder(path.parent)
     _files.write(path, _json.dumps(data, indent=1) + "\n", overwrite=overwrite)
 
 
-def read(path: Any, names: Sequence[str], arrays: Sequence[str], /) -> dict[str, Any]:
-    """The fields of a coordinate check that `save` wrote.
+def read(
+    path: Any, names: Sequence[str], arrays: Sequence[str], /, *, kind: str = KIND
+) -> dict[str, Any]:
+    """The fields of a record that `save` wrote.
 
     Args:
         path: the file.
         names: of all fields.
         arrays: of those that are arrays.
+        kind: of the record.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -48,8 +53,8 @@ def read(path: Any, names: Sequence[str], arrays: Sequence[str], /) -> dict[str,
         data = _json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise UserValueError(f"{path} is no coordinate check of gradstab")
+    if not isinstance(data, dict) or data.get("kind") != kind:
+        raise UserValueError(f"{path} holds no {kind}")
     try:
         if data["schema"] > SCHEMA:
             raise UserValueError(
