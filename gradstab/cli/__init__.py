@@ -16,6 +16,7 @@ from gradstab.cli.options import (
     Train,
 )
 from gradstab.cli.parser import parse
+from gradstab.cli.transfer_options import Transfer
 
 _VERBS = {
     Analyze: "gradstab.cli.analyze",
@@ -23,6 +24,7 @@ _VERBS = {
     Train: "gradstab.cli.train",
     Replay: "gradstab.cli.replay",
     CompareGradients: "gradstab.cli.compare_gradients",
+    Transfer: "gradstab.cli.transfer",
     Doctor: "gradstab.cli.doctor",
 }
 _CACHE = "gradstab._compilation_cache"

@@ -25,6 +25,7 @@ from gradstab.cli.options import (
     SubjectOptions,
     Train,
 )
+from gradstab.cli.transfer_options import Transfer
 
 # In the order of the help.
 _GROUPS = {
@@ -41,6 +42,7 @@ _COMMANDS = {
     Train: "train",
     Replay: "replay",
     CompareGradients: "compare-gradients",
+    Transfer: "transfer",
     Doctor: "doctor",
 }
 
@@ -55,6 +57,8 @@ gradstab train --model resnet --steps 1000; gradstab train --resume results/trai
 gradstab train --watch; gradstab replay results/train-1
 
 gradstab compare-gradients results/train-1 --with-b dtype=bfloat16
+
+gradstab transfer --model transformer --parametrization mup --widths 64,128,256
 
 gradstab check my_package.ops:cases --strict
 

@@ -113,7 +113,23 @@ def load_target(target, /) -> tuple:
         ValueError: if there is no such module or function, or it returns something
             else.
     """
-    made = call(target)
+    model, inputs, loss = sorted_parts(call(target), target)
+    return (*model, *inputs), loss
+
+
+def sorted_parts(made: Any, target: str, /) -> tuple[tuple, tuple, Any]:
+    """What a function of the user's returned, as model, inputs and loss.
+
+    Args:
+        made: (apply, params, inputs[, loss]) or (model, inputs[, loss]).
+        target: the name of the function, for the message.
+
+    Returns:
+        ``(apply, params)`` or ``(model,)``; the tuple of inputs; the loss or None.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
         raise UserValueError(
             f"{target} must return (apply, params, inputs[, loss]) or (model, inputs[, "
@@ -129,7 +145,7 @@ def load_target(target, /) -> tuple:
     *model, inputs = made[:takes]
     loss = made[takes] if len(made) > takes else None
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    return (*model, *inputs), loss
+    return tuple(model), inputs, loss
 
 
 def on_targets(loss, y, /):

@@ -212,7 +212,7 @@ def _made(optimizer: Any, rate: Any, width: int) -> optax.GradientTransformation
             f"transformation, such as optax.adam; got a {type(optimizer).__name__}"
         )
     given = (rate, width) if _needs_width(optimizer) else (rate,)
-    made = call_of_user(optimizer, *given)
+    made: Any = call_of_user(optimizer, *given)
     if not (hasattr(made, "init") and hasattr(made, "update")):
         raise UserTypeError(
             "optimizer(learning_rate) must give an optax transformation; it gave a "

@@ -182,7 +182,8 @@ def load_learning_rates(path: Any, /) -> LearningRates:
     """
     names = [field.name for field in dataclasses.fields(LearningRates)]
     values = store.read(path, names, ("losses", "rates"), kind=KIND)
-    return LearningRates(**values | {"widths": tuple(values["widths"])})
+    values["widths"] = tuple(values["widths"])
+    return LearningRates(**values)
 
 
 def optimum(rates: np.ndarray, losses: np.ndarray) -> float:
