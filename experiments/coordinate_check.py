@@ -55,7 +55,7 @@ class Config:
     plants: int = 40
     """How many multipliers are spoiled, one at a time"""
     batch: int = 4
-    """Examples of the MLP; of the transformer four times as many"""
+    """Examples; with as many tokens as units the updates of one blur those of others"""
     seed: int = 0
 
 
@@ -113,7 +113,7 @@ def _inputs(config, model):
     key = jax.random.key(config.seed + 1)
     if model == "mlp":
         return jax.random.normal(key, (config.batch, 16))
-    return jax.random.randint(key, (4 * config.batch, 8), 0, 16)
+    return jax.random.randint(key, (config.batch, 8), 0, 16)
 
 
 def _loss(output):

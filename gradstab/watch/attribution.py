@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from gradstab.watch.trends import LEAST, Trend, find_trend
 
@@ -211,6 +210,8 @@ def _rises(losses, steps, since):
     if bend - begin < LEAST // 2 or len(steps) - begin < LEAST:
         return find_trend(steps[known], losses[known]).grows
     # A loss that is no number any more is as high as an infinite one.
+    from scipy import stats  # it loads for long, and not everybody asks
+
     ranks = stats.rankdata(np.where(known, losses, np.inf)[begin:])
     parts = ranks[: bend - begin], ranks[bend - begin :]
     errors = [np.std(part, ddof=1) / np.sqrt(_independent(part)) for part in parts]

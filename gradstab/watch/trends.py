@@ -11,7 +11,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from gradstab.errors import UserValueError
 
@@ -233,5 +233,7 @@ def _quantile(weights, means, scales, free, share):
 
     if beyond(low) >= 0 or beyond(high) <= 0:  # but for the last digit they are not
         return low if beyond(low) >= 0 else high
+    from scipy import optimize  # it loads for long, and not everybody asks
+
     root: Any = optimize.brentq(beyond, low, high, xtol=1e-9 * (high - low))
     return float(root)
