@@ -31,6 +31,7 @@ from scipy import special
 from gradstab import _tree
 from gradstab.errors import UserValueError
 from gradstab.records import Estimate, record, static
+from gradstab.spectra.batched import qr
 from gradstab.spectra.golub_kahan import roundoff, two_way, work_dtype
 from gradstab.spectra.linear_map import LinearMap
 
@@ -176,7 +177,7 @@ def _orthonormal(key: jax.Array, num: int, n, m, dtype: DTypeLike):
     if m == n:
         basis = jnp.eye(n, dtype=dtype)[:, None]
         return jnp.broadcast_to(basis, (n, num, n))
-    columns = jnp.linalg.qr(jax.random.normal(key, (num, n, m), dtype))[0]
+    columns = qr(jax.random.normal(key, (num, n, m), dtype))[0]
     return jnp.moveaxis(columns, 2, 0)
 
 

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
+from gradstab.spectra.batched import qr
+
 
 def next_block(images, basis, scale, rounding, spare, /):
     """The part of the images outside the basis: orthonormal rows, and coefficients.
@@ -57,7 +59,7 @@ def _outside(rows, basis):
 
 def _factors(rows):
     """Orthonormal rows, and the triangular matrix that makes the rows of them."""
-    q, r = jnp.linalg.qr(jnp.swapaxes(rows, 1, 2))
+    q, r = qr(jnp.swapaxes(rows, 1, 2))
     return jnp.swapaxes(q, 1, 2), jnp.swapaxes(r, 1, 2)
 
 

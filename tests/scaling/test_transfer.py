@@ -179,7 +179,7 @@ def test_a_saved_check_is_read_as_it_was(standard, tmp_path):
     with pytest.raises(FileExistsError):
         standard.save(tmp_path / "check.json")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match="no coordinate check"):
+    with pytest.raises(ValueError, match="holds no gradstab transfer"):
         load(tmp_path / "other.json")
 
 
