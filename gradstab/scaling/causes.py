@@ -174,4 +174,6 @@ def _has_size(scheme: str, role: Role, gain: Slope) -> bool:
 
 
 def _is_near(slope: Slope, wanted: float) -> bool:
-    return abs(slope.value - wanted) <= max(_NEAR, 2 * slope.error)
+    # Without an error nothing is known to be near.
+    near = max(_NEAR, 2 * slope.error) if slope.freedom else 0.0
+    return abs(slope.value - wanted) <= near

@@ -1,12 +1,15 @@
 """Coordinate checks on disk: a file of one, and runs kept while it goes on."""
 
+import hashlib
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from gradstab import _files, _json
+from gradstab import _files, _json, _tree
 from gradstab._text import one_line
 from gradstab.errors import UserValueError
 from gradstab.scaling.measuring import Measured, Trial
@@ -70,6 +73,18 @@ def read(
 def _numbers(nested: Any) -> np.ndarray:
     # Strings among them are the names of numbers that JSON does not have.
     return np.array(nested, dtype=object).astype(np.float64)
+
+
+def digest(program: Any = None, /, *, inputs: Any = ()) -> str:
+    """A digest of a program with its constants, and of arrays."""
+    # Addresses of objects differ from process to process.
+    text = re.sub("0x[0-9a-f]+", "", str(program and program.jaxpr))
+    arrays = [*(program.consts if program else ()), *jax.tree.leaves(inputs)]
+    found = hashlib.sha256(text.encode())
+    for array in arrays:
+        plain = jax.random.key_data(array) if _tree.is_key(array) else array
+        found.update(np.asarray(plain).tobytes())
+    return found.hexdigest()
 
 
 class Trials:

@@ -47,8 +47,9 @@ def transfer(
     measured, and for every parameter what its own update does to the data that it
     meets. The slope of their logarithms against that of the size, by least squares over
     all seeds, has a standard error; a layer is *flat* if the 95 % interval lies within
-    :math:`\pm 0.2`, *grows* or *shrinks* if it does not hold zero, and else the verdict
-    is *cannot tell*, with the number of seeds that would settle it.
+    :math:`\pm 0.25`, *grows* or *shrinks* if it does not hold zero and the slope is as
+    large as that, and else the verdict is *cannot tell*, with the number of seeds that
+    would settle it.
 
     Learning rates are best chosen small: theory, and the names of parametrisations in
     ``.schemes``, are of the first step of a small one.
@@ -114,12 +115,15 @@ def transfer(
         raise UserValueError(f"vary must be one of {', '.join(_VARIED)}: {vary!r}")
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     key = jax.random.key(0) if key is None else key
-    kept = store.Trials(folder, _settings(sizes, steps, seeds, vary, key))
     rows, results = [], []
     with progress_bar(progress, len(sizes) * seeds) as advance:
+        kept = store.Trials(None, {})
         for number, size in enumerate(sizes):
             given = _first(inputs, size) if vary == "batch" else inputs
             run = _Size(make, given, size, output, batched, optimizer, loss, steps)
+            if folder is not None and number == 0:
+                settings = _settings(sizes, steps, vary, key)
+                kept = store.Trials(folder, settings | run.fingerprints(key))
             found = []
             for seed in range(seeds):
                 own = jax.random.fold_in(jax.random.fold_in(key, number), seed)
@@ -158,6 +162,21 @@ class _Size:
         if self._subject is None:
             self._subject = subject_of(self._target(key), self._output)
         return self._subject
+
+    def fingerprints(self, key: jax.Array) -> dict[str, str]:
+        """What the runs depend on beside the sizes, each as a digest."""
+        target = self._target(jax.random.fold_in(key, len(_VARIED)))
+        subject = self._subject = subject_of(target, self._output)
+        memory = call_of_user(self._optimizer.init, target.params)
+        step = jax.make_jaxpr(self._stepped)(target.params, memory, target.params)
+        shapes = subject.network.program.output_shapes
+        loss = jax.make_jaxpr(lambda output: call_of_user(self._loss, output))(shapes)
+        return {
+            "model": store.digest(subject.network.program.closed),
+            "inputs": store.digest(inputs=target.inputs),
+            "loss": store.digest(loss),
+            "optimizer": store.digest(step),
+        }
 
     def measure(self, key: jax.Array) -> Measured:
         """Train one initialisation."""
@@ -215,7 +234,7 @@ def _first(inputs: tuple, size: int) -> tuple:
 
 
 def _settings(
-    sizes: tuple[int, ...], steps: int, seeds: int, vary: str, key: jax.Array
+    sizes: tuple[int, ...], steps: int, vary: str, key: jax.Array
 ) -> dict[str, Any]:
     data = np.asarray(jax.random.key_data(key)).ravel().tolist()
     return {"sizes": list(sizes), "steps": steps, "vary": vary, "key": data}

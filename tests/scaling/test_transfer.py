@@ -171,6 +171,28 @@ def test_a_folder_of_another_check_is_refused(tmp_path):
         check(mlp, optax.adam(1e-4), folder=tmp_path, seeds=1, steps=2)
 
 
+@pytest.mark.parametrize(
+    ("options", "differs"),
+    [
+        ({"optimizer": optax.adam(2e-4)}, "optimizer"),
+        ({"make": lambda w, k: (lambda p, x: apply(p, 2 * x), mlp(w, k)[1])}, "model"),
+        ({"inputs": INPUTS + 1}, "inputs"),
+        ({"loss": lambda output: jnp.mean((output - 2 * LABELS) ** 2)}, "loss"),
+    ],
+)
+def test_runs_of_another_model_or_optimiser_are_not_taken(options, differs, tmp_path):
+    given = {"make": mlp, "inputs": INPUTS, "optimizer": optax.adam(1e-4), "loss": loss}
+
+    def run(make, inputs, **options):
+        fixed = {"widths": (8, 16), "steps": 1, "seeds": 1, "progress": False}
+        return gs.transfer(make, inputs, folder=tmp_path, **fixed, **options)
+
+    run(**given)
+    with pytest.raises(ValueError, match=f"{differs} differ"):
+        run(**given | options)
+    run(**given)
+
+
 def test_a_saved_check_is_read_as_it_was(standard, tmp_path):
     standard.save(tmp_path / "check.json")
     again = load(tmp_path / "check.json")
