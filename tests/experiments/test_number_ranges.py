@@ -36,6 +36,8 @@ def test_a_forecast_for_another_dtype_is_seen_to_be_wrong():
     _, actual, kept = number_ranges.compare(*case, jnp.float16)
     _, stats = number_ranges.counted(*case, jnp.float32)
     wrong = np.stack([np.asarray(x) for x in stats.shares_outside("float8_e4m3fn")])
-    assert np.abs(wrong - actual)[:, kept].max() > 0.1
+    assert (
+        np.abs(wrong - actual)[:, kept].max() > 0.02
+    )  # what a right one may be off by
     order = np.stack([actual[1], actual[0]])  # underflow for overflow
-    assert np.abs(order - actual)[:, kept].max() > 0.1
+    assert np.abs(order - actual)[:, kept].max() > 0.02
