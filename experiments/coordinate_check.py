@@ -221,31 +221,30 @@ def claims(config, arrays):
     flat = both[:, 2] == list(Trend).index(Trend.FLAT)
     near = np.abs(weights[:, 0] - weights[:, 3]) <= 2 * weights[:, 1]
     plants = arrays["plants"]
-    share = {"source": SOURCE}
     return [
         claim(
             f"{len(weights)} weights: the verdict is that of theory",
             *(np.mean(_right(weights)), 1.0),
             between=(0.95, 1),
-            **share,
+            source=SOURCE,
         ),
         claim(
             f"{len(layers)} layers: the verdict is that of theory",
             *(np.mean(_right(layers)), 1.0),
             between=(0.95, 1),
-            **share,
+            source=SOURCE,
         ),
         claim(
             "called flat, and growing by more than width^0.25",
             *(np.sum(flat & (both[:, 3] > MARGIN)), 0),
             within=0,
-            **share,
+            source=SOURCE,
         ),
         claim(
             "slopes of weights within two standard errors of theory's",
             *(np.mean(near), 0.95),
             between=(0.9, 1),
-            **share,
+            source=SOURCE,
         ),
         claim(
             f"{len(plants)} wrong multipliers: named",
