@@ -8,6 +8,7 @@ from gradstab.watch.history import History
 from gradstab.watch.history_metrics import METRICS, Metric, show_metrics
 from gradstab.watch.locating import NonFinite
 from gradstab.watch.origin import Origin, find_origin
+from gradstab.watch.part_norms import PartNorms, part_norms
 from gradstab.watch.sameness import Sameness
 from gradstab.watch.scalars import (
     GradientNoise,
@@ -33,6 +34,7 @@ __all__ = [
     "NoiseScale",
     "NonFinite",
     "Origin",
+    "PartNorms",
     "Sameness",
     "Statistics",
     "TensorBoard",
@@ -43,6 +45,7 @@ __all__ = [
     "find_origin",
     "gradient_noise",
     "noise_scale",
+    "part_norms",
     "show_metrics",
     "value_and_grad",
     "z_score",

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradstab import _checked, _tree
-from gradstab.errors import UserTypeError, UserValueError, call_of_user
+from gradstab.errors import UserTypeError, UserValueError
 from gradstab.watch.comparison import GradientComparison, judged
-from gradstab.watch.differentiating import expect_scalar, pair_of, value_and_grad
+from gradstab.watch.differentiating import value_and_grad
 from gradstab.watch.meter import Meter
-from gradstab.watch.models import Differentiated, holds_modules, is_number
+from gradstab.watch.models import is_number
+from gradstab.watch.pure_loss import pure_loss
 
 WHOLE = "(all)"
 _LEAST = 2
@@ -116,40 +116,11 @@ class _Side(NamedTuple):
 
 
 def _side(loss_fn, params, context, has_aux) -> _Side:
-    for function, name in ((loss_fn, "a loss"), (context, "a context")):
-        if not callable(function) and function is not None:
-            raise UserTypeError(f"{name} must be a function, got {function!r}")
-    whole = _identity
-    if isinstance(params, nnx.Module):
-        graph, own, rest = nnx.split(params, nnx.Param, ...)
-        params = nnx.to_pure_dict(own)
-
-        def whole(tree):
-            return nnx.merge(graph, tree, rest, copy=True)
-
-    elif holds_modules(params):
-        raise UserTypeError(
-            f"the parameters hold NNX modules and are a {type(params).__name__}: give "
-            "one module, or a pytree of arrays"
-        )
-    given = Differentiated((params,))
-    (tree,) = given.alone(given.params)
-    if not given.params:
-        raise UserValueError("there are no parameters: no floating arrays")
-
-    def loss(tree, *batch):
-        (params,) = given.whole(jax.tree.leaves(tree))
-        result = call_of_user(loss_fn, whole(params), *batch)
-        value = pair_of(result)[0] if has_aux else result
-        expect_scalar(value)
-        return value
-
+    if not callable(context) and context is not None:
+        raise UserTypeError(f"a context must be a function, got {context!r}")
+    tree, loss = pure_loss(loss_fn, params, has_aux)
     gradient = jax.jit(jax.value_and_grad(loss))
     return _Side(tree, loss, gradient, context or contextlib.nullcontext)
-
-
-def _identity(tree):
-    return tree
 
 
 def _expect_same_parameters(a: _Side, b: _Side, names):

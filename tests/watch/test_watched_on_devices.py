@@ -44,3 +44,7 @@ def test_a_hundred_plants_are_named_with_layer_iteration_and_device(seed):
 @pytest.mark.slow
 def test_inside_of_a_shard_map_each_device_has_statistics_of_its_own():
     assert len(set(_printed("inside_program.py"))) == 3
+
+
+def test_norms_of_replicas_are_those_of_parts_of_the_batch():
+    assert len(set(_printed("parts_program.py"))) == 3
