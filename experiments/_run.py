@@ -1,8 +1,9 @@
-"""Flags, progress and the results folder of an experiment."""
+"""Flags, progress, the results folder of an experiment, and its table in RESULTS.md."""
 
 import dataclasses
 import json
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import rich.console
 import rich.progress
 import tyro
 
+from experiments import _results
 from experiments._claims import table
 from gradstab._compilation_cache import use_compilation_cache
 from gradstab._text import field_texts
@@ -44,7 +46,7 @@ FLAGS = {
     "repeats": "How often each is timed",
     "turns": "How often each is timed, in turn",
     "quick": "Smaller networks, fewer of them",
-    "write": "Write the table into the README",
+    "write": "Put the table into experiments/RESULTS.md",
     "only": "Names of what is run; all by default",
 }
 
@@ -60,8 +62,8 @@ def experiment(
     """Read the flags, measure, compare with what was published, keep everything.
 
     Written to ``results/NAME/<what differs from the defaults>-1/``, or -2 and so on:
-    the config, the arrays, the figure and the table of claims. The exit code is 1 if
-    one did not hold.
+    the config, the arrays, the figure and the table of claims. ``--write`` puts what is
+    printed into RESULTS.md. The exit code is 1 if one did not hold.
 
     Args:
         config_class: the experiment's frozen ``Config``; each field is a flag.
@@ -71,7 +73,7 @@ def experiment(
         report: takes the config and the arrays, returns what else is to be printed,
             and kept as ``table.md``.
     """
-    config = read_flags(config_class)
+    config, write = _read(config_class)
     arrays = run(config)
     text = report(config, arrays) if report else ""
     if text:
@@ -88,33 +90,38 @@ def experiment(
     if text:
         (folder / "table.md").write_text(text + "\n")
     print(f"results: {folder}")
+    if write:
+        _results.write(_name(), text or table(compared), command=_command())
     sys.exit(not all(c.held for c in compared))
 
 
 def print_table(config_class: type, run: Callable[[Any], str], /) -> None:
     """Read the flags, run what only makes a table, print the table and keep it.
 
+    ``--write`` puts it into RESULTS.md.
+
     Args:
         config_class: a frozen ``Config``; each field is a flag.
         run: takes a config, returns a table as text.
     """
-    config = read_flags(config_class)
+    config, write = _read(config_class)
     text = run(config)
     print(text)
     folder = new_results_folder("results", _name())
     _write_config(folder, config)
     (folder / "table.md").write_text(text + "\n")
     print(f"results: {folder}")
+    if write:
+        _results.write(_name(), text, command=_command())
 
 
-def read_flags(config_class: type, /):
-    """The config of the command line. Its help is what the experiment's file says.
+def _read(config_class):
+    """The config of the command line, and whether ``--write`` is there.
 
-    Args:
-        config_class: a frozen ``Config``; each field is a flag.
+    The help is what the experiment's file says.
     """
     texts = flag_texts(config_class)
-    fields = [
+    fields: list[tuple[str, Any, Any]] = [
         (
             field.name,
             Annotated[field.type, tyro.conf.arg(help=texts[field.name])],
@@ -122,12 +129,24 @@ def read_flags(config_class: type, /):
         )
         for field in dataclasses.fields(config_class)
     ]
+    help_of_write = tyro.conf.arg(help=f"{FLAGS['write']}.")
+    fields.append(("write", Annotated[bool, help_of_write], False))
     typed = dataclasses.make_dataclass("Config", fields, frozen=True)
     main = sys.modules["__main__"]
     name = f"python -m {main.__spec__.name}" if main.__spec__ else None
     use_compilation_cache()
     given = tyro.cli(typed, prog=name, description=main.__doc__)
-    return config_class(**dataclasses.asdict(given))
+    values = dataclasses.asdict(given)
+    write = values.pop("write")
+    return config_class(**values), write
+
+
+def _command():
+    """What was typed, but for ``--write``."""
+    flags = [flag for flag in sys.argv[1:] if flag != "--write"]
+    main = sys.modules["__main__"]
+    module = main.__spec__.name if main.__spec__ else f"experiments.{_name()}"
+    return shlex.join(["python", "-m", module, *flags])
 
 
 def flag_texts(config_class: type, /) -> dict[str, str]:

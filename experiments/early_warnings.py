@@ -12,10 +12,11 @@ next twenty, above it by ln 2 and by half.
 Poisoned batches and large scales are tried on the network without normalisation, on
 which SGD diverges; attention in float16 beside twins in float32 of the same seeds.
 Expected: gains, singular values and updates lead where the global norm and the loss
-lag. As measured (README), it depends on the fault: updates lead for rates that are too
-high, gains and singular values for the head; a poisoned batch is told when it is there,
-one step before, by the norm and the loss as well; of attention in float16 nothing
-tells, as its twins ring as often; alignment tells of almost nothing. Three minutes.
+lag. As measured (RESULTS.md), it depends on the fault: updates lead for rates that are
+too high, gains and singular values for the head; a poisoned batch is told when it is
+there, one step before, by the norm and the loss as well; of attention in float16
+nothing tells, as its twins ring as often; alignment tells of almost nothing. Three
+minutes.
 
     python -m experiments.early_warnings
 """

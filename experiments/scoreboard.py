@@ -3,8 +3,8 @@
 Every experiment with a row here runs with a seed that nobody has seen before, and each
 of its claims is compared with the number that was published: a row holds if all its
 claims do. Rows marked T train networks; ``--quick`` leaves them out. Expected: at least
-24 of 26 rows hold with any seed. The table stands in the README; ``--write`` puts it
-there, if all of them end. Claims are kept under ``results/`` as they come.
+24 of 26 rows hold with any seed. The table stands in RESULTS.md; ``--write`` puts
+it there, if all of them end. Claims are kept under ``results/`` as they come.
 
     python -m experiments.scoreboard
 """
@@ -12,7 +12,6 @@ there, if all of them end. Claims are kept under ``results/`` as they come.
 import dataclasses
 import importlib
 import json
-import pathlib
 import re
 import sys
 import time
@@ -21,6 +20,7 @@ import traceback
 import numpy as np
 import tyro
 
+from experiments import _results
 from experiments._claims import Claim, table
 from experiments._run import progress
 from gradstab.training import new_results_folder
@@ -48,8 +48,6 @@ QUICK: dict[str, dict] = {
     "rezero": {},
 }
 TRAINING: dict[str, dict] = {"mnist_recipes": {}, "trainability": {}}
-README = pathlib.Path(__file__).parent.parent / "README.md"
-MARKS = "<!-- scoreboard -->", "<!-- end of the scoreboard -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +125,8 @@ def _seconds(found):
     return " and ".join(text for text, seconds in parts.items() if seconds)
 
 
-def write(text, /):
-    """Put the table between its marks in the README."""
-    start, end = MARKS
-    before, rest = README.read_text().split(start)
-    after = rest.split(end)[1]
-    README.write_text(f"{before}{start}\n{text}\n{end}{after}")
-
-
 def main(config):
-    """Run, print, keep what there is, and write the README's table if asked."""
+    """Run, print, keep what there is, and write the table into RESULTS.md if asked."""
     if config.seed is None:
         fresh = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
         config = dataclasses.replace(config, seed=fresh)
@@ -155,7 +145,7 @@ def main(config):
     print(text)
     print(f"results: {folder}")
     if config.write and not any(m.failure for m in found):
-        write(text)
+        _results.write("scoreboard", text)
     elif config.write:
         print("not written: an experiment did not end", file=sys.stderr)
     sys.exit(any(m.failure or not all(c.held for c in m.claims) for m in found))

@@ -211,8 +211,8 @@ print(re.sub(r"at \S*/", "at .../", str(again)))  # a path without its folders
 # The history of that run has the steps before. Updates and gains may show what the
 # loss shows later: for which faults, by how many steps, and at how many false alarms
 # on healthy runs, `python -m experiments.early_warnings` measures; the table is in
-# the README. The alarms beneath the map of a watched run have their thresholds from
-# there.
+# `experiments/RESULTS.md`. The alarms beneath the map of a watched run have their
+# thresholds from there.
 
 # %%
 history = gs.History.read(folder / "run")

@@ -26,11 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from flax import nnx
-from rich.console import Console
-from rich.table import Table
 
+from experiments._run import print_table
 from gradstab import training
 from gradstab.data import batch_plan
 from gradstab.training.step import graphdefs
@@ -210,22 +208,18 @@ def run(config):
 
 def table(results):
     """One row for every comparison."""
-    columns = (
-        "optimiser",
-        "measured",
-        "ours, ms",
-        "by hand, ms",
-        "ratio",
-        "upper 95 %",
-    )
-    view = Table(*columns, title=f"One training step on {jax.devices()[0].device_kind}")
+    lines = [
+        "| optimiser | measured | ours, ms | by hand, ms | ratio | upper 95 % |",
+        "|---|---|---|---|---|---|",
+    ]
     for (name, what), times in results.items():
         ours, theirs = 1e3 * np.median(times, axis=0)
         ratios = times[:, 0] / times[:, 1]
         numbers = (ours, theirs, np.median(ratios), upper_bound(ratios))
-        view.add_row(name, what, *(f"{number:.3f}" for number in numbers))
-    return view
+        cells = name, what, *(f"{number:.3f}" for number in numbers)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    Console().print(table(run(tyro.cli(Config))))
+    print_table(Config, lambda config: table(run(config)))

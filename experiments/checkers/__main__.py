@@ -29,6 +29,7 @@ import sys
 import rich.progress
 import tyro
 
+from experiments import _results
 from experiments.checkers.compare import Config, Row, run
 from experiments.checkers.tables import tables
 from gradstab.training import new_results_folder
@@ -52,6 +53,9 @@ def main(config: Config) -> None:
     (folder / "table.md").write_text(text + "\n")
     print(text)
     print(f"\nresults: {pathlib.Path(folder)}")
+    if config.write:
+        command = f"python -m experiments.checkers --half {config.half}"
+        _results.write("checkers", text, command=command)
 
 
 if __name__ == "__main__":

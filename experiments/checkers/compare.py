@@ -51,6 +51,7 @@ class Config:
     workers: int = 2
     resume: str = ""  # rows.jsonl of a run that was cut short: not judged again
     quick_compiler: bool = False  # compile fast and not well; seconds mean less then
+    write: bool = False  # put the tables into experiments/RESULTS.md
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import born_dead, forget_gates, scoreboard
+from experiments import _results, born_dead, forget_gates, scoreboard
 from experiments._claims import claim
 
 BOTH = ("forget_gates", "born_dead")
@@ -55,15 +55,6 @@ def test_what_was_measured_is_kept_in_files(monkeypatch, tmp_path, capsys):
     assert "born_dead: 0 of 2 claims held" in capsys.readouterr().err
 
 
-def test_the_table_replaces_the_one_before(monkeypatch, tmp_path):
-    start, end = scoreboard.MARKS
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    monkeypatch.setattr(scoreboard, "README", readme)
-    scoreboard.write("new")
-    assert readme.read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
-
-
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_table_with_a_gap_is_not_written(ends, monkeypatch, tmp_path, capsys):
@@ -74,8 +65,8 @@ def test_a_table_with_a_gap_is_not_written(ends, monkeypatch, tmp_path, capsys):
     if not ends:
         monkeypatch.setattr(born_dead, "run", fails)
     written = []
-    monkeypatch.setattr(scoreboard, "write", written.append)
+    monkeypatch.setattr(_results, "write", lambda *given: written.append(given))
     with pytest.raises(SystemExit):
         scoreboard.main(scoreboard.Config(only=BOTH, write=True))
-    assert len(written) == ends
+    assert [name for name, _ in written] == ["scoreboard"] * ends
     assert ("not written" in capsys.readouterr().err) is not ends
