@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import compared, with_vjp
 
 import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
@@ -11,18 +12,6 @@ from gradstab.gradcheck.subject.arguments import floating_part
 
 X = np.random.default_rng(0).standard_normal(6, np.float32)
 Z = (X + 1j * X[::-1]).astype(np.complex64)
-
-
-def check(f, *args):
-    """Only what the verdict rests on here: the differences at the point given."""
-    options = {"at": "given", "transformations": False, "locate": False}
-    return gradstab.gradcheck.check(f, *args, **options)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(f)
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
 
 
 def square(z):
@@ -49,18 +38,18 @@ def test_a_number_of_python_is_what_it_is_beside_arrays():
 @pytest.mark.slow
 def test_a_complex_function_passes_with_the_convention_of_jax():
     for f in (square, jnp.abs, jnp.conj, lambda z: jnp.exp(z).real):
-        result = check(f, Z)
+        result = compared(f, Z)
         assert result.verdict is Verdict.PASS, str(result)
     assert result.findings[0].leaf == "args[0] as (real, imaginary)"
     by_hand = with_vjp(square, lambda res, w: (2 * res[0] * w,))
-    assert check(by_hand, Z).verdict is Verdict.PASS
+    assert compared(by_hand, Z).verdict is Verdict.PASS
 
 
 def test_a_conjugate_too_few_or_too_many_fails():
     too_many = with_vjp(square, lambda res, w: (2 * jnp.conj(res[0]) * w,))
     too_few = with_vjp(jnp.conj, lambda res, w: (w,))
     for rule in (too_many, too_few):
-        assert check(rule, Z).verdict is Verdict.FAIL
+        assert compared(rule, Z).verdict is Verdict.FAIL
 
 
 def test_a_real_argument_with_a_complex_output_is_checked():
@@ -68,14 +57,14 @@ def test_a_real_argument_with_a_complex_output_is_checked():
         lambda x: jnp.exp(1j * x),
         lambda res, w: (jnp.real(1j * w * jnp.exp(1j * res[0])),),
     )
-    assert check(phase, X).verdict is Verdict.PASS
+    assert compared(phase, X).verdict is Verdict.PASS
 
 
 def test_outputs_that_have_no_derivative_are_left_out():
     def f(x, key):
         return jnp.sin(x), jnp.argmax(x), x > 0, key, None, 3
 
-    result = check(f, X, jax.random.key(0))
+    result = compared(f, X, jax.random.key(0))
     assert result.verdict is Verdict.PASS
     assert {g.leaf for g in result.findings} == {"args[0]"}
 
@@ -84,7 +73,7 @@ def test_a_function_without_a_reverse_mode_is_checked_forward():
     def halve(x):
         return jax.lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y / 2, x)
 
-    result = check(halve, 5 + X)
+    result = compared(halve, 5 + X)
     assert {g.mode for g in result.findings} == {"forward"}
     assert result.verdict is Verdict.PASS
     assert "a loop that has no VJP" in result.notes[0]
@@ -99,7 +88,7 @@ def callback(x):
 def test_a_function_that_cannot_be_mapped_is_probed_one_point_at_a_time():
     for factor, verdict in ((1, Verdict.PASS), (1.01, Verdict.FAIL)):
         rule = with_vjp(callback, lambda res, w, k=factor: (k * w * jnp.cos(res[0]),))
-        result = check(rule, X[:2])
+        result = compared(rule, X[:2])
         assert result.verdict is verdict, str(result)
         assert "one point at a time" in " ".join(result.notes)
 
@@ -114,7 +103,7 @@ def test_a_function_that_looks_at_values_is_called_from_python():
         (branch, Verdict.PASS),
         (lambda x: rule(x) + branch(x), Verdict.FAIL),
     ):
-        result = check(f, X[:2])
+        result = compared(f, X[:2])
         assert result.verdict is verdict, str(result)
         assert "called, not compiled" in " ".join(result.notes)
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import compared
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 
 X = jnp.linspace(0.5, 2.0, 5)
@@ -13,11 +13,6 @@ ONE = np.eye(5)[2]
 SCATTERED = np.random.default_rng(0).choice([-1.0, 1.0], 5)
 
 pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
-
-
-def check(f, *args, **options):
-    spared = {"at": "given", "transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **spared)
 
 
 def with_error(f, factor):
@@ -40,20 +35,20 @@ FUNCTIONS = {
 @pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 @pytest.mark.parametrize(("rtol", "part"), [(1e-6, 0.9), (1e-2, 0.5)])
 def test_a_factor_below_rtol_passes_and_the_error_is_not_denied(f, rtol, part):
-    result = check(with_error(f, part * rtol), X, rtol=rtol)
+    result = compared(with_error(f, part * rtol), X, rtol=rtol)
     assert result.verdict is Verdict.PASS, str(result)
     assert part * rtol <= 1.01 * result.resolution <= 1.01 * rtol
 
 
 @pytest.mark.parametrize("part", [0.2, 0.3, 0.5])
 def test_a_factor_in_the_default_band_passes(part):
-    assert check(with_error(jnp.square, part * 1e-6), X).verdict is Verdict.PASS
+    assert compared(with_error(jnp.square, part * 1e-6), X).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 @pytest.mark.parametrize("rtol", [1e-6, 1e-2])
 def test_a_factor_just_above_rtol_fails(f, rtol):
-    result = check(with_error(f, 1.1 * rtol), X, rtol=rtol)
+    result = compared(with_error(f, 1.1 * rtol), X, rtol=rtol)
     assert result.verdict is Verdict.FAIL, str(result)
 
 
@@ -64,15 +59,15 @@ def test_errors_of_other_shapes_are_not_accused_below_rtol(where, seed):
     share = np.linalg.norm(where * slope) / np.linalg.norm(slope)
     for part in (0.4, 0.8):
         rule = with_error(jnp.square, part * 1e-6 / share * where)
-        assert check(rule, X, seed=seed).verdict is not Verdict.FAIL
-    large = check(with_error(jnp.square, 4e-6 / share * where), X, seed=seed)
+        assert compared(rule, X, seed=seed).verdict is not Verdict.FAIL
+    large = compared(with_error(jnp.square, 4e-6 / share * where), X, seed=seed)
     assert large.verdict is Verdict.FAIL, str(large)
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_one_entry_wrong_by_twice_of_rtol_never_passes(seed):
     rule = with_error(jnp.square, 2e-6 * np.sqrt(5) * ONE)
-    assert check(rule, X, seed=seed).verdict is not Verdict.PASS
+    assert compared(rule, X, seed=seed).verdict is not Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -83,7 +78,7 @@ def test_where_the_derivative_is_zero_an_error_is_relative_to_f(size, fails):
     rule.defvjp(
         lambda x: (jnp.sum(jax.nn.softmax(x)), x), lambda x, w: (size * w * jnp.cos(x),)
     )
-    assert (check(rule, X).verdict is Verdict.FAIL) is fails
+    assert (compared(rule, X).verdict is Verdict.FAIL) is fails
 
 
 def looped(x):
@@ -91,12 +86,12 @@ def looped(x):
 
 
 def test_a_small_error_of_what_holds_a_loop_gets_the_hint_of_a_tolerance():
-    small = check(with_error(looped, 1e-5 * SCATTERED), X)
+    small = compared(with_error(looped, 1e-5 * SCATTERED), X)
     assert small.verdict is Verdict.FAIL
     assert any("tolerance" in note for note in small.notes)
-    large = check(with_error(looped, 1e-2), X)
+    large = compared(with_error(looped, 1e-2), X)
     assert not any("tolerance" in note for note in large.notes)
-    alone = check(with_error(jnp.square, 1e-5 * SCATTERED), X)
+    alone = compared(with_error(jnp.square, 1e-5 * SCATTERED), X)
     assert not any("tolerance" in note for note in alone.notes)
 
 
@@ -112,6 +107,6 @@ def test_an_adjoint_of_few_steps_is_no_wrong_formula_below_rtol():
         lambda x: (solved(x), x),
         lambda x, w: (w * (1 + 2 * x**2) ** -1.5,),
     )
-    result = check(rule, 0.1 * X, rtol=3e-2)
+    result = compared(rule, 0.1 * X, rtol=3e-2)
     assert result.verdict is not Verdict.FAIL, str(result)
-    assert check(rule, 0.1 * X, rtol=1e-6).verdict is Verdict.FAIL
+    assert compared(rule, 0.1 * X, rtol=1e-6).verdict is Verdict.FAIL

@@ -4,30 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import mostly_slow, quick, with_vjp
 
-from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.differences.points import NEIGHBOURS, TIES, moved
 
 pytestmark = pytest.mark.cases
 
 MIXED = np.float32([0.3, -1.0, 2.0, 0.7, 1.1])
 ROWS = np.random.default_rng(0).standard_normal((4, 6), np.float32)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(lambda *args: f(*args))
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args):
-    return check(f, *args, transformations=False, locate=False)
-
-
-def some(cases, *quick):
-    """The cases by name, all but some of them slow."""
-    marks = {name: () if name in quick else pytest.mark.slow for name in cases}
-    return [pytest.param(c, id=n, marks=marks[n]) for n, c in cases.items()]
 
 
 def chosen(f, share, axis=-1):
@@ -137,7 +122,7 @@ def ties(share):
     }
 
 
-@pytest.mark.parametrize("case", some(ties(whole), "minimum", "median", "pool"))
+@pytest.mark.parametrize("case", mostly_slow(ties(whole), "minimum", "median", "pool"))
 def test_the_whole_gradient_for_every_entry_of_one_rank_fails(case):
     f, *args = case
     result = quick(f, *args)
@@ -156,7 +141,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize(
-    "case", some(RIGHT, "minimum, even", "median, first", "pool, last")
+    "case", mostly_slow(RIGHT, "minimum, even", "median, first", "pool, last")
 )
 def test_every_way_to_share_it_passes(case):
     f, *args = case
@@ -206,7 +191,7 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("case", some(SMOOTH, "sort", "normalised rows"))
+@pytest.mark.parametrize("case", mostly_slow(SMOOTH, "sort", "normalised rows"))
 def test_a_rule_that_is_right_where_entries_are_equal_passes(case):
     f, *args = case
     result = quick(f, *args)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from located import normal, with_jvp, with_vjp
+from custom_rules import normal, wrong_jvp, wrong_vjp
 
 from gradstab.gradcheck.places.exhaustive import Exhaustive, exhaustive
 from gradstab.gradcheck.subject.problem import MODES, problem
@@ -56,7 +56,7 @@ def test_one_entry_that_is_off_by_little_is_found_among_all():
     def wrong(x, w, g):
         return (g[0].at[3].multiply(1 + 1e-5),)
 
-    result = full(with_vjp(lambda x: jnp.sum(jnp.tanh(x)), wrong), normal(0, 16))
+    result = full(wrong_vjp(lambda x: jnp.sum(jnp.tanh(x)), wrong), normal(0, 16))
     (finding,), (place,) = result.findings, result.locations
     assert finding.state == "differs"
     assert (place.index, place.count, place.total) == ((3,), 1, 16)
@@ -67,7 +67,7 @@ def test_one_entry_that_is_off_by_little_is_found_among_all():
 
 @pytest.mark.slow
 def test_the_ratio_is_that_of_norms():
-    result = full(with_vjp(jnp.tanh, lambda x, w, g: (1.5 * g[0],)), normal(0, 9))
+    result = full(wrong_vjp(jnp.tanh, lambda x, w, g: (1.5 * g[0],)), normal(0, 9))
     # |1.5 - 1| / (1.5 + 1) of the same Jacobian, and 0.5 / 1.5 in every entry.
     np.testing.assert_allclose(result.figures.ratio, 0.2, rtol=1e-6)
     np.testing.assert_allclose(result.figures.worst_error, 1 / 3, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_the_ratio_is_that_of_norms():
 
 
 def test_all_entries_of_a_long_argument_are_counted_if_all_are_wrong():
-    rule = with_vjp(lambda x: jnp.sum(x**2), lambda x, w, g: (1.01 * g[0],))
+    rule = wrong_vjp(lambda x: jnp.sum(x**2), lambda x, w, g: (1.01 * g[0],))
     result = full(rule, 1 + normal(0, 100) ** 2)
     assert result.locations[0].count == 100
     # Thirty-two of them are looked at again, not all.
@@ -91,7 +91,7 @@ def test_outputs_wider_than_the_input_are_compared_by_columns():
     def f(x):
         return jnp.outer(x, jnp.sin(x)), jnp.cos(x)
 
-    result = full(with_jvp(f, lambda t: (t[0].at[1, 2].multiply(2), t[1])), X5)
+    result = full(wrong_jvp(f, lambda t: (t[0].at[1, 2].multiply(2), t[1])), X5)
     assert states(result) == {("args[0]", "forward"): "differs"}
     place = result.locations[0]
     assert place.output == "[0][1, 2]"
@@ -137,7 +137,7 @@ def test_a_rule_outside_the_slopes_of_a_kink_is_wrong_there():
     def wrong(x, w, g):
         return (jnp.where(x[0] == 0, 1.2 * w, g[0]),)
 
-    result = full(with_vjp(jax.nn.relu.__wrapped__, wrong), TIES)
+    result = full(wrong_vjp(jax.nn.relu.__wrapped__, wrong), TIES)
     assert states(result) == {("args[0]", "reverse"): "differs"}
     assert result.locations[0].count == 4
     assert TIES[result.locations[0].index] == 0
@@ -213,7 +213,7 @@ def test_a_function_that_looks_at_values_is_compared_too():
 
 @pytest.mark.slow
 def test_another_function_can_be_the_truth():
-    rule = with_vjp(lambda x: jnp.round(x), lambda x, w, g: (w,))
+    rule = wrong_vjp(lambda x: jnp.round(x), lambda x, w, g: (w,))
     result = full(rule, X5, truth=lambda leaves: (1.0 * leaves[0],))
     assert states(result) == {("args[0]", "reverse"): "agrees"}
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import compared
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.differences.probes import Prober
 from gradstab.gradcheck.subject.problem import problem
@@ -13,11 +13,6 @@ from gradstab.gradcheck.subject.problem import problem
 pytestmark = pytest.mark.cases
 
 X = np.float32([0.5, 0.8])
-
-
-def check(f, *args, **options):
-    options = {"at": "given", "transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **options)
 
 
 class Recorded:
@@ -51,13 +46,13 @@ class Recorded:
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 100.0])
 def test_a_function_with_a_slope_is_called_within_twice_its_argument(f, slope, scale):
     recorded = Recorded(lambda x: f(x / scale), lambda x: slope(x / scale) / scale)
-    assert check(recorded, scale * X).verdict is Verdict.PASS
+    assert compared(recorded, scale * X).verdict is Verdict.PASS
     assert recorded.largest <= 1.6 * scale
 
 
 def test_a_function_without_a_slope_is_called_far_away_too():
     recorded = Recorded(lambda x: 0 * x + 3, jnp.zeros_like)
-    assert check(recorded, X).verdict is Verdict.PASS
+    assert compared(recorded, X).verdict is Verdict.PASS
     assert recorded.largest > 16
 
 
@@ -72,7 +67,7 @@ def test_an_iteration_ends_that_does_not_converge_a_little_farther_away():
         lambda t: (solve(t), (t, solve(t))), lambda r, g: (g * r[1] / (1 - r[0]),)
     )
     # That it ends is the point: for |t| >= 1 this iteration never does.
-    assert check(solve, np.float32([0.05, 0.8])).verdict is not Verdict.PASS
+    assert compared(solve, np.float32([0.05, 0.8])).verdict is not Verdict.PASS
 
 
 def test_what_iterates_is_moved_by_an_eighth_of_its_size():
@@ -89,4 +84,4 @@ def test_what_iterates_is_moved_by_an_eighth_of_its_size():
 
 def test_a_small_function_costs_no_more_evaluations_than_its_near_steps():
     # 8 levels, 6 directions, 2 grids, both sides; and the rules.
-    assert check(jnp.sin, X).evaluations <= 192 + 44
+    assert compared(jnp.sin, X).evaluations <= 192 + 44

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from located import normal, with_jvp, with_vjp
+from custom_rules import compared, normal, wrong_jvp, wrong_vjp
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.held import held
 from gradstab.gradcheck.subject.problem import problem
@@ -18,11 +17,6 @@ LOGITS = np.float32([-INF, 0.3, -0.2, 0.8])
 SCORES = normal(0, 4, 4)
 MASK = np.where(np.tril(np.ones((4, 4))) > 0, np.float32(0), np.float32(-INF))
 PART = np.float32([0, 0.2, 0.3, 0, 0.5])
-
-
-def check(f, *args, **options):
-    options = {"at": "given", "transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **options)
 
 
 def scaled(factor):
@@ -54,7 +48,7 @@ HELD = {
 @pytest.mark.parametrize("name", HELD)
 def test_a_right_rule_passes_beside_entries_that_are_held(name):
     f, x, note = HELD[name]
-    result = check(f, x)
+    result = compared(f, x)
     assert result.verdict is Verdict.PASS, str(result)
     assert any(note in n for n in result.notes) or not note
 
@@ -74,8 +68,8 @@ def slow_but(quick, names):
 )
 def test_an_error_in_the_other_entries_fails_and_is_placed_there(name):
     f, x, _ = HELD[name]
-    rule = with_vjp(lambda x: f(x), scaled(0.6))
-    result = check(rule, x, locate=True)
+    rule = wrong_vjp(lambda x: f(x), scaled(0.6))
+    result = compared(rule, x, locate=True)
     assert result.verdict is Verdict.FAIL, str(result)
     (place,) = result.locations
     assert 0 < abs(x[place.index]) < INF
@@ -83,13 +77,13 @@ def test_an_error_in_the_other_entries_fails_and_is_placed_there(name):
 
 
 def test_softmax_without_its_normalising_term_fails_at_masked_logits():
-    rule = with_vjp(lambda x: jax.nn.softmax(x), lambda x, w, g: (w * 0.1,))
-    assert check(rule, LOGITS).verdict is Verdict.FAIL
+    rule = wrong_vjp(lambda x: jax.nn.softmax(x), lambda x, w, g: (w * 0.1,))
+    assert compared(rule, LOGITS).verdict is Verdict.FAIL
 
 
 def test_a_wrong_jvp_fails_beside_entries_that_are_held():
-    rule = with_jvp(lambda x: jnp.sqrt(x), lambda t: 1.4 * t)
-    assert check(rule, np.float32([0, 2])).verdict is Verdict.FAIL
+    rule = wrong_jvp(lambda x: jnp.sqrt(x), lambda t: 1.4 * t)
+    assert compared(rule, np.float32([0, 2])).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.6])
@@ -97,8 +91,8 @@ def test_an_additive_mask_is_held_as_an_argument(factor):
     def f(scores, mask):
         return jax.nn.softmax(scores + mask)
 
-    rule = with_vjp(f, scaled(factor))
-    result = check(rule, SCORES, MASK)
+    rule = wrong_vjp(f, scaled(factor))
+    result = compared(rule, SCORES, MASK)
     wanted = Verdict.PASS if factor == 1.0 else Verdict.FAIL
     assert result.verdict is wanted, str(result)
 
@@ -107,22 +101,24 @@ def test_an_undefined_rule_is_no_border_of_a_function_that_goes_on():
     def sinc(x):
         return jnp.where(x == 0, 1.0, jnp.sin(x) / x)
 
-    assert check(sinc, np.float32([0, 0.3, 2])).verdict is Verdict.FAIL
+    assert compared(sinc, np.float32([0, 0.3, 2])).verdict is Verdict.FAIL
     # Neither beside an entry where the function ends indeed.
     both = lambda x: jnp.append(sinc(x[:2]), jnp.sqrt(x[2:]))  # noqa: E731
-    result = check(both, np.float32([0, 0.3, 0, 2]))
+    result = compared(both, np.float32([0, 0.3, 0, 2]))
     assert result.verdict is Verdict.FAIL, str(result)
 
 
 @pytest.mark.parametrize("x", [[0.0], [0.0, 0.0]])
 def test_nothing_is_said_where_every_entry_is_held(x):
-    result = check(jnp.sqrt, np.float32(x))
+    result = compared(jnp.sqrt, np.float32(x))
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "no entry can be moved" in result.reason
 
 
 def test_nothing_is_said_of_an_argument_that_is_infinite():
-    result = check(jnp.clip, np.float32([0.3, 0.2]), np.float32(-INF), np.float32(INF))
+    result = compared(
+        jnp.clip, np.float32([0.3, 0.2]), np.float32(-INF), np.float32(INF)
+    )
     assert result.verdict is Verdict.INCONCLUSIVE
     assert "no entry can be moved" in result.reason
     assert "args[1]" in result.reason
@@ -163,8 +159,8 @@ def test_a_kink_is_no_border():
 
 
 def test_the_exhaustive_check_leaves_out_what_is_infinite():
-    result = check(jax.nn.softmax, LOGITS, exhaustive=True)
+    result = compared(jax.nn.softmax, LOGITS, exhaustive=True)
     assert result.verdict is Verdict.PASS, str(result)
     assert all(g.state == "agrees" for g in result.findings)
-    rule = with_vjp(lambda x: jax.nn.softmax(x), scaled(0.6))
-    assert check(rule, LOGITS, exhaustive=True).verdict is Verdict.FAIL
+    rule = wrong_vjp(lambda x: jax.nn.softmax(x), scaled(0.6))
+    assert compared(rule, LOGITS, exhaustive=True).verdict is Verdict.FAIL

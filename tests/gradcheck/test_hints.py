@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from located import accusation, cause, normal, with_jvp, with_vjp
+from custom_rules import mostly_slow, normal, wrong_jvp, wrong_vjp
+from located import accusation, cause
 
 from gradstab.gradcheck.places.localize import hint
 from gradstab.gradcheck.subject.problem import problem
@@ -287,29 +288,22 @@ _QUICK = (
 )
 
 
-def quick_or_slow(cases):
-    return [
-        pytest.param(case, id=name, marks=() if name in _QUICK else pytest.mark.slow)
-        for name, case in cases.items()
-    ]
-
-
-@pytest.mark.parametrize("case", quick_or_slow(KNOWN))
+@pytest.mark.parametrize("case", mostly_slow(KNOWN, *_QUICK))
 def test_a_planted_mistake_is_named(case):
     (f, args, leaf, wrong), expected = case
-    assert cause(with_vjp(f, wrong), *args, leaf=leaf).startswith(expected)
+    assert cause(wrong_vjp(f, wrong), *args, leaf=leaf).startswith(expected)
 
 
-@pytest.mark.parametrize("case", quick_or_slow(NEAR_MISSES))
+@pytest.mark.parametrize("case", mostly_slow(NEAR_MISSES, *_QUICK))
 def test_nothing_is_said_of_what_only_looks_like_it(case):
     f, args, leaf, wrong = case
-    assert cause(with_vjp(f, wrong), *args, leaf=leaf) == ""
+    assert cause(wrong_vjp(f, wrong), *args, leaf=leaf) == ""
 
 
 @pytest.mark.slow
 def test_a_size_is_not_named_if_the_factor_is_another():
     f, args, leaf, wrong = of_dense(2, lambda w, g, x: g / 8.01)
-    assert cause(with_vjp(f, wrong), *args, leaf=leaf) == "a constant factor of 0.1248"
+    assert cause(wrong_vjp(f, wrong), *args, leaf=leaf) == "a constant factor of 0.1248"
 
 
 @pytest.mark.slow
@@ -317,7 +311,7 @@ def test_undefined_numbers_beside_wrong_ones_are_only_counted():
     def wrong(x, w, g):
         return (g[0].at[2:4].set(jnp.nan).at[9].multiply(2),)
 
-    assert cause(with_vjp(jnp.tanh, wrong), normal(0, 16)) == (
+    assert cause(wrong_vjp(jnp.tanh, wrong), normal(0, 16)) == (
         "not finite in 2 of 16 entries"
     )
 
@@ -335,14 +329,14 @@ def test_a_right_rule_has_no_cause():
     ],
 )
 def test_a_wrong_jvp_is_explained_like_the_vjp_that_jax_makes_of_it(wrong, expected):
-    rule = with_jvp(jnp.tanh, wrong)
+    rule = wrong_jvp(jnp.tanh, wrong)
     assert cause(rule, normal(0, 16), mode="forward").startswith(expected)
 
 
 @pytest.mark.slow
 def test_a_jvp_alone_is_explained_by_its_tangents():
 
-    rule = with_jvp(jnp.tanh, lambda t: 2 * t)
+    rule = wrong_jvp(jnp.tanh, lambda t: 2 * t)
     task = problem(rule, (normal(0, 16),), modes=("forward",))
     rng = np.random.default_rng(0)
     found = hint(task, task.leaves, accusation(mode="forward"), rng)
@@ -353,7 +347,7 @@ def test_a_jvp_alone_is_explained_by_its_tangents():
 @pytest.mark.parametrize("seed", range(3))
 def test_hints_do_not_depend_on_the_directions(seed):
     f, args, _, wrong = GRADIENTS["softmax"][0]
-    assert "multiple of the output" in cause(with_vjp(f, wrong), *args, seed=seed)
+    assert "multiple of the output" in cause(wrong_vjp(f, wrong), *args, seed=seed)
 
 
 @pytest.mark.slow
@@ -361,9 +355,9 @@ def test_a_hint_is_said_in_float32_only_if_its_noise_allows_it():
     def f(x):
         return jnp.tanh(x.astype(jnp.float32))
 
-    halved = with_vjp(f, lambda x, w, g: (g[0] / 2,))
+    halved = wrong_vjp(f, lambda x, w, g: (g[0] / 2,))
     own = {"precision": "own"}
     assert cause(halved, normal(0, 64), **own) == "a constant factor of 1/2"
     # The noise hides whether that is a factor.
-    barely = with_vjp(f, lambda x, w, g: (g[0] * (1 + 1e-6),))
+    barely = wrong_vjp(f, lambda x, w, g: (g[0] * (1 + 1e-6),))
     assert cause(barely, normal(0, 64), **own) == ""

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import quick
 from jax.experimental.ode import odeint
 
-import gradstab as gs
 from gradstab import Verdict
 from gradstab.gradcheck.subject import traits
 from gradstab.gradcheck.subject.iterations import ENDLESS, further, limit, limited
@@ -18,8 +18,6 @@ pytestmark = pytest.mark.cases
 
 X = jnp.linspace(0.5, 2, 5, dtype=jnp.float32)
 T = np.float32([0.3, 0.9])
-
-quick = functools.partial(gs.check, transformations=False, locate=False)
 
 
 def with_vjp(f, backward):

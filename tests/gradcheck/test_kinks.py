@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import quick
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict, stages
 from gradstab.gradcheck.examination import Examination
 from gradstab.gradcheck.states import Outcome
@@ -15,11 +15,6 @@ from gradstab.gradcheck.story import Story
 from gradstab.gradcheck.subject.problem import problem
 
 pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
-
-
-def check(f, *args, **options):
-    spared = {"transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **spared)
 
 
 def laplace(x):
@@ -58,14 +53,14 @@ KINKS = {
 def test_a_kink_beside_large_entries_passes_with_a_note(name):
     f, x = KINKS[name]
     at = "both" if name in ("selu", "tanh", "exponential") else "given"
-    result = check(f, jnp.array(x), at=at)
+    result = quick(f, jnp.array(x), at=at)
     assert result.verdict is Verdict.PASS, str(result)
     assert any("f has a kink" in note for note in result.notes)
 
 
 def test_a_kink_in_one_of_two_arguments_passes():
     x, y = jnp.array([0.0, 2.0]), jnp.array([40.0, 1.0])
-    assert check(lambda x, y: laplace(x) * y, x, y, at="given").verdict is Verdict.PASS
+    assert quick(lambda x, y: laplace(x) * y, x, y, at="given").verdict is Verdict.PASS
 
 
 def with_factor(f, factor):
@@ -87,7 +82,7 @@ def with_factor(f, factor):
 )
 def test_a_rule_that_is_wrong_at_or_beside_such_a_kink_fails(name, factor):
     f, x = KINKS[name]
-    result = check(with_factor(f, factor), jnp.array(x), at="given")
+    result = quick(with_factor(f, factor), jnp.array(x), at="given")
     assert result.verdict is Verdict.FAIL, str(result)
 
 
@@ -125,6 +120,6 @@ def test_an_accusation_at_a_moved_point_is_dropped():
 
 def test_an_error_with_a_place_stands():
     rule = with_factor(jnp.tanh, lambda x: jnp.asarray(1.01, x.dtype))
-    result = check(rule, np.linspace(-1, 2, 8, dtype=np.float32), locate=True)
+    result = quick(rule, np.linspace(-1, 2, 8, dtype=np.float32), locate=True)
     assert result.verdict is Verdict.FAIL
     assert result.locations

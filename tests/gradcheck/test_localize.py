@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from located import accusation, normal, place, with_jvp, with_vjp
+from custom_rules import normal, wrong_jvp, wrong_vjp
+from located import accusation, place
 
 from gradstab.gradcheck.places.localize import hint, locate
 from gradstab.gradcheck.subject.problem import MODES, problem
@@ -31,7 +32,7 @@ def slope(x):
 
 def test_one_wrong_entry_is_found_with_both_values():
     x = normal(0, 6, 7)
-    found = place(with_vjp(total, doubled(17)), x, hints=False)
+    found = place(wrong_vjp(total, doubled(17)), x, hints=False)
     assert found.index == (2, 3)
     assert (found.count, found.total, found.estimated) == (1, 42, False)
     np.testing.assert_allclose(found.value, 2 * slope(x[2, 3]), rtol=1e-12)
@@ -41,14 +42,14 @@ def test_one_wrong_entry_is_found_with_both_values():
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_the_entry_is_found_whatever_the_size(size):
     entry = size // 3
-    found = place(with_vjp(jnp.tanh, doubled(entry)), normal(0, size), hints=False)
+    found = place(wrong_vjp(jnp.tanh, doubled(entry)), normal(0, size), hints=False)
     assert (found.index, found.count) == ((entry,), 1)
     assert found.output == (f"[{entry}]" if size > 1 else "")
 
 
 @pytest.mark.slow
 def test_a_scalar_argument_has_the_empty_index():
-    found = place(with_vjp(jnp.sin, lambda x, w, g: (1.5 * g[0],)), 0.3, hints=False)
+    found = place(wrong_vjp(jnp.sin, lambda x, w, g: (1.5 * g[0],)), 0.3, hints=False)
     assert (found.index, found.count, found.total) == ((), 1, 1)
     np.testing.assert_allclose(found.value, 1.5 * np.cos(0.3), rtol=1e-6)
 
@@ -56,7 +57,7 @@ def test_a_scalar_argument_has_the_empty_index():
 def test_several_wrong_entries_are_all_counted():
     entries = (3, 500, 7000, 7001, 9999)
     found = place(
-        with_vjp(total, doubled(*entries)),
+        wrong_vjp(total, doubled(*entries)),
         normal(0, 10_000),
         max_evaluations=1000,
         hints=False,
@@ -71,11 +72,11 @@ def test_the_worst_of_several_is_named():
         return (g[0].at[20].multiply(1.1).at[70].multiply(3),)
 
     x = np.full(100, 0.5, np.float32)
-    assert place(with_vjp(total, wrong), x, hints=False).index == (70,)
+    assert place(wrong_vjp(total, wrong), x, hints=False).index == (70,)
 
 
 def test_if_all_entries_are_wrong_a_sample_is_enough():
-    rule = with_vjp(total, lambda x, w, g: (1.01 * g[0],))
+    rule = wrong_vjp(total, lambda x, w, g: (1.01 * g[0],))
     found = place(rule, normal(0, 1000), hints=False)
     assert (found.count, found.estimated) == (1000, True)
     assert found.evaluations < 200
@@ -83,7 +84,7 @@ def test_if_all_entries_are_wrong_a_sample_is_enough():
 
 @pytest.mark.slow
 def test_half_of_the_entries_are_counted_by_a_sample():
-    rule = with_vjp(total, lambda x, w, g: (g[0].at[::2].multiply(2),))
+    rule = wrong_vjp(total, lambda x, w, g: (g[0].at[::2].multiply(2),))
     found = place(rule, normal(0, 1000), hints=False)
     assert found.estimated
     # Sixteen draws with chance 1/2: eight give or take three standard deviations.
@@ -91,14 +92,14 @@ def test_half_of_the_entries_are_counted_by_a_sample():
 
 
 def test_a_wrong_column_is_counted_by_a_sample_of_the_column():
-    rule = with_vjp(total, lambda x, w, g: (g[0].at[:, 3].multiply(2),))
+    rule = wrong_vjp(total, lambda x, w, g: (g[0].at[:, 3].multiply(2),))
     found = place(rule, normal(0, 100, 30), hints=False)
     assert found.index[1] == 3
     assert (found.count, found.estimated) == (100, True)
 
 
 def test_what_the_budget_does_not_reach_is_said_to_be_estimated():
-    rule = with_vjp(total, doubled(*range(0, 4096, 512)))
+    rule = wrong_vjp(total, doubled(*range(0, 4096, 512)))
     found = place(rule, normal(0, 4096), max_evaluations=200, hints=False)
     assert found.estimated
     assert 1 <= found.count <= 40
@@ -107,14 +108,14 @@ def test_what_the_budget_does_not_reach_is_said_to_be_estimated():
 
 @pytest.mark.slow
 def test_errors_that_cancel_in_sum_are_found():
-    rule = with_vjp(total, lambda x, w, g: (g[0].at[4].add(w).at[5].add(-w),))
+    rule = wrong_vjp(total, lambda x, w, g: (g[0].at[4].add(w).at[5].add(-w),))
     found = place(rule, normal(0, 64), hints=False)
     assert found.count == 2
     assert found.index in {(4,), (5,)}
 
 
 def test_undefined_entries_are_listed_without_a_search():
-    rule = with_vjp(total, lambda x, w, g: (g[0].at[2, 1:3].set(jnp.nan),))
+    rule = wrong_vjp(total, lambda x, w, g: (g[0].at[2, 1:3].set(jnp.nan),))
     x = normal(0, 4, 5)
     found = place(rule, x, hints=False)
     assert (found.index, found.count) == ((2, 1), 2)
@@ -129,13 +130,13 @@ def test_the_output_is_named_too():
     def wrong(x, w, g):
         return (g[0].at[2].add(w[0][2, 4]),)
 
-    found = place(with_vjp(f, wrong), normal(0, 7), hints=False)
+    found = place(wrong_vjp(f, wrong), normal(0, 7), hints=False)
     assert (found.index, found.output) == ((2,), "[0][2, 4]")
     np.testing.assert_allclose(found.value - found.expected, 1, atol=found.bar)
 
 
 def test_a_wrong_jvp_is_located_in_forward_mode():
-    rule = with_jvp(jnp.tanh, lambda t: t.at[7].multiply(2))
+    rule = wrong_jvp(jnp.tanh, lambda t: t.at[7].multiply(2))
     found = place(rule, normal(0, 100), mode="forward", hints=False)
     assert (found.index, found.output, found.count) == ((7,), "[7]", 1)
     np.testing.assert_allclose(found.value, 2 * found.expected, rtol=1e-6)
@@ -143,7 +144,7 @@ def test_a_wrong_jvp_is_located_in_forward_mode():
 
 @pytest.mark.slow
 def test_an_undefined_jvp_is_located():
-    rule = with_jvp(jnp.tanh, lambda t: t.at[7].multiply(jnp.nan))
+    rule = wrong_jvp(jnp.tanh, lambda t: t.at[7].multiply(jnp.nan))
     found = place(rule, normal(0, 100), mode="forward", hints=False)
     # Not a number times zero is none: every direction gives it there.
     assert found.output == "[7]"
@@ -151,7 +152,7 @@ def test_an_undefined_jvp_is_located():
 
 @pytest.mark.slow
 def test_the_argument_of_the_finding_is_searched():
-    rule = with_vjp(jnp.multiply, lambda x, w, g: (g[0], g[1].at[3].set(0)))
+    rule = wrong_vjp(jnp.multiply, lambda x, w, g: (g[0], g[1].at[3].set(0)))
     found = place(rule, normal(0, 9), normal(1, 9), leaf="args[1]", hints=False)
     assert (found.leaf, found.index, found.value) == ("args[1]", (3,), 0)
 
@@ -159,21 +160,21 @@ def test_the_argument_of_the_finding_is_searched():
 @pytest.mark.slow
 def test_ties_where_the_rule_is_acceptable_are_not_taken_for_the_error():
     x = jnp.where(jnp.arange(64) % 4 == 0, 0, 1 + normal(0, 64) ** 2)
-    rule = with_vjp(lambda x: jax.nn.relu(x), doubled(5))  # 0 at ties
+    rule = wrong_vjp(lambda x: jax.nn.relu(x), doubled(5))  # 0 at ties
     found = place(rule, x, hints=False)
     assert (found.index, found.count) == ((5,), 1)
 
 
 @pytest.mark.slow
 def test_an_entry_is_found_beside_one_that_needs_a_tiny_step():
-    rule = with_vjp(jnp.log, lambda x, w, g: (g[0].at[1].multiply(1.1),))
+    rule = wrong_vjp(jnp.log, lambda x, w, g: (g[0].at[1].multiply(1.1),))
     found = place(rule, np.float32([1e-6, 1, 2]), hints=False)
     assert found.index == (1,)
 
 
 @pytest.mark.slow
 def test_in_float32_the_bar_is_wider_and_the_place_the_same():
-    rule = with_vjp(lambda x: jnp.tanh(x.astype(jnp.float32)), doubled(5))
+    rule = wrong_vjp(lambda x: jnp.tanh(x.astype(jnp.float32)), doubled(5))
     found = place(rule, normal(0, 1000), hints=False, precision="own")
     assert (found.index, found.count) == ((5,), 1)
     assert 1e-6 < found.bar < 1e-2
@@ -184,7 +185,7 @@ def test_another_function_can_be_the_truth():
     def rounded(x):
         return jnp.round(x)
 
-    rule = with_vjp(rounded, lambda x, w, g: (w.at[2].multiply(2),))
+    rule = wrong_vjp(rounded, lambda x, w, g: (w.at[2].multiply(2),))
     found = place(rule, normal(0, 9), truth=lambda x: x, hints=False)
     assert (found.index, found.count) == ((2,), 1)
     np.testing.assert_allclose(found.expected, 1, atol=found.bar)
@@ -195,7 +196,7 @@ def test_an_error_of_one_in_a_million_has_its_place():
     def wrong(x, w, g):
         return (g[0].at[9].multiply(1 + 1e-6),)
 
-    found = place(with_vjp(jnp.tanh, wrong), normal(0, 16), hints=False)
+    found = place(wrong_vjp(jnp.tanh, wrong), normal(0, 16), hints=False)
     assert (found.index, found.count) == ((9,), 1)
 
 
@@ -206,7 +207,7 @@ def test_a_right_rule_has_no_place():
 
 @pytest.mark.slow
 def test_a_rule_that_is_right_for_single_outputs_is_shown_along_a_mixture():
-    rule = with_vjp(total, lambda x, w, g: (jnp.abs(w) * (1 - jnp.tanh(x[0]) ** 2),))
+    rule = wrong_vjp(total, lambda x, w, g: (jnp.abs(w) * (1 - jnp.tanh(x[0]) ** 2),))
     found = place(rule, normal(0, 5), hints=False)
     assert found.output == "mixed at random"
     np.testing.assert_allclose(found.value, -found.expected, rtol=1e-6)
@@ -263,6 +264,6 @@ def test_an_unknown_leaf_is_refused_with_the_names_there_are():
 @pytest.mark.slow
 @pytest.mark.parametrize(("f", "entry"), [(total, 999_999), (jnp.tanh, 345_678)])
 def test_one_wrong_entry_of_a_million_takes_300_evaluations(f, entry):
-    found = place(with_vjp(f, doubled(entry)), normal(0, 10**6), hints=False)
+    found = place(wrong_vjp(f, doubled(entry)), normal(0, 10**6), hints=False)
     assert (found.index, found.count) == ((entry,), 1)
     assert found.evaluations <= 300

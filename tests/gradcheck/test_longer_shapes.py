@@ -4,31 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import mostly_slow, normal, quick, with_vjp
 
-from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.subject.longer import longer, with_gaps
 
 pytestmark = pytest.mark.cases
-
-
-def normal(*shape):
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(lambda *args: f(*args))
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args, **options):
-    return check(f, *args, transformations=False, locate=False, **options)
-
-
-def some(cases, *quick):
-    """The cases by name, all but some of them slow."""
-    marks = {name: () if name in quick else pytest.mark.slow for name in cases}
-    return [pytest.param(c, id=n, marks=marks[n]) for n, c in cases.items()]
 
 
 def blocked(size, axis=0, *, lost=True):
@@ -85,19 +66,19 @@ def products(lost):
 
 def blocks(*, lost):
     return {
-        "seven": (blocked(7, lost=lost), normal(7)),
-        "five rows": (blocked(5, lost=lost), normal(5, 2)),
-        "eleven columns": (blocked(11, 1, lost=lost), normal(3, 11)),
-        "no more than there are": (blocked(8, lost=lost), normal(8, 3)),
-        "all of both": (blocked(6, 1, lost=lost), normal(4, 6)),
-        "rows of a bias": (bias(lost), normal(5, 3), normal(3)),
-        "indices": (looked_up(lost), normal(9, 2), np.arange(7)),
-        "rows of a product": (products(lost), normal(5, 7), normal(7, 3)),
+        "seven": (blocked(7, lost=lost), normal(0, 7)),
+        "five rows": (blocked(5, lost=lost), normal(0, 5, 2)),
+        "eleven columns": (blocked(11, 1, lost=lost), normal(0, 3, 11)),
+        "no more than there are": (blocked(8, lost=lost), normal(0, 8, 3)),
+        "all of both": (blocked(6, 1, lost=lost), normal(0, 4, 6)),
+        "rows of a bias": (bias(lost), normal(0, 5, 3), normal(0, 3)),
+        "indices": (looked_up(lost), normal(0, 9, 2), np.arange(7)),
+        "rows of a product": (products(lost), normal(0, 5, 7), normal(0, 7, 3)),
     }
 
 
 @pytest.mark.parametrize(
-    "case", some(blocks(lost=True), "seven", "no more than there are", "indices")
+    "case", mostly_slow(blocks(lost=True), "seven", "no more than there are", "indices")
 )
 def test_a_rule_that_forgets_what_is_beyond_one_full_block_fails(case):
     f, *args = case
@@ -105,7 +86,7 @@ def test_a_rule_that_forgets_what_is_beyond_one_full_block_fails(case):
     assert result.verdict is Verdict.FAIL, str(result)
 
 
-@pytest.mark.parametrize("case", some(blocks(lost=False), "seven", "indices"))
+@pytest.mark.parametrize("case", mostly_slow(blocks(lost=False), "seven", "indices"))
 def test_a_rule_for_any_number_of_blocks_passes(case):
     f, *args = case
     result = quick(f, *args)
@@ -142,15 +123,15 @@ RAISING = {
 }
 
 
-@pytest.mark.parametrize("case", some(RAISING, "a cotangent in fours"))
+@pytest.mark.parametrize("case", mostly_slow(RAISING, "a cotangent in fours"))
 def test_a_rule_that_raises_where_f_is_defined_is_no_right_one(case):
     f, error, where = case
-    result = quick(f, normal(8))
+    result = quick(f, normal(0, 8))
     assert result.verdict is Verdict.INCONCLUSIVE, str(result)
     assert error.__name__ in result.reason
     assert where in result.reason
     assert "undecided" in dict(result.moved).values()
-    assert quick(f, normal(8), at="given").verdict is Verdict.PASS
+    assert quick(f, normal(0, 8), at="given").verdict is Verdict.PASS
 
 
 def of_eight(args, w):
@@ -159,7 +140,7 @@ def of_eight(args, w):
 
 def test_a_rule_that_was_written_for_the_size_given_has_a_note():
     f = with_vjp(lambda x, ids: x[ids], of_eight)
-    result = quick(f, normal(8), np.arange(8)[::-1].copy())
+    result = quick(f, normal(0, 8), np.arange(8)[::-1].copy())
     assert result.verdict is Verdict.PASS, str(result)
     assert any("rule raises ValueError" in note for note in result.notes)
 
@@ -203,15 +184,15 @@ def put_back(args, w):
 FIXED = {
     "f raises too": (
         with_vjp(halves, lambda args, w: (jnp.tile(w, 2),)),
-        normal(8),
+        normal(0, 8),
     ),
-    "a quaternion": (with_vjp(rotated, of_four), normal(4), normal(3)),
-    "five parameters": (with_vjp(response, of_five), np.abs(normal(5)) + 1),
-    "a permutation": (with_vjp(permuted, put_back), normal(6)),
+    "a quaternion": (with_vjp(rotated, of_four), normal(0, 4), normal(0, 3)),
+    "five parameters": (with_vjp(response, of_five), np.abs(normal(0, 5)) + 1),
+    "a permutation": (with_vjp(permuted, put_back), normal(0, 6)),
 }
 
 
-@pytest.mark.parametrize("case", some(FIXED, "a quaternion", "a permutation"))
+@pytest.mark.parametrize("case", mostly_slow(FIXED, "a quaternion", "a permutation"))
 def test_a_function_of_a_fixed_number_of_entries_passes(case):
     f, *args = case
     result = quick(f, *args)
@@ -220,7 +201,7 @@ def test_a_function_of_a_fixed_number_of_entries_passes(case):
 
 
 def square(n):
-    a = normal(n, n)
+    a = normal(0, n, n)
     return a @ a.T + n * np.eye(n, dtype=np.float32)
 
 
@@ -240,5 +221,5 @@ def test_one_entry_more_keeps_what_matrices_masks_and_permutations_are():
 
 
 def test_what_is_new_is_marked_along_one_axis_at_a_time():
-    gaps = [np.isnan(x).sum() for (x,) in with_gaps((normal(5, 7),), [5, 7])]
+    gaps = [np.isnan(x).sum() for (x,) in with_gaps((normal(0, 5, 7),), [5, 7])]
     assert gaps == [8, 6]

@@ -5,21 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from custom_rules import quick, with_vjp
 
-import gradstab as gs
 from gradstab import Verdict
 
 pytestmark = pytest.mark.cases
 
 X = jnp.linspace(0.1, 2, 8, dtype=jnp.float32)
-
-quick = functools.partial(gs.check, transformations=False, locate=False)
-
-
-def with_vjp(f, backward):
-    rule = jax.custom_vjp(f)
-    rule.defvjp(lambda *args: (f(*args), args), backward)
-    return rule
 
 
 def by_scan(x):

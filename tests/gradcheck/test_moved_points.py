@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import mostly_slow, quick, with_vjp
 
 from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.differences.points import (
@@ -22,23 +23,6 @@ pytestmark = pytest.mark.cases
 X = np.float32([0.3, -1.0, 2.0, 0.7, 1.1])
 POSITIVE = np.abs(X)
 MATRIX = np.random.default_rng(0).standard_normal((5, 5), np.float32)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(lambda *args: f(*args))
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args, **options):
-    return check(f, *args, transformations=False, locate=False, **options)
-
-
-def some(cases, *quick):
-    """The cases by name, all but some of them slow."""
-    slow = pytest.mark.slow
-    marks = {name: () if name in quick else slow for name in cases}
-    return [pytest.param(c, id=n, marks=marks[n]) for n, c in cases.items()]
 
 
 def positive_definite(n):
@@ -83,7 +67,7 @@ NOT_FINITE = {
 
 
 @pytest.mark.parametrize(
-    "case", some(NOT_FINITE, "sine over x", "of a number", "product by division")
+    "case", mostly_slow(NOT_FINITE, "sine over x", "of a number", "product by division")
 )
 def test_a_rule_that_is_not_finite_where_f_is_smooth_fails(case):
     f, *args = case
@@ -103,7 +87,7 @@ BORDERS = {
 }
 
 
-@pytest.mark.parametrize("case", some(BORDERS, "xlogy", "norm"))
+@pytest.mark.parametrize("case", mostly_slow(BORDERS, "xlogy", "norm"))
 def test_where_f_ends_or_bends_a_slope_may_be_missing(case):
     f, *args = case
     result = quick(f, *args)
@@ -152,7 +136,9 @@ NOT_TRANSPOSED = {
 }
 
 
-@pytest.mark.parametrize("case", some(NOT_TRANSPOSED, "inverse of 4", "identity"))
+@pytest.mark.parametrize(
+    "case", mostly_slow(NOT_TRANSPOSED, "inverse of 4", "identity")
+)
 def test_a_rule_that_is_right_for_special_matrices_only_fails(case):
     f, bwd, *args = case
     result = quick(with_vjp(lambda *args: f(*args), bwd), *args)
@@ -170,7 +156,7 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("case", some(SPECIAL, "inverse"))
+@pytest.mark.parametrize("case", mostly_slow(SPECIAL, "inverse"))
 def test_a_rule_that_is_right_for_all_matrices_passes(case):
     f, *args = case
     assert quick(f, *args).verdict is Verdict.PASS
@@ -226,7 +212,7 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize("case", some(BOUNDS, "clip", "closed interval"))
+@pytest.mark.parametrize("case", mostly_slow(BOUNDS, "clip", "closed interval"))
 def test_where_bounds_meet_every_slope_around_is_accepted(case):
     f, *args = case
     result = quick(f, *args)
@@ -355,7 +341,7 @@ STEEP = {
 
 @pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize(
-    "case", some(STEEP, "root", "wrong below", "root with a zero slope below")
+    "case", mostly_slow(STEEP, "root", "wrong below", "root with a zero slope below")
 )
 def test_beside_a_zero_both_sides_are_seen_whatever_the_seed(case, seed):
     f, verdict = case

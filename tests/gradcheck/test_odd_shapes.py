@@ -4,25 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import normal, quick, with_vjp
 
-from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.subject.arguments import of_other_shapes
 
 pytestmark = pytest.mark.cases
-
-
-def normal(*shape):
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(lambda *args: f(*args))
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args):
-    return check(f, *args, transformations=False, locate=False)
 
 
 def blocked(axis, size):
@@ -49,7 +36,7 @@ def blocked(axis, size):
     ],
 )
 def test_a_rule_that_forgets_the_last_block_of_any_axis_fails(shape, axis, size):
-    result = quick(blocked(axis, size), normal(*shape))
+    result = quick(blocked(axis, size), normal(0, *shape))
     assert result.verdict is Verdict.FAIL, str(result)
 
 
@@ -59,7 +46,7 @@ def test_a_rule_that_falls_back_where_another_axis_is_odd_fails():
         rows = d.shape[0] if d.shape[1] % 8 else d.shape[0] // 4 * 4
         return (d.at[rows:].set(0),)
 
-    result = quick(with_vjp(jnp.sin, backward), normal(8, 16))
+    result = quick(with_vjp(jnp.sin, backward), normal(0, 8, 16))
     assert result.verdict is Verdict.FAIL, str(result)
 
 
@@ -71,7 +58,7 @@ def test_a_shape_for_which_f_is_not_defined_hides_no_other():
         whole = len(w) // 4 * 4
         return ((w * jnp.cos(args[0])).at[whole:].set(0),)
 
-    result = quick(with_vjp(heads, backward), normal(8, 16))
+    result = quick(with_vjp(heads, backward), normal(0, 8, 16))
     assert result.verdict is Verdict.FAIL, str(result)
     assert "not defined" in dict(result.moved).values()
 
@@ -81,20 +68,20 @@ def test_a_bias_beside_the_rows_is_summed_over_all_of_them():
         return w, w[: len(w) // 4 * 4].sum(0)
 
     rule = with_vjp(lambda x, b: x + b[None], backward)
-    result = quick(rule, normal(8, 16), normal(16))
+    result = quick(rule, normal(0, 8, 16), normal(0, 16))
     assert result.verdict is Verdict.FAIL, str(result)
 
 
 def test_a_rule_for_every_shape_passes():
     right = with_vjp(jnp.sin, lambda args, w: (w * jnp.cos(args[0]),))
-    result = quick(right, normal(8, 12))
+    result = quick(right, normal(0, 8, 12))
     assert result.verdict is Verdict.PASS, str(result)
     shapes = [where for where, _ in result.moved if "entries" in where]
     assert len([where for where in shapes if "odd number" in where]) == 2
 
 
 def test_every_size_with_divisors_is_shortened_wherever_it_occurs():
-    args = normal(8, 5), np.arange(8), {"w": normal(9, 12)}, 3, jax.random.key(0)
+    args = normal(0, 8, 5), np.arange(8), {"w": normal(0, 9, 12)}, 3, jax.random.key(0)
     shapes = {}
     for size, (x, ids, params, number, _) in of_other_shapes(args):
         assert number == 3
@@ -104,4 +91,4 @@ def test_every_size_with_divisors_is_shortened_wherever_it_occurs():
         8: ((7, 5), (7,), (9, 12)),
         9: ((8, 5), (8,), (8, 12)),
     }
-    assert not of_other_shapes((normal(3, 5), np.arange(8)))
+    assert not of_other_shapes((normal(0, 3, 5), np.arange(8)))

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import quick, with_vjp
 
-from gradstab.gradcheck import Verdict, check
+from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.elsewhere import INTEGERS
 from gradstab.gradcheck.subject.other_integers import not_varied, other_integers
 
@@ -14,16 +15,6 @@ pytestmark = pytest.mark.cases
 X = np.random.default_rng(0).standard_normal(8, np.float32)
 ALL = np.ones(8, bool)
 EACH = np.arange(8)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(lambda *args: f(*args))
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args):
-    return check(f, *args, transformations=False, locate=False)
 
 
 def masked(x, mask):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import compared, with_vjp
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.subject.problem import problem
 
@@ -16,11 +16,6 @@ PARAMS = {"w": jnp.full((3, 2), 0.3), "b": jnp.array([1.0, 2.0])}
 pytestmark = [pytest.mark.cases, pytest.mark.usefixtures("quick_compiler")]
 
 
-def check(f, *args, **options):
-    spared = {"at": "given", "transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **spared)
-
-
 def with_cotangents(f, *factors):
     """f with a rule that multiplies the cotangent of each output by a factor."""
 
@@ -29,9 +24,7 @@ def with_cotangents(f, *factors):
         scaled = [k * leaf for k, leaf in zip(factors, leaves, strict=True)]
         return jax.vjp(f, *args)[1](jax.tree.unflatten(treedef, scaled))
 
-    rule = jax.custom_vjp(f)
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
+    return with_vjp(f, bwd)
 
 
 def batch_norm(x, gain):
@@ -58,27 +51,27 @@ LOPSIDED = {
 def test_a_rule_that_ignores_the_smaller_of_two_outputs_fails(name):
     f, *args = LOPSIDED[name]
     factors = (0, 1) if name == "small one first" else (1, 0)
-    result = check(with_cotangents(f, *factors), *args)
+    result = compared(with_cotangents(f, *factors), *args)
     assert result.verdict is Verdict.FAIL, str(result)
     accused = [g for g in result.findings if g.state == "differs"]
     small = {"small one first": "output[0]", "loss and penalty": "output['penalty']"}
     assert (small.get(name, "output[1]"),) in {g.output for g in accused}
-    assert check(with_cotangents(f, 1, 1), *args).verdict is Verdict.PASS
+    assert compared(with_cotangents(f, 1, 1), *args).verdict is Verdict.PASS
 
 
 def test_one_per_cent_of_the_smallest_of_many_outputs_is_found():
     def f(x):
         return tuple(10.0 ** (-2 * i) * jnp.sin(x + i) for i in range(6))
 
-    result = check(with_cotangents(f, *[1] * 5, 1.01), X)
+    result = compared(with_cotangents(f, *[1] * 5, 1.01), X)
     assert result.verdict is Verdict.FAIL, str(result)
-    assert check(with_cotangents(f, *[1] * 6), X).verdict is Verdict.PASS
+    assert compared(with_cotangents(f, *[1] * 6), X).verdict is Verdict.PASS
 
 
 def test_a_tangent_that_ignores_a_small_output_fails_in_both_modes():
     f = jax.custom_jvp(lambda x: (1e9 * jnp.sin(x), jnp.cos(x)))
     f.defjvp(lambda x, v: (f(*x), (1e9 * jnp.cos(*x) * v[0], jnp.zeros_like(v[0]))))
-    result = check(f, X)
+    result = compared(f, X)
     modes = {g.mode for g in result.findings if g.state == "differs"}
     assert modes == {"forward", "reverse"}
 
@@ -98,9 +91,9 @@ def test_in_float32_a_ratio_of_a_thousand_hides_nothing(case):
     f, x = case
     num = len(f(x))
     wrong = with_cotangents(f, *[1] * (num - 1), 0)
-    assert check(wrong, x, precision="own").verdict is Verdict.FAIL
+    assert compared(wrong, x, precision="own").verdict is Verdict.FAIL
     right = with_cotangents(f, *[1] * num)
-    assert check(right, x, precision="own").verdict is Verdict.PASS
+    assert compared(right, x, precision="own").verdict is Verdict.PASS
 
 
 CONSTANT = {
@@ -113,35 +106,35 @@ CONSTANT = {
 
 @pytest.mark.parametrize("f", CONSTANT.values(), ids=CONSTANT.keys())
 def test_an_output_without_a_derivative_is_no_obstacle(f):
-    result = check(f, X)
+    result = compared(f, X)
     assert result.verdict is Verdict.PASS, str(result)
 
 
 def test_a_derivative_that_a_constant_output_does_not_have_fails():
     f = jax.custom_vjp(lambda x: (1e6 * jnp.sin(x), jnp.ones((), x.dtype)))
     f.defvjp(lambda x: (f(x), x), lambda x, w: (1e6 * w[0] * jnp.cos(x) + 1e-2 * w[1],))
-    assert check(f, X).verdict is Verdict.FAIL
+    assert compared(f, X).verdict is Verdict.FAIL
 
 
 def test_what_depends_on_a_small_output_only_is_seen_beside_a_large_one():
     def f(x, y):
         return {"large": 1e9 * jnp.sin(x), "small": 1e-9 * y, "n": jnp.ones(3)}
 
-    assert check(f, X, X).verdict is Verdict.PASS
-    result = check(with_cotangents(f, 1, 1, 0), X, X)
+    assert compared(f, X, X).verdict is Verdict.PASS
+    result = compared(with_cotangents(f, 1, 1, 0), X, X)
     assert result.verdict is Verdict.FAIL
     assert "args[1]" in result.reason
 
 
 def test_a_small_output_that_is_saturated_is_not_passed():
-    result = check(lambda x: (jnp.sin(x), jax.nn.sigmoid(x + 60)), X)
+    result = compared(lambda x: (jnp.sin(x), jax.nn.sigmoid(x + 60)), X)
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.findings[0].output == ("output[1]",)
 
 
 def test_outputs_of_like_size_cost_nothing_more():
-    one = check(lambda x: jnp.stack([jnp.sin(x), 9 * jnp.cos(x)]), X)
-    two = check(lambda x: (jnp.sin(x), 9 * jnp.cos(x)), X)
+    one = compared(lambda x: jnp.stack([jnp.sin(x), 9 * jnp.cos(x)]), X)
+    two = compared(lambda x: (jnp.sin(x), 9 * jnp.cos(x)), X)
     assert two.verdict is Verdict.PASS
     assert two.evaluations == one.evaluations
 
@@ -150,7 +143,7 @@ def test_the_place_of_an_error_in_a_small_output_is_found():
     def f(x):
         return 1e9 * jnp.sin(x), jnp.cos(x)
 
-    result = check(with_cotangents(f, 1, 0), X, locate=True)
+    result = compared(with_cotangents(f, 1, 0), X, locate=True)
     assert result.locations[0].count == 4
     assert "no gradient at all" in result.locations[0].hint
 

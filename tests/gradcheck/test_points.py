@@ -4,21 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import quick, with_vjp
 
 from gradstab.gradcheck import Verdict, check
 from gradstab.gradcheck.differences.points import EQUAL, TIES, beside, moved
 
 X = np.random.default_rng(0).standard_normal(8, np.float32) + np.float32(2)
-
-
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(f)
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args, **options):
-    return check(f, *args, transformations=False, locate=False, **options)
 
 
 def test_moved_points_keep_shapes_and_dtypes_and_scale_exactly():

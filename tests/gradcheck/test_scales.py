@@ -4,18 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from located import with_vjp
+from custom_rules import compared, wrong_vjp
 
-import gradstab.gradcheck
 from gradstab.gradcheck import Verdict
 from gradstab.gradcheck.differences.ladders import Ladder, levels
 
 pytestmark = pytest.mark.cases
-
-
-def check(f, *args, **options):
-    options = {"at": "given", "transformations": False, "locate": False} | options
-    return gradstab.gradcheck.check(f, *args, **options)
 
 
 RANK_ONE = np.outer(np.float32([1, 2, 3]), np.float32([0.5, -1, 2]))
@@ -43,7 +37,7 @@ FLAT = {
 @pytest.mark.parametrize("name", FLAT)
 def test_a_zero_derivative_is_right_to_an_absolute_resolution(name):
     f, x = FLAT[name]
-    result = check(f, x)
+    result = compared(f, x)
     assert result.verdict is Verdict.PASS, str(result)
     differences = [g for g in result.findings if "differences" in g.oracle]
     assert all(g.absolute for g in differences)
@@ -56,10 +50,10 @@ def test_a_zero_derivative_is_right_to_an_absolute_resolution(name):
 )
 def test_a_rule_that_says_something_else_than_zero_fails(name, wrong):
     f, x = FLAT[name]
-    rule = with_vjp(
+    rule = wrong_vjp(
         lambda x: f(x), lambda x, w, g: (g[0] + wrong * jnp.mean(w) * (1 + x[0]),)
     )
-    result = check(rule, x)
+    result = compared(rule, x)
     assert result.verdict is Verdict.FAIL, str(result)
 
 
@@ -74,17 +68,17 @@ def test_a_rule_that_says_something_else_than_zero_fails(name, wrong):
     ],
 )
 def test_a_saturated_function_is_not_taken_for_a_flat_one(f, x):
-    assert check(f, x).verdict is Verdict.INCONCLUSIVE
+    assert compared(f, x).verdict is Verdict.INCONCLUSIVE
 
 
 def test_no_slope_is_taken_for_none_where_f_is_noisy():
     def f(x):
         return 10**5.7 + jnp.sin(x.astype(jnp.float32))
 
-    rule = with_vjp(f, lambda x, w, g: (0 * g[0],))
+    rule = wrong_vjp(f, lambda x, w, g: (0 * g[0],))
     for seed in range(3):
         x = np.random.default_rng(seed).standard_normal(8, np.float32)
-        result = check(rule, x, precision="own", seed=seed)
+        result = compared(rule, x, precision="own", seed=seed)
         assert result.verdict is not Verdict.PASS, str(result)
 
 
@@ -106,14 +100,14 @@ def waves(x):
     ],
 )
 def test_entries_of_very_different_sizes_are_moved_by_their_own(f, x):
-    result = check(f, x)
+    result = compared(f, x)
     assert result.verdict is Verdict.PASS, str(result)
 
 
 @pytest.mark.parametrize("entry", range(3))
 def test_an_error_in_an_entry_of_any_size_fails_with_the_true_value(entry):
-    rule = with_vjp(waves, lambda x, w, g: (g[0].at[entry].multiply(0.5),))
-    result = check(rule, AT, locate=True)
+    rule = wrong_vjp(waves, lambda x, w, g: (g[0].at[entry].multiply(0.5),))
+    result = compared(rule, AT, locate=True)
     assert result.verdict is Verdict.FAIL, str(result)
     (place,) = result.locations
     assert place.index == (entry,)
@@ -123,7 +117,7 @@ def test_an_error_in_an_entry_of_any_size_fails_with_the_true_value(entry):
 
 
 def test_a_note_says_that_errors_count_in_proportion():
-    assert any("differ in size" in note for note in check(waves, AT).notes)
+    assert any("differ in size" in note for note in compared(waves, AT).notes)
 
 
 def test_steps_over_many_periods_resolve_nothing():

@@ -4,25 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import at_given, with_vjp
 
 from gradstab.gradcheck import Verdict, check
 
 X = np.random.default_rng(0).standard_normal(6, np.float32)
 
 
-def with_vjp(f, bwd):
-    rule = jax.custom_vjp(f)
-    rule.defvjp(lambda *args: (f(*args), args), bwd)
-    return rule
-
-
-def quick(f, *args, **options):
-    return check(f, *args, **({"at": "given", "transformations": False} | options))
-
-
 def test_a_failure_names_the_entry_the_two_values_and_the_cause():
     rule = with_vjp(jnp.tanh, lambda res, w: (w * (1 - jnp.tanh(res[0]) ** 2) / 2,))
-    result = quick(rule, X)
+    result = at_given(rule, X)
     (place,) = result.locations
     assert (place.leaf, place.count, place.total) == ("args[0]", 6, 6)
     np.testing.assert_allclose(place.value, place.expected / 2, rtol=1e-6)
@@ -30,7 +21,7 @@ def test_a_failure_names_the_entry_the_two_values_and_the_cause():
     assert f"args[0][{place.index[0]}] (reverse" in text
     assert "likely cause: " in text
     assert "1/2" in text
-    assert not quick(rule, X, locate=False).locations
+    assert not at_given(rule, X, locate=False).locations
 
 
 def test_a_broken_law_fails_where_the_differences_see_nothing():
@@ -39,7 +30,7 @@ def test_a_broken_law_fails_where_the_differences_see_nothing():
         return 1e8 + jnp.sin(x.astype(jnp.float32))
 
     rule = with_vjp(f, lambda res, w: (w * jnp.cos(res[0]) + 0.1 * w**2,))
-    result = quick(rule, X)
+    result = at_given(rule, X)
     assert result.verdict is Verdict.FAIL
     assert "broken law" in result.reason
     assert any(not law.holds for law in result.identities)
@@ -50,15 +41,15 @@ def test_a_rule_that_is_wrong_in_second_order_only_fails_in_second_order_only():
         return (w * jax.lax.stop_gradient(jnp.cos(res[0])),)
 
     rule = with_vjp(jnp.sin, bwd)
-    assert quick(rule, X).verdict is Verdict.PASS
-    result = quick(rule, X, order=2, locate=False)
+    assert at_given(rule, X).verdict is Verdict.PASS
+    result = at_given(rule, X, order=2, locate=False)
     assert result.verdict is Verdict.FAIL
     assert "over reverse" in result.reason
 
 
 @pytest.mark.slow
 def test_a_right_function_passes_in_second_order_in_every_order_of_modes():
-    result = quick(jnp.tanh, X, order=2)
+    result = at_given(jnp.tanh, X, order=2)
     assert result.verdict is Verdict.PASS
     names = " ".join(g.leaf for g in result.findings)
     for name in (
@@ -71,12 +62,12 @@ def test_a_right_function_passes_in_second_order_in_every_order_of_modes():
 
 
 def test_every_entry_is_compared_on_request_and_the_figures_are_shown():
-    result = quick(jnp.tanh, X, exhaustive=True)
+    result = at_given(jnp.tanh, X, exhaustive=True)
     assert result.verdict is Verdict.PASS
     assert result.figures is not None
     assert result.figures.ratio < 1e-7
     assert "norm ratio" in str(result)
-    assert quick(jnp.tanh, X).figures is None
+    assert at_given(jnp.tanh, X).figures is None
 
 
 def test_a_function_that_has_another_value_under_vmap_is_probed_one_by_one():
@@ -89,7 +80,7 @@ def test_a_function_that_has_another_value_under_vmap_is_probed_one_by_one():
         return 2 * jnp.sin(x), in_batched[0]
 
     rule = with_vjp(lambda x: f(x), lambda res, w: (w * jnp.cos(res[0]),))
-    result = quick(rule, X)
+    result = at_given(rule, X)
     assert result.verdict is Verdict.PASS, str(result)
     assert "another value under vmap" in " ".join(result.notes)
 
@@ -108,5 +99,5 @@ def test_unknown_options_are_refused_with_the_known_ones():
 
 
 def test_a_function_that_is_huge_far_away_is_judged_by_what_it_is_near():
-    result = quick(lambda x: jnp.exp(8 * x), X, locate=False)
+    result = at_given(lambda x: jnp.exp(8 * x), X, locate=False)
     assert result.verdict is Verdict.PASS

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from custom_rules import at_given, mostly_slow, with_vjp
 
 import gradstab as gs
 from gradstab.gradcheck.places.hints.factors import named_factor
@@ -15,24 +16,6 @@ X = np.linspace(0.5, 2, 5)
 Z = np.array([0.3 + 0.7j, 1 - 0.2j])
 
 
-def some(cases, *quick):
-    """The cases, all but a few of them in the slow part."""
-    return [
-        pytest.param(case, id=name, marks=() if name in quick else pytest.mark.slow)
-        for name, case in cases.items()
-    ]
-
-
-def quick(f, *args, **options):
-    return gs.check(f, *args, at="given", transformations=False, **options)
-
-
-def rule(f, bwd):
-    made = jax.custom_vjp(f)
-    made.defvjp(lambda *args: (f(*args), args), bwd)
-    return made
-
-
 def jvp_rule(f, tangent):
     made = jax.custom_jvp(f)
     made.defjvp(lambda x, v: (f(*x), tangent(*x, *v)))
@@ -40,12 +23,12 @@ def jvp_rule(f, tangent):
 
 
 def place(f, *args, **options):
-    result = quick(f, *args, **options)
+    result = at_given(f, *args, **options)
     assert result.verdict is gs.Verdict.FAIL
     return result.locations[0]
 
 
-IMAGINARY = rule(
+IMAGINARY = with_vjp(
     lambda z: jnp.imag(jnp.exp(z)), lambda a, w: (w * jnp.conj(-1j * jnp.exp(a[0])),)
 )
 
@@ -72,17 +55,17 @@ def test_a_complex_place_prints_as_one_number():
 
 COMPLEX = {
     "a holomorphic rule": (
-        rule(jnp.exp, lambda a, w: (w * jnp.conj(jnp.exp(a[0])),)),
+        with_vjp(jnp.exp, lambda a, w: (w * jnp.conj(jnp.exp(a[0])),)),
         "the conjugate of what is expected: conj(f') for f'",
         "(output[",
     ),
     "a conjugated cotangent": (
-        rule(lambda z: z * z, lambda a, w: (2 * a[0] * jnp.conj(w),)),
+        with_vjp(lambda z: z * z, lambda a, w: (2 * a[0] * jnp.conj(w),)),
         "the conjugate of the cotangent is used",
         "(output[",
     ),
     "a real part alone": (
-        rule(
+        with_vjp(
             lambda z: jnp.sum(jnp.abs(z) ** 2),
             lambda a, w: (2 * w * jnp.real(a[0]) + 0j,),
         ),
@@ -90,7 +73,7 @@ COMPLEX = {
         "",
     ),
     "a factor of 1j": (
-        rule(lambda z: z * z, lambda a, w: (2j * a[0] * w,)),
+        with_vjp(lambda z: z * z, lambda a, w: (2j * a[0] * w,)),
         "a constant factor of 1j",
         "(output[",
     ),
@@ -100,7 +83,7 @@ COMPLEX = {
         "",
     ),
     "a path before the index": (
-        rule(
+        with_vjp(
             lambda z: {"a": jnp.abs(z), "z": z * z},
             lambda a, w: (2 * a[0] * jnp.conj(w["z"]) + w["a"] * jnp.conj(a[0]),),
         ),
@@ -111,7 +94,7 @@ COMPLEX = {
 
 
 @pytest.mark.parametrize(
-    "case", some(COMPLEX, "a holomorphic rule", "a real part alone")
+    "case", mostly_slow(COMPLEX, "a holomorphic rule", "a real part alone")
 )
 def test_mistakes_of_complex_rules_are_named(case):
     f, cause, output = case
@@ -158,7 +141,7 @@ PATHS = {
 @pytest.mark.parametrize("case", PATHS.values(), ids=PATHS.keys())
 def test_outputs_are_named_by_their_path(case):
     bwd, name, cause = case
-    found = place(rule(_sines, bwd), X)
+    found = place(with_vjp(_sines, bwd), X)
     assert f", of {name})" in str(found)
     assert found.hint.startswith(cause)
 
@@ -170,14 +153,14 @@ def test_laws_name_outputs_by_path():
 
     two = jax.custom_vjp(lambda x: {"loss": jnp.sin(x), "n": jnp.cos(x)})
     two.defvjp(fwd, lambda x, w: (w["loss"] * jnp.cos(x) - w["n"] * jnp.sin(x),))
-    result = quick(two, X, locate=False)
+    result = at_given(two, X, locate=False)
     assert "value of the VJP (output['n'])" in result.reason
 
 
 def test_a_factor_near_one_says_how_far_off_it_is():
     assert named_factor(1 + 5e-7, 1e-9) == "1 + 5.0e-07"
     assert named_factor(-0.5 * (1 - 1e-5), 1e-9) == "-1/2 times (1 - 1.0e-05)"
-    found = place(rule(jnp.square, lambda a, w: (2 * w * a[0] * (1 + 2e-5),)), X)
+    found = place(with_vjp(jnp.square, lambda a, w: (2 * w * a[0] * (1 + 2e-5),)), X)
     assert found.hint == "a constant factor of 1 + 2.0e-05"
 
 
@@ -197,7 +180,7 @@ KINKS = {
 }
 
 
-@pytest.mark.parametrize("case", some(KINKS, "a norm", "a root"))
+@pytest.mark.parametrize("case", mostly_slow(KINKS, "a norm", "a root"))
 def test_where_f_has_a_kink_nothing_is_expected(case):
     f, x, words = case
     found = place(f, x)
@@ -217,16 +200,16 @@ def test_a_rule_that_is_not_finite_where_f_is_smooth_has_an_expected_value():
 
 
 STRAIGHT = {
-    "a rule": rule(lambda x: jnp.round(x), lambda a, w: (w,)),
-    "a sign": rule(lambda x: jnp.sign(x - 1), lambda a, w: (w,)),
+    "a rule": with_vjp(lambda x: jnp.round(x), lambda a, w: (w,)),
+    "a sign": with_vjp(lambda x: jnp.sign(x - 1), lambda a, w: (w,)),
     "stop_gradient": lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x),
-    "a coarse grid": rule(lambda x: jnp.round(8 * x) / 8, lambda a, w: (w,)),
+    "a coarse grid": with_vjp(lambda x: jnp.round(8 * x) / 8, lambda a, w: (w,)),
 }
 
 
-@pytest.mark.parametrize("f", some(STRAIGHT, "a rule", "stop_gradient"))
+@pytest.mark.parametrize("f", mostly_slow(STRAIGHT, "a rule", "stop_gradient"))
 def test_straight_through_functions_are_told_of_expect(f):
-    result = quick(f, 1.01 * X)
+    result = at_given(f, 1.01 * X)
     assert result.verdict is not gs.Verdict.PASS
     assert "expect=" in str(result)
     if result.verdict is gs.Verdict.INCONCLUSIVE:
@@ -236,25 +219,27 @@ def test_straight_through_functions_are_told_of_expect(f):
 
 @pytest.mark.slow
 def test_a_saturated_function_is_not_taken_for_one():
-    assert "expect=" not in str(quick(lambda x: jax.nn.sigmoid(x + 40), X))
+    assert "expect=" not in str(at_given(lambda x: jax.nn.sigmoid(x + 40), X))
 
 
 @pytest.mark.slow
 def test_an_inconclusive_result_accuses_no_entry():
-    soft = rule(lambda x: jax.nn.softmax(x), lambda a, w: (w * jax.nn.softmax(a[0]),))
-    result = quick(soft, np.array([-np.inf, 0.3, -0.2, 0.8]))
+    soft = with_vjp(
+        lambda x: jax.nn.softmax(x), lambda a, w: (w * jax.nn.softmax(a[0]),)
+    )
+    result = at_given(soft, np.array([-np.inf, 0.3, -0.2, 0.8]))
     if result.verdict is gs.Verdict.INCONCLUSIVE:
         assert "entries are wrong" not in str(result)
     assert "not finite in 0 of" not in str(result)
 
 
 def test_a_border_of_the_domain_is_no_agreement():
-    result = quick(lambda x: x * jnp.sqrt(x), np.float32([0, 2]))
+    result = at_given(lambda x: x * jnp.sqrt(x), np.float32([0, 2]))
     assert "nan: agrees" not in str(result)
 
 
 def test_a_zero_gradient_that_is_right_elsewhere_is_not_called_detached():
-    divided = rule(
+    divided = with_vjp(
         lambda x: jnp.prod(x),
         lambda a, w: (w * jnp.prod(a[0]) / jnp.where(a[0] == 0, 1, a[0]),),
     )
@@ -271,7 +256,7 @@ SMOOTH.defvjp(
 
 
 def test_a_wrong_second_derivative_has_a_place_and_a_cause():
-    result = quick(lambda x: SMOOTH(x), X, order=2)
+    result = at_given(lambda x: SMOOTH(x), X, order=2)
     assert result.reason.startswith(
         "wrong second derivative in args[0], forward over reverse; args[0], reverse"
     )
@@ -285,19 +270,25 @@ def test_a_wrong_second_derivative_has_a_place_and_a_cause():
 M = np.random.default_rng(0).normal(size=(4, 4))
 inverse = jnp.linalg.inv
 CAUSES = {
-    "A for A.T": (rule(lambda x: M @ x, lambda a, w: (M @ w,)), X[:4], "the Jacobian"),
+    "A for A.T": (
+        with_vjp(lambda x: M @ x, lambda a, w: (M @ w,)),
+        X[:4],
+        "the Jacobian",
+    ),
     "a solver": (
-        rule(lambda b: jnp.linalg.solve(M, b), lambda a, w: (jnp.linalg.solve(M, w),)),
+        with_vjp(
+            lambda b: jnp.linalg.solve(M, b), lambda a, w: (jnp.linalg.solve(M, w),)
+        ),
         X[:4],
         "the Jacobian is transposed: is A used for A.T?",
     ),
     "an inverse": (
-        rule(inverse, lambda a, w: (-inverse(a[0]) @ w @ inverse(a[0]),)),
+        with_vjp(inverse, lambda a, w: (-inverse(a[0]) @ w @ inverse(a[0]),)),
         M,
         "a transposition is missing",
     ),
     "a factor in some entries": (
-        rule(
+        with_vjp(
             jnp.sin,
             lambda a, w: (w * jnp.cos(a[0]) * jnp.where(jnp.arange(12) % 3, 1.0, 2.0),),
         ),
@@ -305,12 +296,12 @@ CAUSES = {
         "a factor of 2 in 4 of the 12 entries looked at",
     ),
     "the first row of a batch": (
-        rule(jnp.sin, lambda a, w: (w * jnp.cos(a[0][:1]),)),
+        with_vjp(jnp.sin, lambda a, w: (w * jnp.cos(a[0][:1]),)),
         M,
         "right in the first row only (axis 0)",
     ),
     "the last row": (
-        rule(jnp.sin, lambda a, w: ((w * jnp.cos(a[0])).at[:, -1].multiply(3.0),)),
+        with_vjp(jnp.sin, lambda a, w: ((w * jnp.cos(a[0])).at[:, -1].multiply(3.0),)),
         M,
         "wrong in the last row only (axis 1)",
     ),
@@ -319,7 +310,9 @@ CAUSES = {
 
 @pytest.mark.parametrize(
     "case",
-    some(CAUSES, "A for A.T", "a factor in some entries", "the first row of a batch"),
+    mostly_slow(
+        CAUSES, "A for A.T", "a factor in some entries", "the first row of a batch"
+    ),
 )
 def test_more_causes_are_named(case):
     f, x, cause = case
@@ -336,7 +329,7 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("f", some(SAMPLERS, "gamma", "dirichlet"))
+@pytest.mark.parametrize("f", mostly_slow(SAMPLERS, "gamma", "dirichlet"))
 def test_a_sampler_has_a_note_that_its_gradients_are_implicit(f):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         notes = problem(f, (np.float32([0.5, 2.0]),)).notes
@@ -345,5 +338,5 @@ def test_a_sampler_has_a_note_that_its_gradients_are_implicit(f):
 
 @pytest.mark.slow
 def test_a_normal_draw_has_no_such_note():
-    result = quick(lambda x: x * jax.random.normal(jax.random.key(0), (5,)), X)
+    result = at_given(lambda x: x * jax.random.normal(jax.random.key(0), (5,)), X)
     assert not any("implicit" in note for note in result.notes)
