@@ -94,6 +94,11 @@ class ModelOptions:
     """Normalise before a transformer's sub-blocks, or after."""
     causal: bool | None = _of(transformer=False)
     """Whether a transformer sees only the past."""
+    parametrization: str | None = _of(*KINDS, default="standard")
+    """standard, mup, ntk, mean-field or spectral: how initial values go from the base
+    width to the width, and in training the learning rate of each parameter."""
+    base_width: int | None = _of(*KINDS)
+    """At which a parametrisation changes nothing: the width that was tuned."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,10 +29,10 @@ FLOORS = (
     ),
     ("records",),
     ("initializers", "clipping", "data", "program"),
-    ("models", "network"),
+    ("network",),
     ("spectra", "theory", "gradcheck", "watch", "diagnosis", "report"),
     ("analysis", "calibration", "training", "plots", "scaling"),
-    ("remedies",),
+    ("models", "remedies"),
     ("testing", "cli"),
     ("__init__", "__main__"),
 )

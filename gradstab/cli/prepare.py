@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
 from gradstab import data as datasets
@@ -21,11 +22,14 @@ class Task(NamedTuple):
         data: a `gradstab.data.Dataset`, in the view that the model takes.
         model: an `nnx.Module`.
         loss: ``loss(output, y) -> scalar``.
+        rates: an optax transformation that scales updates as the parametrisation of the
+            model has it; None of the standard one, and without an optimiser.
     """
 
     data: datasets.Dataset
     model: nnx.Module
     loss: Any
+    rates: Any = None
 
 
 _LOSSES = {
@@ -39,12 +43,19 @@ _LOSSES = {
 _SEQUENCE_MODELS = ("lstm", "rnn", "transformer")
 
 
-def prepare(options, /, *, aux_weight: float = 0.3) -> Task:
+# What an optimiser is to a parametrisation: whether it divides by the gradient's size.
+_KINDS = {"sgd": "sgd", "momentum": "sgd", "adam": "adam", "adamw": "adam"}
+
+
+def prepare(
+    options, /, *, aux_weight: float = 0.3, optimizer: str | None = None
+) -> Task:
     """Load the data, shape them for the model, and build it.
 
     Args:
         options: with the fields of `ModelOptions`, `DataOptions` and ``seed``.
         aux_weight: weight of the loss of each auxiliary head.
+        optimizer: with which it is trained, for the rates of its parametrisation.
 
     Raises:
         KeyError: for unknown names; the message lists the known ones.
@@ -52,11 +63,33 @@ def prepare(options, /, *, aux_weight: float = 0.3) -> Task:
         OSError: if a data file is missing or corrupt.
     """
     data = load_data(options)
-    model = build_model(options, data, options.seed)
+    if options.parametrization in (None, "standard") or optimizer is None:
+        model, rates = build_model(options, data, options.seed), None
+    else:
+        model, rates = _scaled_model(options, data, optimizer)
     loss = _LOSSES[data.task]
     if options.aux_heads:
         loss = training.with_auxiliary(loss, weight=aux_weight)
-    return Task(data, model, loss)
+    return Task(data, model, loss, rates)
+
+
+def _scaled_model(options, data, optimizer: str) -> tuple[nnx.Module, Any]:
+    """A model in its parametrisation, and what scales its updates."""
+    if options.base_width is None:
+        raise UserValueError(
+            f"--parametrization {options.parametrization} needs --base-width: the "
+            "width that was tuned"
+        )
+    settings = _settings(options, data)
+    width = settings.setdefault("width", models.OPTIONS[options.model]["width"])
+    scaled = models.parametrized(
+        options.model,
+        in_shape=data.input_shape,
+        num_outputs=data.num_outputs,
+        optimizer=_KINDS.get(optimizer, "sgd"),  # others are refused where it is made
+        **settings,
+    )
+    return scaled.make(width, jax.random.key(options.seed)), scaled.transform
 
 
 def build_model(options, data, seed: int, /, *, dtype: str | None = None) -> nnx.Module:
@@ -68,18 +101,23 @@ def build_model(options, data, seed: int, /, *, dtype: str | None = None) -> nnx
         seed: an integer or a PRNG key.
         dtype: of the computation; that of inputs and parameters by default.
     """
-    settings = model_settings(options)
-    if data.task == "sequence-classification":
-        one_of(options.model, f"--data {options.data}: --model", _SEQUENCE_MODELS)
-        settings.setdefault("sequence_output", True)
     return models.build(
         options.model,
         in_shape=data.input_shape,
         num_outputs=data.num_outputs,
         seed=seed,
         dtype=dtype,
-        **settings,
+        **_settings(options, data),
     )
+
+
+def _settings(options, data) -> dict[str, Any]:
+    """The options of the model that were given, and those that the data need."""
+    settings = model_settings(options)
+    if data.task == "sequence-classification":
+        one_of(options.model, f"--data {options.data}: --model", _SEQUENCE_MODELS)
+        settings.setdefault("sequence_output", True)
+    return settings
 
 
 def load_data(options, /) -> datasets.Dataset:

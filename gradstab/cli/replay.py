@@ -4,9 +4,8 @@ from rich.console import Console
 
 from gradstab import training
 from gradstab.cli.options import Replay
-from gradstab.cli.prepare import prepare
 from gradstab.cli.runs import started_with
-from gradstab.cli.train import optimizer_of
+from gradstab.cli.train import optimizer_of, prepare_training
 
 
 def run(options: Replay, /) -> int:
@@ -16,11 +15,11 @@ def run(options: Replay, /) -> int:
         options.directory,
         instead="gradstab.training.replay takes it, with its optimiser and loss",
     )
-    task = prepare(started, aux_weight=started.aux_weight)
+    task = prepare_training(started)
     found = training.replay(
         options.directory,
         task.model,
-        optimizer=optimizer_of(started),
+        optimizer=optimizer_of(started, task),
         loss=task.loss,
         data=task.data,
         step=options.step,

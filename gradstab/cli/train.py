@@ -14,7 +14,7 @@ from rich.console import Console
 from gradstab import _files, _json, clipping, training
 from gradstab._checked import one_of
 from gradstab.cli.options import Train, as_json, from_json
-from gradstab.cli.prepare import prepare
+from gradstab.cli.prepare import Task, prepare
 from gradstab.errors import UserValueError
 from gradstab.training.results import PRETRAINING, RESULT
 from gradstab.watch import History
@@ -34,9 +34,10 @@ def run(options: Train, /) -> int:
         raise UserValueError(
             f"--step {options.step} is of --resume: give a run to go on with"
         )
-    task = prepare(options, aux_weight=options.aux_weight)
+    _expect_one_rate(options)
+    task = prepare_training(options)
     num_steps = _num_steps(options, len(task.data.x_train))
-    optimizer = optimizer_of(options)
+    optimizer = optimizer_of(options, task)
     _watch(options)
     _expect_pretrainable(options, task.model)
     folder = _folder(options)
@@ -216,6 +217,14 @@ def _expect_pretrainable(options: Train, model):
     del model
 
 
+def _expect_one_rate(options: Train):
+    if options.pretrain_steps and options.parametrization not in (None, "standard"):
+        raise UserValueError(
+            "pre-training has one learning rate for all parameters: leave out "
+            "--pretrain-steps or --parametrization"
+        )
+
+
 def _num_steps(options: Train, num_examples: int):
     if options.steps is not None and options.epochs is not None:
         raise UserValueError("give --steps or --epochs, but not both")
@@ -294,8 +303,14 @@ def _number(stage):
     return int(stage.name.partition("-")[2])
 
 
-def optimizer_of(options: Train, /):
-    """The optimiser of the options, with its clipping and its penalties."""
+def prepare_training(options: Train, /) -> Task:
+    """The data, the model and the loss of a run."""
+    aux_weight, optimizer = options.aux_weight, options.optimizer
+    return prepare(options, aux_weight=aux_weight, optimizer=optimizer)
+
+
+def optimizer_of(options: Train, task: Task, /):
+    """The optimiser of the options, with its clipping, penalties and rates."""
     return training.build(
         options.optimizer,
         options.learning_rate,
@@ -304,6 +319,7 @@ def optimizer_of(options: Train, /):
         l1=options.l1,
         l2=options.l2,
         skip_nonfinite=options.skip_nonfinite,
+        rates=task.rates,
     )
 
 

@@ -1,7 +1,7 @@
 """Networks in Flax NNX, deep without compiling for long, to analyse and to train."""
 
 from gradstab.models.activations import ACTIVATIONS, activation, leaky_relu
-from gradstab.models.build import OPTIONS, build
+from gradstab.models.build import OPTIONS, build, parametrized
 from gradstab.models.lstm import LSTM, LSTMState
 from gradstab.models.mlp import MLP
 from gradstab.models.normalization import (
@@ -34,6 +34,7 @@ __all__ = [
     "layer_norm",
     "leaky_relu",
     "normalization",
+    "parametrized",
     "rms_norm",
     "scan_blocks",
     "stack",

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,11 @@ from gradstab.models.mlp import MLP
 from gradstab.models.normalization import normalization
 from gradstab.models.resnet import ResNet
 from gradstab.models.rnn import RNN
+from gradstab.models.scaled import base_options, expect_complete, inputs_like
 from gradstab.models.transformer import Transformer
+
+if TYPE_CHECKING:  # which needs all that finds layers
+    from gradstab.scaling import Parametrization
 
 _CLASSES = {
     "mlp": MLP,
@@ -50,6 +54,11 @@ def build(
     MLP's, instead of depth and width), ``vocab_size`` (a transformer over tokens),
     ``mlp_width`` (4 widths without it), ``max_length`` (the input's without it).
 
+    With ``parametrization`` ('mup', 'ntk', 'mean-field' or 'spectral') the initial
+    values are those of the ``base_width`` rescaled to ``width``, as
+    `gradstab.parametrize` does it; learning rates are the optimiser's: `parametrized`
+    has them.
+
     Args:
         kind: ``"mlp"``, ``"resnet"``, ``"lstm"``, ``"rnn"`` or ``"transformer"``.
         in_shape: of one example, without the batch. Convolutional residual networks
@@ -64,7 +73,7 @@ def build(
         KeyError: for an unknown kind, activation, normalisation or initialiser.
         ValueError: for an option that the kind does not have or that another one makes
             meaningless, for a value that makes no sense, and for an ``in_shape`` that
-            does not fit.
+            does not fit; for a parametrisation without a base width.
         MemoryError: if the parameters are larger than the memory at hand.
 
     >>> model = build("mlp", in_shape=(8, 8), num_outputs=10, depth=50, width=32)
@@ -74,6 +83,99 @@ def build(
     if kind not in OPTIONS:
         raise UserKeyError(f"no model named {kind!r}; known: {', '.join(OPTIONS)}.")
     given = {name: value for name, value in options.items() if value is not None}
+    scheme = given.pop("parametrization", "standard")
+    base_width = given.pop("base_width", None)
+    if scheme == "standard":
+        if base_width is not None:
+            raise UserValueError(
+                "base_width is of a parametrization other than 'standard'."
+            )
+        return _build(kind, in_shape, num_outputs, seed, given)
+    if base_width is None:
+        raise UserValueError(
+            f"parametrization={scheme!r} needs base_width: the width at which the "
+            "model was tuned, and at which nothing is rescaled."
+        )
+    width = given.pop("width", OPTIONS[kind]["width"])
+    scaled = parametrized(
+        kind,
+        in_shape=in_shape,
+        num_outputs=num_outputs,
+        parametrization=scheme,
+        base_width=base_width,
+        width=width,
+        **given,
+    )
+    key = seed if isinstance(seed, jax.Array) else jax.random.key(a_seed(seed))
+    return scaled.make(width, key)
+
+
+def parametrized(
+    kind: str,
+    /,
+    *,
+    in_shape: Sequence[int],
+    num_outputs: int,
+    base_width: int,
+    parametrization: str = "mup",
+    optimizer: str = "adam",
+    **options,
+) -> "Parametrization":
+    """A model of a kind at all widths, with the learning rates of each parameter.
+
+    This is `gradstab.parametrize` of `build`. Options hold at every width; an
+    ``mlp_width`` is that of ``width``, and goes with it. The number of heads stays, so
+    that their size grows and the queries take the factor that muP wants.
+
+    Args:
+        kind: as for `build`.
+        in_shape: of one example.
+        num_outputs: number of logits.
+        base_width: the width at which the model was tuned; nothing is scaled there.
+        parametrization: 'mup', 'ntk', 'mean-field', 'spectral' or 'standard'.
+        optimizer: 'sgd', 'adam' or 'muon', see `gradstab.parametrize`.
+        **options: those of `build`, but ``widths`` and ``aux_heads``.
+
+    Returns:
+        What `gradstab.parametrize` gives: ``.make(width, key)`` is the model, and
+        ``.transform`` comes last in the chain of an optax optimiser.
+
+    Raises:
+        ValueError: as `build`, and as `gradstab.parametrize`; if a parameter of the
+            model has no place in the parametrisation.
+
+    >>> shapes = {"in_shape": (8,), "num_outputs": 2, "depth": 2}
+    >>> scaled = parametrized("mlp", base_width=8, **shapes)
+    >>> [(one.name, one.size, one.rate) for one in scaled.roles if one.role == "output"]
+    [('head.kernel', -0.5, -1.0)]
+    >>> model = scaled.make(64, jax.random.key(0))
+    """
+    from gradstab.scaling import parametrize
+
+    if kind not in OPTIONS:
+        raise UserKeyError(f"no model named {kind!r}; known: {', '.join(OPTIONS)}.")
+    given = {name: value for name, value in options.items() if value is not None}
+    whole_number(base_width, "base_width", least=1)
+    reference = whole_number(given.pop("width", base_width), "width", least=1)
+
+    def make(width: int, key: jax.Array) -> nnx.Module:
+        own = base_options(given, reference, width)
+        return _build(kind, in_shape, num_outputs, key, own)
+
+    scaled = parametrize(
+        make,
+        base_width=base_width,
+        scheme=parametrization,
+        optimizer=optimizer,
+        inputs=inputs_like(in_shape, tokens="vocab_size" in given),
+    )
+    expect_complete(scaled)
+    return scaled
+
+
+def _build(
+    kind: str, in_shape: Sequence[int], num_outputs: int, seed: Any, given: dict
+) -> nnx.Module:
     strangers = [name for name in given if name not in OPTIONS[kind]]
     if strangers:
         raise UserValueError(

@@ -128,10 +128,17 @@ def _cause(found: list[Cause]) -> str:
     names = _few([cause.name for cause in found])
     slopes = [cause.slope.value for cause in found]
     return (
-        f"{len(found)} {first.role} parameters ({names}): {first.effect} goes as "
+        f"{len(found)} {first.role} parameters ({names}): {_effects(first)} as "
         f"width^{min(slopes):+.2f} to width^{max(slopes):+.2f}; multiply their "
         f"{first.what} by width^{first.multiplier:g}"
     )
+
+
+def _effects(cause: Cause) -> str:
+    """What it is of several parameters, with its verb."""
+    if cause.what == "initial values":
+        return "what each makes of the data goes"
+    return "what their updates do to the data goes"
 
 
 def _few(names: list[str]) -> str:

@@ -42,6 +42,7 @@ def build(
     l1: float = 0.0,
     l2: float = 0.0,
     skip_nonfinite: bool = False,
+    rates: optax.GradientTransformation | None = None,
     **options,
 ) -> optax.GradientTransformation:
     """An optimiser that records the gradient's norm and how often it is clipped.
@@ -58,6 +59,8 @@ def build(
         l1: weight of an L1 penalty on the weights.
         l2: weight of an L2 penalty on the weights.
         skip_nonfinite: replace the update for a gradient that is not finite by zero.
+        rates: scales what the optimiser makes, parameter by parameter, such as
+            ``.transform`` of `gradstab.parametrize`; the decay of AdamW is not scaled.
         **options: more of the optimiser's, such as ``momentum`` or ``weight_decay``.
 
     Raises:
@@ -80,7 +83,10 @@ def build(
             raise UserValueError(
                 f"{label} is {value}; expected a finite number from 0."
             )
-    optimizer = _known(name, OPTIMIZERS, "optimiser")(learning_rate, **options)
+    make = _known(name, OPTIMIZERS, "optimiser")
+    if rates is not None:
+        make = functools.partial(_scaled, name, rates)
+    optimizer = make(learning_rate, **options)
     parts = [clipping.recorded(_clipper(clip, threshold, stacked)), optimizer]
     if l2:
         parts.insert(0, clipping.add_l2_penalty(l2, mask=clipping.weights_only))
@@ -88,6 +94,29 @@ def build(
         parts.insert(0, clipping.add_l1_penalty(l1, mask=clipping.weights_only))
     chain = optax.chain(*parts)
     return clipping.skip_nonfinite(chain) if skip_nonfinite else chain
+
+
+def _scaled(
+    name: str,
+    rates: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    **options,
+) -> optax.GradientTransformation:
+    """An optimiser whose updates are scaled, but for decoupled weight decay.
+
+    Of AdamW the product of learning rate and decay is to stay: Yang et al. (2022),
+    appendix B.3; Dey et al. (2025), table 1.
+    """
+    if name != "adamw":
+        return optax.chain(OPTIMIZERS[name](learning_rate, **options), rates)
+    # As `optax.adamw`, with the rates before the decay.
+    decay = options.pop("weight_decay", 1e-4), options.pop("mask", None)
+    return optax.chain(
+        optax.scale_by_adam(**options),
+        rates,
+        optax.add_decayed_weights(*decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
 
 
 def _clipper(clip, threshold, stacked):

@@ -33,6 +33,8 @@ TO_EVERY_KIND = {
     "dropout": {"dropout": 0.5},
     "dtype": {"dtype": "bfloat16"},
     "param_dtype": {"param_dtype": "bfloat16", "dtype": "float32"},
+    "parametrization": {"parametrization": "mup", "base_width": 2},
+    "base_width": {"base_width": 2},
 }
 TO_LAYERED_KINDS = {
     "activation": {"activation": "elu"},
@@ -96,6 +98,7 @@ BESIDE = {
     "norm_momentum": {"norm": "batch"},
     "num_groups": {"norm": "group", "num_groups": 2},
     "norm_output": {"norm": "batch"},
+    "base_width": {"parametrization": "mup", "base_width": 4},
 }
 EVERY_OPTION = [(kind, option) for kind in CHANGES for option in CHANGES[kind]]
 
@@ -192,7 +195,7 @@ def test_an_ensemble_of_models_is_made_by_vmap_over_keys():
     ("kind", "options", "error", "message"),
     [
         ("mpl", {}, KeyError, "no model named 'mpl'; known: mlp, resnet, lstm"),
-        ("lstm", {"skip": True}, ValueError, "'lstm' has no option skip; it has: bias"),
+        ("lstm", {"skip": True}, ValueError, "'lstm' has no option skip; it has: base"),
         ("mlp", {"activation": "rleu"}, KeyError, "no activation named 'rleu'; known"),
         ("mlp", {"norm": "bach"}, KeyError, "known: batch, layer, group, rms"),
         ("mlp", {"init": "hee"}, KeyError, "no initialiser named 'hee'"),

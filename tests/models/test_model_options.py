@@ -13,7 +13,8 @@ building = importlib.import_module("gradstab.models.build")
 # What is no option: the input's, and where randomness comes from.
 NO_OPTIONS = {"self", "in_features", "out_features", "tokens", "rngs"}
 # Options that go into the arguments of another name.
-PARTS = {"depth", "width", "slope", "norm_momentum", "num_groups", "vocab_size"}
+PARTS = {"depth", "width", "slope", "norm_momentum", "num_groups", "vocab_size",
+         "parametrization", "base_width"}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", options.KINDS)

@@ -98,3 +98,26 @@ def test_numbers_that_cannot_be_meant_are_refused(name, value):
     said = f"{name} is {value}; expected a finite number from 0"
     with pytest.raises(ValueError, match=said):
         training.build("sgd", numbers.pop("learning_rate"), **numbers)
+
+
+def _kernels_tenfold():
+    """Updates of kernels times ten, such as a parametrisation's."""
+
+    def update(updates, state, params=None):
+        dense = updates["dense"]
+        return {"dense": dense | {"kernel": 10 * dense["kernel"]}}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_rates_scale_what_an_optimiser_makes_but_not_the_decay_of_weights(name):
+    options = {"weight_decay": 0.1} if name == "adamw" else {}
+    plain, _ = updates(training.build(name, 0.1, **options), num=1)
+    found, _ = updates(
+        training.build(name, 0.1, rates=_kernels_tenfold(), **options), num=1
+    )
+    decay = -0.1 * 0.1 * PARAMS["dense"]["kernel"] if options else 0.0
+    wanted = 10 * (plain["dense"]["kernel"] - decay) + decay
+    chex.assert_trees_all_close(found["dense"]["kernel"], wanted, rtol=1e-6)
+    chex.assert_trees_all_equal(found["dense"]["bias"], plain["dense"]["bias"])
