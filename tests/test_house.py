@@ -32,7 +32,7 @@ FLOORS = (
     ("network",),
     ("spectra", "theory", "gradcheck", "watch", "diagnosis", "report"),
     ("analysis", "calibration", "training", "plots", "scaling"),
-    ("models", "remedies"),
+    ("models", "remedies", "demo"),
     ("testing", "cli"),
     ("__init__", "__main__"),
 )

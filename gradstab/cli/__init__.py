@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from gradstab.cli import failures
+from gradstab.cli.demo_options import Demo
 from gradstab.cli.options import (
     Analyze,
     Check,
@@ -25,6 +26,7 @@ _VERBS = {
     Replay: "gradstab.cli.replay",
     CompareGradients: "gradstab.cli.compare_gradients",
     Transfer: "gradstab.cli.transfer",
+    Demo: "gradstab.cli.demo",
     Doctor: "gradstab.cli.doctor",
 }
 _CACHE = "gradstab._compilation_cache"

@@ -80,8 +80,15 @@ def prepared_figure(path: pathlib.Path | None, /, *, overwrite: bool):
     return prepared(path, overwrite=overwrite)
 
 
-def folder_of(out: pathlib.Path | None, verb: str, /) -> pathlib.Path:
+def folder_of(
+    out: pathlib.Path | None, verb: str, /, *, options: str = "--out or --json"
+) -> pathlib.Path:
     """The results folder that was named, or a new numbered one.
+
+    Args:
+        out: what was named.
+        verb: of the command.
+        options: those that name a place, for the message.
 
     Raises:
         OSError: if it cannot be made, or its place cannot be written to.
@@ -92,6 +99,6 @@ def folder_of(out: pathlib.Path | None, verb: str, /) -> pathlib.Path:
         except OSError as error:
             raise type(error)(
                 f"no results folder can be made here ({error.strerror or error}); "
-                "choose a place with --out or --json"
+                f"choose a place with {options}"
             ) from error
     return out

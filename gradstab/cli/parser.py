@@ -11,6 +11,7 @@ import tyro
 
 from gradstab import _model_options
 from gradstab._text import field_texts
+from gradstab.cli.demo_options import Demo
 from gradstab.cli.options import (
     Analyze,
     Check,
@@ -43,10 +44,13 @@ _COMMANDS = {
     Replay: "replay",
     CompareGradients: "compare-gradients",
     Transfer: "transfer",
+    Demo: "demo",
     Doctor: "doctor",
 }
 
 _EXAMPLES = """Are gradients right, do they reach every layer, what to change?
+
+gradstab demo
 
 gradstab analyze
 
