@@ -1,4 +1,4 @@
-"""The first minute of a new user, as the README has it."""
+"""The first minute of a new user, as the documentation has it."""
 
 import pathlib
 import re
@@ -12,9 +12,9 @@ import pytest
 
 import gradstab as gs
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-(MINE,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
-(CONSOLE,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "first_minute.md").read_text()
+(MINE,) = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
+(CONSOLE,) = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
 OWN, TRAIN, RESUME, CHECKPOINT = re.findall(r"\$ gradstab (.*)", CONSOLE)
 COMMAND = "import sys; from gradstab.cli import main; sys.exit(main())"
 

@@ -15,10 +15,12 @@ import gradstab as gs
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "loops.md"
 RECIPES = dict(re.findall(r"\n## (.*?)\n.*?```diff\n(.*?)```", DOCS.read_text(), re.S))
-NEEDED = {"Equinox": "equinox", "Haliax and Levanter": "haliax"}
+NEEDED = {"Haiku": "haiku", "Equinox": "equinox", "Haliax and Levanter": "haliax"}
 LAYERS = {
     "Plain JAX": ("hidden.0", "hidden.1", "head"),
     "Flax NNX": ("first", "last"),
+    "Flax linen": tuple(f"params.Dense_{i}" for i in range(3)),
+    "Haiku": tuple(f"mlp/~/linear_{i}" for i in range(3)),
     "Equinox": tuple(f"layers.{i}" for i in range(4)),
     "Haliax and Levanter": tuple(f"stacked.{i}" for i in range(4)),
 }
