@@ -29,8 +29,7 @@ extensions = [
     "myst_nb",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "notebooks/*.py", "notebooks/README*"]
-templates_path = ["_templates"]
+exclude_patterns = ["_build"]
 
 # The notebooks in the repository are executed; .ci/run executes their sources.
 nb_execution_mode = "off"
@@ -72,6 +71,7 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.config.html_math_renderer = "mathml"
     app.connect("builder-inited", write_reference)
+    app.connect("builder-inited", copy_notebooks)
 
 
 def _inline(translator, node):
@@ -132,6 +132,16 @@ def write_reference(app):
         page = folder / f"{room}.rst"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
+
+
+def copy_notebooks(app):
+    """The executed notebooks, beside the pages; those that did not change stay."""
+    folder = Path(app.srcdir) / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for notebook in (Path(app.srcdir).parent / "notebooks").glob("*.ipynb"):
+        copy, text = folder / notebook.name, notebook.read_text()
+        if not copy.exists() or copy.read_text() != text:
+            copy.write_text(text)
 
 
 def public_names():

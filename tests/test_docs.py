@@ -62,9 +62,7 @@ def missing(page):
     for target in links(page):
         name, _, heading = target.partition("#")
         path = (page.parent / name) if name else page
-        if not path.exists():
-            yield target
-        elif heading and heading not in headings(path):
+        if not path.exists() or (heading and heading not in headings(path)):
             yield target
 
 
