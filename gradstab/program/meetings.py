@@ -19,9 +19,17 @@ import numpy as np
 from gradstab import _compat
 from gradstab.program import primitives
 from gradstab.program.degrees import Degrees, degrees_after
+from gradstab.program.linearity import adds, is_linear, moves
 from gradstab.program.primitives import Kind
 from gradstab.program.uses import Mark, joined, settled_marks, use_of
-from gradstab.program.walk import as_closed, called, evaluate, evaluated, split_operands
+from gradstab.program.walk import (
+    as_closed,
+    called,
+    evaluate,
+    evaluated,
+    readers_in,
+    split_operands,
+)
 
 # Constants of more entries are not evaluated, and are no factors.
 _SMALL = 4096
@@ -128,10 +136,7 @@ class _Walk:
 
     def run(self, closed: Any, values: Sequence[_Value]) -> list[_Value]:
         closed = as_closed(closed)
-        atoms = [a for eqn in closed.jaxpr.eqns for a in eqn.invars]
-        for atom in (*atoms, *closed.jaxpr.outvars):
-            if not isinstance(atom, _compat.Literal):
-                self.readers[atom] += 1
+        self.readers |= readers_in(closed)
         return list(map(_as_value, evaluated(closed, values, self.rule)))
 
     def rule(self, eqn: _compat.JaxprEqn, operands: list) -> Sequence[_Value]:
@@ -170,7 +175,7 @@ class _Walk:
     ) -> _Value:
         degrees = degrees_after(eqn, [value.degrees for value in values])
         held = [value for value in values if value.mark.leaves]
-        factors = _common(held) if _adds(eqn) else _all_factors(held)
+        factors = _common(held) if adds(eqn) else _all_factors(held)
         if (number := self._factor(eqn, values, _NOTHING)) is not None:
             factors |= {number}
         return _Value(mark, None, degrees, factors, varies=_varies(eqn, held[0]))
@@ -203,7 +208,7 @@ class _Walk:
         for value in held:
             for factor in value.factors:
                 self.factors[factor].of.add(number)
-        if _adds(eqn):
+        if adds(eqn):
             self.read_elsewhere(data)
             return _Value(meetings=_all_meetings(data) | {number})
         if use.kind in ("product", "lookup") or primitives.is_named(eqn, "mul"):
@@ -243,10 +248,10 @@ class _Walk:
         if (number := self._factor(eqn, values, _all_meetings(data))) is not None:
             (value,) = data
             return _Value(factors=value.factors | {number}, meetings=value.meetings)
-        if not _is_linear(eqn, values):
+        if not is_linear(eqn, [value.mark.is_data for value in values]):
             self.read_elsewhere(data)
             return _Value()
-        common = _common(data) if len(data) == len(values) or _moves(eqn) else _NOTHING
+        common = _common(data) if len(data) == len(values) or moves(eqn) else _NOTHING
         self.read_elsewhere([v._replace(factors=v.factors - common) for v in data])
         return _Value(factors=common, meetings=_all_meetings(data))
 
@@ -343,28 +348,6 @@ def _uniform(value: _Value) -> float | None:
         return None
     numbers = np.asarray(constant).ravel()
     return float(np.real(numbers[0])) if (numbers == numbers[0]).all() else None
-
-
-def _adds(eqn: _compat.JaxprEqn) -> bool:
-    return primitives.is_named(eqn, "add", "sub", "add_any")
-
-
-def _moves(eqn: _compat.JaxprEqn) -> bool:
-    return primitives.is_a(eqn, Kind.MOVES, Kind.RESHAPES, Kind.PIECES)
-
-
-def _is_linear(eqn: _compat.JaxprEqn, values: list[_Value]) -> bool:
-    """Whether the result is linear in all of its data, or is made of their entries."""
-    if _adds(eqn) or _moves(eqn) or primitives.is_named(eqn, "neg", "copy_p"):
-        return True
-    data = [value.mark.is_data for value in values]
-    if primitives.is_named(eqn, "select_n"):
-        return not data[0]
-    divides = primitives.is_named(eqn, "div")
-    multiplies = primitives.is_named(eqn, "mul") or divides
-    if primitives.is_a(eqn, Kind.CONTRACTION) or multiplies:
-        return sum(data) == 1 and (data[0] or not divides)
-    return primitives.is_named(eqn, "stop_gradient", "sharding_constraint", "pad")
 
 
 def _varies(eqn: _compat.JaxprEqn, value: _Value) -> frozenset[int] | None:

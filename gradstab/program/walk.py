@@ -6,6 +6,7 @@ an equation reads and where its results go. A rule that has a memory is a closur
 the method of an object.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -117,3 +118,14 @@ def called(eqn: _compat.JaxprEqn, /):
 def as_closed(body, /) -> _compat.ClosedJaxpr:
     """The closed program; rematerialisation holds an open one, without constants."""
     return body if hasattr(body, "consts") else _compat.ClosedJaxpr(body, ())
+
+
+def readers_in(closed: _compat.ClosedJaxpr, /) -> collections.Counter:
+    """How often a program reads each of its variables, as a result too.
+
+    A program that is called many times is one object: counts of several programs are to
+    be joined by their maximum, ``|``.
+    """
+    atoms = [atom for eqn in closed.jaxpr.eqns for atom in eqn.invars]
+    atoms += closed.jaxpr.outvars
+    return collections.Counter(a for a in atoms if not isinstance(a, _compat.Literal))

@@ -9,7 +9,7 @@ from gradstab.scaling.schemes import OPTIMIZERS, SCHEMES, exponents
 from gradstab.scaling.slopes import MARGIN, Slope, Trend
 
 # So much of the parameters must go as a scheme says, each within this or two errors.
-_SHARE, _NEAR = 0.9, 0.2
+_SHARE, NEAR = 0.9, 0.2
 _WRONG = (Trend.GROWS, Trend.SHRINKS)
 
 PRODUCTS = (Role.INPUT, Role.HIDDEN, Role.OUTPUT)
@@ -155,7 +155,7 @@ def schemes_like(
 
     def fits(scheme: str, optimizer: str) -> bool:
         near = [
-            _is_near(own, own_slope(scheme, optimizer, role, is_matrix=matrix))
+            is_near(own, own_slope(scheme, optimizer, role, is_matrix=matrix))
             and _has_size(scheme, role, gain)
             for role, matrix, gain, own in rows
         ]
@@ -170,10 +170,11 @@ def _has_size(scheme: str, role: Role, gain: Slope) -> bool:
     if role is not Role.OUTPUT or math.isnan(gain.value):
         return True
     size = exponents(scheme, "sgd", role).size
-    return _is_near(gain, 0.5 + (-0.5 if size is None else size))
+    return is_near(gain, 0.5 + (-0.5 if size is None else size))
 
 
-def _is_near(slope: Slope, wanted: float) -> bool:
+def is_near(slope: Slope, wanted: float) -> bool:
+    """Whether a slope is that of a scheme: within 0.2, or two errors."""
     # Without an error nothing is known to be near.
-    near = max(_NEAR, 2 * slope.error) if slope.freedom else 0.0
+    near = max(NEAR, 2 * slope.error) if slope.freedom else 0.0
     return abs(slope.value - wanted) <= near

@@ -10,6 +10,12 @@ from gradstab import _console
 from gradstab.errors import UserKeyError, UserValueError
 from gradstab.records import record, static
 from gradstab.scaling import causes, panels, store, table
+from gradstab.scaling.blocks import (
+    BlockSlopes,
+    block_slopes,
+    depth_schemes_like,
+    is_first,
+)
 from gradstab.scaling.causes import Cause
 from gradstab.scaling.roles import Role
 from gradstab.scaling.slopes import Slope, Trend, fit
@@ -111,6 +117,8 @@ class Transfer:
         activation: (sizes, seeds, steps + 1, layers) root mean squares.
         update: likewise, of the change of the data that leave a layer.
         gradient: likewise, of the gradient of the loss by them.
+        added: likewise, of what a block adds to the data that enter it, at the layer
+            that ends it; NaN at others, and if depth does not vary.
         weight: (sizes, seeds, steps + 1, parameters) root mean squares.
         change: likewise, of the change of a parameter.
         entering: likewise, of the data that it meets, at the start.
@@ -124,13 +132,15 @@ class Transfer:
         layer_names: in depth order.
         parameter_names: in the order in which they meet the data.
         roles: of the parameters.
-        matrices: which of them have two axes.
+        matrices: which of them have two axes; over depth, which are multiplied with
+            the data.
         notes: what a reader should know.
     """
 
     activation: Any
     update: Any
     gradient: Any
+    added: Any
     weight: Any
     change: Any
     entering: Any
@@ -213,8 +223,16 @@ class Transfer:
 
     @property
     def verdict(self) -> Trend:
-        """Of the whole: 'grows' if a layer grows; 'flat' only if all are flat."""
-        found = [layer.verdict for layer in self.layers]
+        """Of the whole: 'grows' if a layer grows; 'flat' only if all are flat.
+
+        Over depth the first block may shrink: one of L does one L-th of what all do.
+        """
+        found = [
+            layer.verdict
+            for layer in self.layers
+            if not (self.vary == "depth" and is_first(layer.name))
+            or layer.verdict is Trend.GROWS
+        ]
         return next(trend for trend in _ORDER if trend in found)
 
     @property
@@ -251,14 +269,29 @@ class Transfer:
     def schemes(self) -> tuple[tuple[str, str], ...]:
         """The parametrisations, each with its optimiser, that the slopes fit.
 
-        After the first step, as theory is of one step of small learning rate.
+        After the first step, as theory is of one step of small learning rate. Over
+        depth those of residual blocks; see `blocks`.
         """
+        if self.vary == "depth":
+            return depth_schemes_like(self.blocks, normalises=self.normalises)
         if self.vary != "width" or not self.num_steps:
             return ()
         rows = self.parameters_at(1)
         kinds = causes.NORMALISING if self.normalises else ("sgd",)
         own = [(r.role, r.is_matrix, r.gain, r.own) for r in rows]
         return causes.schemes_like(own, kinds)
+
+    @property
+    def blocks(self) -> tuple[BlockSlopes, ...]:
+        """How stacks of residual blocks go with the depth; empty if that stays."""
+        if self.vary != "depth":
+            return ()
+        own, gain, entering = map(np.asarray, (self.own, self.gain, self.entering))
+        result = gain[:, :, 0] * entering[:, :, 0]
+        relative = own[:, :, 1] / np.where(result > 0, result, np.nan)
+        rows = list(zip(self.parameter_names, self.matrices, strict=True))
+        added = np.asarray(self.added)[:, :, 0]
+        return block_slopes(self.sizes, self.layer_names, added, rows, relative)
 
     def show(self, console: Any = None) -> None:
         """Print slopes, verdicts and causes to a rich console."""

@@ -14,7 +14,7 @@ from gradstab.network.adapters import Target
 from gradstab.network.losses import LossProgram, as_loss
 from gradstab.program.compiled import compiled
 from gradstab.program.uses import Effect, Use, parameters_met
-from gradstab.scaling import makers
+from gradstab.scaling import blocks, makers
 from gradstab.scaling.roles import marks_for, uses_in
 
 # Of a gradient twice as large a step of one that does not normalise is twice as far.
@@ -29,6 +29,8 @@ class Trial(NamedTuple):
         activation: (steps + 1, layers), of the data that leave a layer.
         update: likewise, of their change since the first step, on the same inputs.
         gradient: likewise, of the gradient of the loss by them.
+        added: likewise, of what a block adds to the data that enter it, at the layer
+            that ends it; NaN at others, and if depth does not vary.
         weight: (steps + 1, parameters), of the values of a parameter.
         change: likewise, of their change since the first step.
         entering: likewise, of the data that a parameter meets, at the start.
@@ -43,6 +45,7 @@ class Trial(NamedTuple):
     activation: Any
     update: Any
     gradient: Any
+    added: Any
     weight: Any
     change: Any
     entering: Any
@@ -90,20 +93,26 @@ class Subject(NamedTuple):
         network: its layers.
         target: its function and arrays.
         rows: its parameters where they meet the data.
+        before: for each layer that ends a block the number of the layer before the
+            block; None for others, and if depth does not vary.
     """
 
     network: Network
     target: Target
     rows: tuple[Row, ...]
+    before: tuple[int | None, ...]
 
 
-def subject_of(target: Target, output: Callable | None) -> Subject:
+def subject_of(
+    target: Target, output: Callable | None, *, in_blocks: bool = False
+) -> Subject:
     """Find the layers and the parameters of a model; traces it twice."""
     network = find_layers(
         target.apply, target.params, target.inputs, state=target.state, output=output
     )
     rows = network.programs.get("rows", lambda: _rows(network, target))
-    return Subject(network, target, rows)
+    before = blocks.layers_before(network.names) if in_blocks else None
+    return Subject(network, target, rows, before or (None,) * len(network.names))
 
 
 def _rows(network: Network, target: Target) -> tuple[Row, ...]:
@@ -168,7 +177,9 @@ def run_trial(
     """
     normalises = False
     program = as_loss(loss, subject.network.program.output_shapes)
-    measure = compiled(subject.network, _measured, program.program, subject.rows)
+    measure = compiled(
+        subject.network, _measured, program.program, subject.rows, subject.before
+    )
     first = params = target.params
     found = []
     with jax.default_matmul_precision("highest"):
@@ -200,6 +211,7 @@ def _measured(
     network: Network,
     loss: LossProgram,
     rows: tuple[Row, ...],
+    before: tuple[int | None, ...],
     first: Any,
     params: Any,
     state: Any,
@@ -219,14 +231,14 @@ def _measured(
     moved = [a - b for a, b in zip(activations, start, strict=True)]
     leaves = [jax.tree.leaves((p, state, inputs)) for p in (first, params)]
     marks = marks_for(Target(network.replay, first, state, inputs))
-    before, after = leaves
-    met = parameters_met(network.program.closed, before, after, marks)
+    met = parameters_met(network.program.closed, leaves[0], leaves[1], marks)
     entering, gain, own, passed = _effects(rows, met.effects)
     trial = Trial(
         loss=value,
         activation=_of_layers(network, activations),
         update=_of_layers(network, moved),
         gradient=_of_layers(network, slopes[1]),
+        added=_added(network, activations, before),
         weight=_of_rows(rows, params),
         change=_of_rows(rows, jax.tree.map(jnp.subtract, params, first)),
         entering=entering,
@@ -243,6 +255,25 @@ def _of_layers(network: Network, blocks: list) -> jax.Array:
         for number, array in enumerate(blocks)
     ]
     return network.in_depth_order(columns)
+
+
+def _added(
+    network: Network, activations: list, before: Sequence[int | None]
+) -> jax.Array:
+    """What each block adds to the data that enter it."""
+    made = [
+        activations[place.block][place.index or 0]
+        if network.is_scanned(place.block)
+        else activations[place.block]
+        for place in network.layers
+    ]
+
+    def one(layer: int, start: int | None) -> Any:
+        if start is None or made[layer].shape != made[start].shape:
+            return jnp.full((), jnp.nan, jnp.float32)
+        return _rms(made[layer] - made[start])[0].astype(jnp.float32)
+
+    return jnp.stack([one(*pair) for pair in enumerate(before)])
 
 
 def _of_rows(rows: Sequence[Row], params: Any) -> jax.Array:

@@ -117,14 +117,7 @@ class Parametrization:
         Raises:
             ValueError: its parameters are not those that were compared.
         """
-        if makers.is_pair(made):
-            return made[0], self._rescaled(made[1])
-        if isinstance(made, nnx.Module):
-            nnx.update(made, self._rescaled(nnx.state(made, nnx.Param)))
-            return made
-        if makers.is_linen_pair(made):
-            return made[0], self._rescaled(made[1])
-        return self._rescaled(made)
+        return rescaled(made, self._rescaled)
 
     def show(self, console: Any = None) -> None:
         """Print what was found and what is done to a rich console."""
@@ -202,6 +195,22 @@ class Parametrization:
             )
         rest = iter(self.roles)  # under other names, in the same order
         return [next(rest) if own else None for own in trained]
+
+
+def rescaled(made: Any, scaled: Callable[[Any], Any], /) -> Any:
+    """What a maker gave, with its parameters changed by a function of a pytree.
+
+    Args:
+        made: a model, a pair of a function or a linen module and its arrays, or a
+            pytree; a module of Flax NNX is changed in place.
+        scaled: the function.
+    """
+    if isinstance(made, nnx.Module):
+        nnx.update(made, scaled(nnx.state(made, nnx.Param)))
+        return made
+    if makers.is_pair(made) or makers.is_linen_pair(made):
+        return made[0], scaled(made[1])
+    return scaled(made)
 
 
 def _rate_factor(one: ParameterScale, shape: Sequence[int]) -> float:

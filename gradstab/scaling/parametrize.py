@@ -10,6 +10,7 @@ from gradstab import _tree
 from gradstab._checked import truth, whole_number
 from gradstab.errors import UserTypeError, UserValueError
 from gradstab.scaling import makers
+from gradstab.scaling.depths import parametrize_depth
 from gradstab.scaling.initial import Initial, initial_sizes
 from gradstab.scaling.parametrization import ParameterScale, Parametrization, few
 from gradstab.scaling.programs import (
@@ -29,13 +30,14 @@ def parametrize(
     make: Callable[..., Any],
     /,
     *,
-    base_width: int,
+    base_width: int | None = None,
+    base_depth: int | None = None,
     scheme: str = "mup",
     optimizer: str = "adam",
     inputs: Any = None,
     key: jax.Array | None = None,
     batched: bool = True,
-) -> Parametrization:
+) -> Any:
     r"""Find what each parameter of a model is, and how it must go with the width.
 
     The model is made at the base width and at twice that. Axes that differ grow with
@@ -57,11 +59,24 @@ def parametrize(
     multiply, and where. They do so too of an output that is tied to the embedding. A
     parameter whose role is ambiguous is left as it is, and its note says why.
 
+    With ``base_depth`` in place of the width ``make(depth, key)`` is a residual network
+    of that depth, and scheme is 'depth-mup' (every branch times 1/sqrt(depth)) or
+    'completep' (1/depth). Branches are found in the program, which adds what it
+    computes of the data to them; their last weights take the factor, and the rates of
+    all parameters in the blocks are those published. Where no weight scales a branch
+    alone, such as behind an activation, `.notes` say what to multiply by hand. For both
+    parametrisations rescale by both, and chain both transforms.
+
+    Decoupled weight decay, whose product with the learning rate is to stay, is to come
+    after ``.transform``.
+
     Args:
         make: ``make(width, key)`` gives a model as for `gradstab.analyze`, or a pair
             ``(apply, params)``.
         base_width: the width at which the model was tuned.
-        scheme: 'mup', 'ntk', 'mean-field', 'spectral' or 'standard'.
+        base_depth: the depth at which it was tuned, for a parametrisation of depth.
+        scheme: 'mup', 'ntk', 'mean-field', 'spectral' or 'standard'; of depth
+            'depth-mup', 'completep' or 'standard'.
         optimizer: 'sgd', 'adam' (any that divides by the size of the gradient, AdamW
             and Lion among them) or 'muon' (`optax.contrib.muon` as it comes).
         inputs: one input, or a tuple of them, to trace the model with. Without it roles
@@ -70,21 +85,26 @@ def parametrize(
         batched: False if the model takes one example.
 
     Returns:
-        The parametrisation: ``.make``, ``.transform``, ``.rescale``, ``.roles``. Cost:
-        two initialisations, and two traces where inputs are given; parameters of fewer
-        than some ten thousand entries are drawn up to 256 times more at both widths.
+        The parametrisation, a `gradstab.scaling.Parametrization`, of depth a
+        `gradstab.scaling.DepthParametrization`: ``.make``, ``.transform``,
+        ``.rescale``, ``.roles``. Cost: two initialisations, and two traces where inputs
+        are given; of width, parameters of fewer than some ten thousand entries are
+        drawn up to 256 times more at both widths.
 
     Raises:
         TypeError: ``make`` is not a function of a width and a key, or does not give a
             model.
         ValueError: for an unknown scheme or optimiser, a base width that is no whole
             number from 1; if nothing grows with the width, or the two models do not
-            have the same parameters.
+            have the same parameters; of depth, if there is no residual branch, or no
+            inputs to find one with.
 
     References:
         Yang et al. (2022), Tensor Programs V, table 3 and appendix B.
         Yang and Hu (2021), Tensor Programs IV, table 1.
         Yang, Simon and Bernstein (2023), A spectral condition for feature learning.
+        Yang et al. (2023), Tensor Programs VI, and Dey et al. (2025), CompleteP, for
+        depth.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> import gradstab as gs
@@ -99,9 +119,30 @@ def parametrize(
     [('head', 'output', -0.5, -1.0), ('hidden', 'hidden', 0.0, -1.0)]
     >>> optimizer = optax.chain(optax.adam(1e-3), scaled.transform)
     """
+    truth(batched, "batched")
+    if base_depth is not None:
+        if base_width is not None:
+            raise UserValueError(
+                "give base_width or base_depth: make(size, key) has one size"
+            )
+        if inputs is None:
+            raise UserValueError(
+                "a parametrisation of depth needs inputs=, to trace the model with: "
+                "branches are found in its program"
+            )
+        return parametrize_depth(
+            make,
+            list(_keys(key)),
+            base_depth=whole_number(base_depth, "base_depth", least=1),
+            scheme=scheme,
+            optimizer=optimizer,
+            inputs=inputs,
+            batched=batched,
+        )
+    if base_width is None:
+        raise UserTypeError("give base_width=, or base_depth= for a scheme of depth")
     exponents(scheme, optimizer, Role.HIDDEN)  # names are known before work begins
     whole_number(base_width, "base_width", least=1)
-    truth(batched, "batched")
     keys = _keys(key)
     widths = base_width, 2 * base_width
     made = [makers.made_by(make, *pair) for pair in zip(widths, keys, strict=False)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from gradstab.errors import UserValueError
 
-_NUMBER = re.compile(r"(?<=[./_])\d+(?=[./]|$)|(?<=[./_])\d+(?=_)")
+_NUMBER = re.compile(r"(?:(?<=[./_])|^)\d+(?=[./_]|$)")
 
 
 class Matched(NamedTuple):
@@ -83,8 +83,17 @@ def _groups(names: Sequence[str]) -> dict[str, list[int]]:
     """Positions by the name with its first number taken out, in depth order."""
     found = collections.defaultdict(list)
     for position, name in enumerate(names):
-        found[_NUMBER.sub("#", name, count=1)].append(position)
+        found[key_of(name)].append(position)
     return found
+
+
+def key_of(name: str, /) -> str:
+    """A name with its first number taken out: that of its stack.
+
+    >>> key_of("blocks.3.mlp.kernel")
+    'blocks.#.mlp.kernel'
+    """
+    return _NUMBER.sub("#", name, count=1)
 
 
 def _places(least: int, lengths: set[int]) -> list[tuple[float, str]]:

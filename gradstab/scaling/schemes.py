@@ -19,6 +19,18 @@ mean-field  Mei et al. (2018), table 1   one (of width for SGD) for weights with
 spectral    Yang, Simon and Bernstein    the same: a norm of sqrt(out/in) for the
             (2023), condition 1          weights and for their updates
 ==========  ===========================  =========================================
+
+Of the depth, for residual networks; what is outside of the blocks stays:
+
+=========  =========================  ==============================================
+scheme     factor of every branch     learning rate in the blocks
+=========  =========================  ==============================================
+standard   1                          one for all
+depth-mup  Yang et al. (2023): power  -1/2 for Adam, 0 for SGD: so that what each
+           -1/2 of the depth          block's update does to the stream has power -1
+completep  Dey et al. (2025), table   0 for Adam (table 1), 1 for SGD, by the same rule
+           1: power -1
+=========  =========================  ==============================================
 """
 
 from typing import NamedTuple
@@ -30,6 +42,11 @@ from gradstab.scaling.roles import Role
 WITH_PRODUCTS = ("mup", "spectral")
 SCHEMES = ("standard", "mup", "ntk", "mean-field", "spectral")
 OPTIMIZERS = ("sgd", "adam", "muon")
+
+
+DEPTH_SCHEMES = ("standard", "depth-mup", "completep")
+# The power of the depth by which every residual branch is multiplied.
+BRANCH_POWERS = {"standard": 0.0, "depth-mup": -0.5, "completep": -1.0}
 
 
 class Exponents(NamedTuple):
@@ -136,6 +153,39 @@ def _exponents(scheme: str, optimizer: str, role: Role) -> Exponents:
     if role is Role.VECTOR:
         return Exponents(None, rates.vector)
     return Exponents(sizes[0], rates.input)
+
+
+def depth_exponents(scheme: str, optimizer: str, /, *, is_end: bool) -> Exponents:
+    """How a parameter in a residual block goes with the depth.
+
+    The factor of a branch is moved into the parameters at its end, with what that does
+    to their gradients and updates (as above).
+
+    Args:
+        scheme: one of `DEPTH_SCHEMES`.
+        optimizer: one of `OPTIMIZERS`.
+        is_end: whether the branch is a linear function of it.
+
+    Raises:
+        ValueError: for another scheme or optimiser.
+
+    >>> depth_exponents("completep", "adam", is_end=False)
+    Exponents(size=0.0, rate=0.0)
+    >>> depth_exponents("completep", "adam", is_end=True)
+    Exponents(size=-1.0, rate=-1.0)
+    """
+    expect_known("scheme", scheme, DEPTH_SCHEMES)
+    expect_known("optimizer", optimizer, OPTIMIZERS)
+    if scheme == "standard":
+        return Exponents(0.0, 0.0)
+    power = BRANCH_POWERS[scheme]
+    # L updates that agree, each of a branch of that power, are to add up to 1. SGD has
+    # the power once more, in the gradient.
+    times = 2 if optimizer == "sgd" else 1
+    rate = -1.0 - times * power
+    if is_end:
+        return Exponents(power, rate + times * power)
+    return Exponents(0.0, rate + 0.0)
 
 
 def expect_known(what: str, name: str, names: tuple[str, ...], /) -> None:

@@ -15,7 +15,8 @@ from gradstab.errors import UserValueError
 from gradstab.scaling.measuring import Measured, Trial
 
 KIND = "gradstab transfer"
-SCHEMA = 1
+# By kind; 2 of a check: what blocks add.
+SCHEMAS = {KIND: 2}
 
 
 def save(
@@ -30,7 +31,7 @@ def save(
     path = _files.as_path(path, "path")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or overwrite=True")
-    data = {"kind": kind, "schema": SCHEMA, **_json.encoded(measured)}
+    data = {"kind": kind, "schema": SCHEMAS.get(kind, 1), **_json.encoded(measured)}
     _files.make_folder(path.parent)
     _files.write(path, _json.dumps(data, indent=1) + "\n", overwrite=overwrite)
 
@@ -48,7 +49,7 @@ def read(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none, damaged, or of a newer schema.
+        ValueError: it is none, damaged, or of another schema.
     """
     path = _files.as_path(path, "path")
     text = path.read_text()
@@ -59,10 +60,12 @@ def read(
     if not isinstance(data, dict) or data.get("kind") != kind:
         raise UserValueError(f"{path} holds no {kind}")
     try:
-        if data["schema"] > SCHEMA:
+        schema = SCHEMAS.get(kind, 1)
+        if data["schema"] != schema:
+            age = "a newer" if data["schema"] > schema else "an older"
             raise UserValueError(
                 f"{path} has schema {data['schema']}, and this gradstab reads "
-                f"{SCHEMA}: it was written by a newer one"
+                f"{schema}: it was written by {age} one"
             )
         values = {name: data[name] for name in names}
         return values | {name: _numbers(values[name]) for name in arrays}

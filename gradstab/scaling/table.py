@@ -5,6 +5,7 @@ from typing import Any
 
 from gradstab import _console
 from gradstab._console import text
+from gradstab.scaling import blocks
 from gradstab.scaling.causes import Cause
 from gradstab.scaling.slopes import Slope, Trend
 
@@ -102,6 +103,8 @@ def _verdict(transfer: Any) -> str:
 
 
 def _schemes(transfer: Any) -> list[str]:
+    if transfer.vary == "depth":
+        return blocks.sentences(transfer.blocks, transfer.schemes)
     if transfer.vary != "width":
         return []
     by_scheme = collections.defaultdict(list)

@@ -18,7 +18,7 @@ from gradstab.scaling.roles import Role, from_uses
 from gradstab.scaling.rows import Matched, matched
 
 _VARIED = ("width", "depth", "batch")
-_OF_LAYERS = ("activation", "update", "gradient")
+_OF_LAYERS = ("activation", "update", "gradient", "added")
 _OF_ROWS = ("weight", "change", "entering", "gain", "own", "passed")
 
 
@@ -50,6 +50,9 @@ def transfer(
     :math:`\pm 0.25`, *grows* or *shrinks* if it does not hold zero and the slope is as
     large as that, and else the verdict is *cannot tell*, with the number of seeds that
     would settle it.
+
+    Over depth ``.schemes`` says which parametrisation the residual blocks have, by what
+    a block adds and what its updates do to that, and ``.blocks`` by which powers.
 
     Learning rates are best chosen small: theory, and the names of parametrisations in
     ``.schemes``, are of the first step of a small one.
@@ -120,7 +123,8 @@ def transfer(
         kept = store.Trials(None, {})
         for number, size in enumerate(sizes):
             given = _first(inputs, size) if vary == "batch" else inputs
-            run = _Size(make, given, size, output, batched, optimizer, loss, steps)
+            options = output, batched, vary == "depth"
+            run = _Size(make, given, size, options, optimizer, loss, steps)
             if folder is not None and number == 0:
                 settings = _settings(sizes, steps, vary, key)
                 kept = store.Trials(folder, settings | run.fingerprints(key))
@@ -144,14 +148,13 @@ class _Size:
         make: Callable[..., Any],
         inputs: tuple,
         size: int,
-        output: Callable[..., Any] | None,
-        batched: bool,
+        options: tuple[Callable[..., Any] | None, bool, bool],
         optimizer: Any,
         loss: Callable[..., Any],
         steps: int,
     ) -> None:
         self._make, self._inputs, self._size = make, inputs, size
-        self._output, self._batched = output, batched
+        self._output, self._batched, self._in_blocks = options
         self._loss, self._steps = loss, steps
         self._optimizer = _as_optimizer(optimizer, size)
         self._step = jax.jit(self._stepped)
@@ -160,13 +163,13 @@ class _Size:
     def subject(self, key: jax.Array) -> Subject:
         """Layers and parameters, of any initialisation."""
         if self._subject is None:
-            self._subject = subject_of(self._target(key), self._output)
+            self._subject = self._found(self._target(key))
         return self._subject
 
     def fingerprints(self, key: jax.Array) -> dict[str, str]:
         """What the runs depend on beside the sizes, each as a digest."""
         target = self._target(jax.random.fold_in(key, len(_VARIED)))
-        subject = self._subject = subject_of(target, self._output)
+        subject = self._subject = self._found(target)
         memory = call_of_user(self._optimizer.init, target.params)
         step = jax.make_jaxpr(self._stepped)(target.params, memory, target.params)
         shapes = subject.network.program.output_shapes
@@ -181,10 +184,13 @@ class _Size:
     def measure(self, key: jax.Array) -> Measured:
         """Train one initialisation."""
         target = self._target(key)
-        subject = subject_of(target, self._output)
+        subject = self._found(target)
         self._subject = subject
         memory = call_of_user(self._optimizer.init, target.params)
         return run_trial(subject, target, self._step, memory, self._loss, self._steps)
+
+    def _found(self, target: Any) -> Subject:
+        return subject_of(target, self._output, in_blocks=self._in_blocks)
 
     def _target(self, key: jax.Array) -> Any:
         made = makers.made_by(self._make, self._size, key)
@@ -237,7 +243,8 @@ def _settings(
     sizes: tuple[int, ...], steps: int, vary: str, key: jax.Array
 ) -> dict[str, Any]:
     data = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    return {"sizes": list(sizes), "steps": steps, "vary": vary, "key": data}
+    kept = {"sizes": list(sizes), "steps": steps, "vary": vary, "key": data}
+    return kept | {"schema": store.SCHEMAS[store.KIND]}
 
 
 def _gathered(
@@ -273,7 +280,7 @@ def _gathered(
         layer_names=layers.names,
         parameter_names=rows.names,
         roles=roles,
-        matrices=_matrices(ends[0], rows),
+        matrices=_matrices(ends[0], rows, vary),
         notes=notes,
     )
 
@@ -299,9 +306,11 @@ def _roles(
     return tuple(found), ()
 
 
-def _matrices(end: Subject, rows: Matched) -> tuple[bool, ...]:
+def _matrices(end: Subject, rows: Matched, vary: str) -> tuple[bool, ...]:
     leaves = jax.tree.leaves(end.target.params)
     uses = [row.use for row in end.rows]
+    if vary == "depth":  # slices of a stack have an axis more
+        return tuple(uses[own[0]].kind == "product" for own in rows.members[0])
     return tuple(
         max(leaves[i].ndim for i in uses[own[0]].leaves) == 2 for own in rows.members[0]
     )

@@ -8,9 +8,9 @@ from gradstab.scaling.slopes import MARGIN, Slope, Trend, fit
 WIDTHS = np.array([64, 128, 256, 512])
 
 
-def powers(slope, noise, seed, *, seeds=3, bend=0.0):
+def powers(slope, noise, seed, *, seeds=3, bend=0.0, power=1.0):
     rng = np.random.default_rng(seed)
-    logs = slope * np.log(WIDTHS) + bend * WIDTHS[0] / WIDTHS
+    logs = slope * np.log(WIDTHS) + bend * (WIDTHS[0] / WIDTHS) ** power
     return np.exp(logs[:, None] + noise * rng.normal(size=(len(WIDTHS), seeds)))
 
 
@@ -18,20 +18,31 @@ def powers(slope, noise, seed, *, seeds=3, bend=0.0):
 def test_a_power_law_without_noise_has_its_slope(slope):
     found = fit(WIDTHS, powers(slope, 0, 0))
     assert abs(found.value - slope) < 1e-9
-    assert found.half_width < 1e-6
+    assert found.half_width < 1e-4
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.1, 0.3])
-def test_95_per_cent_intervals_hold_the_slope_as_often_as_they_say(noise):
-    found = [fit(WIDTHS, powers(0.5, noise, seed)) for seed in range(600)]
+@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize(
+    ("bend", "power"), [(0.0, 1.0), (0.1, 1.0), (-0.15, 1.0), (0.1, 0.5), (-0.1, 0.5)]
+)
+def test_95_per_cent_intervals_hold_the_slope_at_large_sizes(noise, bend, power):
+    """Of models that at the smallest size are off the power law by a tenth and more."""
+    rows = [powers(0.5, noise, seed, bend=bend, power=power) for seed in range(300)]
+    found = [fit(WIDTHS, row) for row in rows]
     inside = np.mean([abs(one.value - 0.5) <= one.half_width for one in found])
-    # 95 % less what the choice of the term in 1 / n costs; 3 standard deviations.
-    assert 0.90 <= inside <= 0.98
+    # 95 % less three standard deviations; more where the prior asks for more.
+    assert inside >= 0.91
+
+
+def test_precise_slopes_are_not_moved_by_terms_that_are_not_there():
+    found = [fit(WIDTHS, powers(0.5, 0.01, seed)) for seed in range(200)]
+    assert abs(np.median([one.value for one in found]) - 0.5) < 0.005
+    assert np.median([one.half_width for one in found]) < 0.1
 
 
 def test_a_term_in_one_over_n_is_no_slope():
     found = [fit(WIDTHS, powers(0.5, 0.005, seed, bend=0.2)) for seed in range(200)]
-    assert abs(np.median([one.value for one in found]) - 0.5) < 0.02
+    assert abs(np.median([one.value for one in found]) - 0.5) < 0.03
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.4])
