@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gradstab as gs
+from gradstab import _json
 from gradstab.cli import main
 from gradstab.demo import CASES, cases, diverging, overview, vanishing, wrong_rule
 
@@ -93,6 +94,15 @@ def test_the_wrong_rule_is_found_with_its_argument_and_its_factor(tmp_path):
     said = {text.get_text() for text in ax.texts}
     assert "args[1]: a constant factor of 1/8" in said
     assert {"args[0]: right", "args[1]: wrong"} <= said
+
+
+def test_both_rules_can_be_checked_by_the_command(tmp_path):
+    path = tmp_path / "checked.json"
+    target = "gradstab.demo.wrong_rule:cases"
+    assert main(["check", target, "--json", str(path), "--quiet"]) == 1
+    cases = _json.loads(path.read_text())["cases"]
+    verdicts = {name: case["verdict"] for name, case in cases.items()}
+    assert verdicts == {"wrong": "FAIL", "mended": "PASS"}
 
 
 @pytest.mark.slow

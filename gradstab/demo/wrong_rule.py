@@ -57,6 +57,17 @@ def examine(gain_gradient=mean_of_examples, /) -> GradCheck:
     Args:
         gain_gradient: see `rms_norm`.
     """
+    return check(rms_norm(gain_gradient), *_arguments())
+
+
+def cases():
+    """Both rules, for ``gradstab check gradstab.demo.wrong_rule:cases``."""
+    return {
+        "wrong": (rms_norm(mean_of_examples), _arguments()),
+        "mended": (rms_norm(sum_of_examples), _arguments()),
+    }
+
+
+def _arguments():
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    gain = np.linspace(0.5, 1.5, SHAPE[1], dtype=np.float32)
-    return check(rms_norm(gain_gradient), x, gain)
+    return x, np.linspace(0.5, 1.5, SHAPE[1], dtype=np.float32)

@@ -40,6 +40,13 @@ OPTIONS = (
     *("--keep", "3", "--num-train", "256", "--no-progress"),
     "--watch",
 )
+# A run that compiles little, for many moments.
+SMALL = (
+    *("--depth", "1", "--width", "8", "--activation", "relu", "--seed", "3"),
+    *("--batch-size", "32", "--steps", "2000", "--steps-per-dispatch", "5"),
+    *("--checkpoint-every", "200", "--keep", "3", "--num-train", "256"),
+    *("--no-progress", "--watch"),
+)
 ENDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk", "damaged checkpoint")
 
 
@@ -77,7 +84,7 @@ class Process:
             os.write(2, f"UNCAUGHT {error!r}\n".encode())
             return 99
 
-    def wait(self, most=120.0):
+    def wait(self, most=600.0):
         """The exit status and what was printed."""
         ended, status = os.waitpid(self.pid, os.WNOHANG)
         while not ended:
@@ -103,22 +110,27 @@ class Process:
         os.kill(self.pid, number)
 
 
-def contents(run):
-    """Every array of the last checkpoint, and the metrics without their times.
+def apart(function, *arguments):
+    """What a function returns, in a process of its own.
 
-    Read in a process of its own: a process in which JAX runs must not be forked.
+    A process in which JAX runs must not be forked, and runs are.
     """
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         with os.fdopen(writing, "wb") as file:
-            pickle.dump(_contents(run), file)
+            pickle.dump(function(*arguments), file)
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as file:
         found = pickle.load(file)
     os.waitpid(pid, 0)
     return found
+
+
+def contents(run):
+    """Every array of the last checkpoint, and the metrics without their times."""
+    return apart(_contents, run)
 
 
 def _contents(run):
@@ -144,9 +156,30 @@ def differences(run, whole):
     return wrong + (["history"] if str(watched) != str(more) else [])
 
 
-def stop(folder, end, seconds, sizes, rng):
+def lost(run, whole):
+    """What the history lacks right after a run was ended, before it is resumed.
+
+    Every step up to the last one that is there has to be, as the run that was not ended
+    has it, and at least those that the newest checkpoint has. Whether it ends between
+    the first and the last step comes with it.
+    """
+    if not (run / "history.jsonl").exists():
+        return (["history"] if training.latest(run) else []), False
+    history, other = gs.History.read(run), gs.History.read(whole)
+    num, wrong = len(history), []
+    if history.steps.tolist() != other.steps[:num].tolist():
+        wrong.append("steps")
+    if num < (training.latest(run) or 0):
+        wrong.append("steps of a checkpoint")
+    for name in _WATCHED:
+        if history[name].tobytes() != other[name][:num].tobytes():
+            wrong.append(name)
+    return wrong, 0 < num < len(other)
+
+
+def stop(folder, end, seconds, sizes, rng, options):
     """Start a run in a folder and end it at a random moment."""
-    command = ("train", *OPTIONS, "--out", "run")
+    command = ("train", *options, "--out", "run")
     if end == "full disk":
         return Process(folder, *command, largest_file=rng.choice(sizes)).wait()
     process = Process(folder, *command)
@@ -214,26 +247,29 @@ def judged(folder, end, stopped, whole):
     return problems, "bitwise, and said from where" if told else "bitwise"
 
 
-def survive(moments, ends=ENDS, seed=0, out=print):
+def survive(moments, ends=ENDS, seed=0, out=print, options=OPTIONS):
     """Stop and resume so many runs by each of the ends; what went wrong.
+
+    Of those that were killed, it is counted how many had begun and not ended.
 
     Args:
         moments: of each end.
         ends: of `ENDS`.
         seed: of the moments.
         out: called with a line for every run.
+        options: of the runs, see `gradstab train`.
     """
     rng, root = random.Random(seed), pathlib.Path(tempfile.mkdtemp())
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "compiled")
     jax.config.update("jax_compilation_cache_dir", str(root / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    counts, problems = {}, []
+    counts, problems, cuts = {}, [], 0
     try:
         for _ in range(2):  # the first fills the compiler's cache
             (root / "whole").mkdir(exist_ok=True)
             process = Process(
-                root / "whole", "train", *OPTIONS, "--out", "run", "--overwrite"
+                root / "whole", "train", *options, "--out", "run", "--overwrite"
             )
             status, said = process.wait()
             assert status == 0, said
@@ -248,19 +284,24 @@ def survive(moments, ends=ENDS, seed=0, out=print):
             for moment in range(moments):
                 folder = root / f"{end}-{moment}"
                 folder.mkdir()
-                stopped = stop(folder, end, seconds, sizes, rng)
+                stopped = stop(folder, end, seconds, sizes, rng, options)
                 if not (folder / "run").exists():
                     out(f"{end} {moment}: ended before it began {stopped}")
                     counts[end]["ended before it began"] += 1
                     continue
+                missing, cut = [], False
+                if end == "SIGKILL":
+                    missing, cut = apart(lost, folder / "run", whole)
+                cuts += cut
                 wrong, how = judged(folder, end, stopped, whole)
+                wrong += [f"lost: {name}" for name in missing]
                 counts[end][how] += 1
                 problems += [f"{end} {moment}: {each}" for each in wrong]
                 out(f"{end} {moment}: {how} {wrong or ''}")
                 shutil.rmtree(folder)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    return {end: dict(count) for end, count in counts.items()}, problems
+    return {end: dict(count) for end, count in counts.items()}, problems, cuts
 
 
 if __name__ == "__main__":
@@ -268,7 +309,13 @@ if __name__ == "__main__":
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--ends", nargs="*", default=ENDS)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    found, wrong = survive(options.moments, options.ends, options.seed)
-    print(json.dumps({"counts": found, "problems": wrong}, indent=1))
+    parser.add_argument("--small", action="store_true")
+    given = parser.parse_args()
+    found, wrong, cut = survive(
+        given.moments,
+        given.ends,
+        given.seed,
+        options=SMALL if given.small else OPTIONS,
+    )
+    print(json.dumps({"counts": found, "problems": wrong, "cut": cut}, indent=1))
     sys.exit(bool(wrong))
