@@ -1,14 +1,18 @@
 """What the documentation shows runs, and what it links to is there."""
 
 import importlib.util
+import inspect
 import pathlib
 import re
 
 import jax
 import pytest
 
+import gradstab as gs
+
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+CONF, REFERENCE = ((DOCS / n).read_text() for n in ("conf.py", "reference.md"))
 PAGES = sorted(DOCS.glob("*.md"))
 # Blocks of a page are run one after the other, but for those that stand side by side.
 APART = ("coming_from",)
@@ -99,3 +103,12 @@ def test_every_page_is_reached_from_the_first_one():
     notebooks = {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
     gallery = (DOCS / "gallery.md").read_text()
     assert [name for name in notebooks if f"notebooks/{name}\n" not in gallery] == []
+
+
+def test_every_room_has_a_page_in_the_reference():
+    (rooms,) = re.findall(r"^ROOMS = \((.*?)^\)", CONF, re.DOTALL | re.MULTILINE)
+    described = set(re.findall(r"\w+", rooms))
+    public = {name for name in dir(gs) if inspect.ismodule(getattr(gs, name))}
+    assert public <= described
+    listed = re.findall(r"^api/gradstab\.(\w+)$", REFERENCE, re.MULTILINE)
+    assert set(listed) == described

@@ -53,3 +53,15 @@ def test_install_analyze_train_kill_resume_and_analyze_again(tmp_path):
     out = _done(CHECKPOINT, tmp_path)
     assert "verdict: " in out
     assert (tmp_path / "results" / "analyze-1" / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_a_rule_of_a_file_is_checked(tmp_path):
+    (rules,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "rules.py").write_text(rules)
+    assert "PASS" in _done("check rules:cases", tmp_path)
+    wrong = rules.replace("jnp.tanh(primals[0]) *", "jnp.tanh(primals[0]) ** 2 *")
+    (tmp_path / "rules.py").write_text(wrong)
+    process = _started("check rules:cases", tmp_path)
+    assert "FAIL" in process.communicate(timeout=300)[0]
+    assert process.returncode == 1

@@ -31,12 +31,15 @@ def test_the_three_numbers_of_the_readme_stand_in_the_results():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_an_example_of_the_readme_runs(number, tmp_path, monkeypatch, capsys):
+def test_the_examples_of_the_readme_run_one_after_the_other(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
+    names = {}
     as_users_have_it = jax.numpy_dtype_promotion("standard")
     with as_users_have_it, jax.numpy_rank_promotion("allow"):
-        exec(compile(BLOCKS[number], f"README.md, example {number + 1}", "exec"), {})
-    out = capsys.readouterr().out
-    for words in re.findall(r"# (vanishing|FAIL|\[.*1\.0)", BLOCKS[number]):
-        assert all(word in out for word in re.split(r"[^\w.]+", words))
+        for number, block in enumerate(BLOCKS):
+            exec(compile(block, f"README.md, example {number + 1}", "exec"), names)
+            out = capsys.readouterr().out
+            for said in re.findall(r"# (vanishing|FAIL|\[.*1\.0)", block):
+                assert all(word in out for word in re.split(r"[^\w.]+", said))
