@@ -5,6 +5,7 @@ import pathlib
 import matplotlib.image
 import numpy as np
 import pytest
+from figure_checks import drawn
 
 import gradstab as gs
 from gradstab import _json
@@ -21,6 +22,21 @@ def grey(path):
     height, width = (size // 4 for size in pixels.shape)
     blocks = pixels[: 4 * height, : 4 * width].reshape(height, 4, width, 4)
     return blocks.mean(axis=(1, 3))
+
+
+def legends_outside(figure):
+    """Titles of the panels whose legend is wider than they are."""
+    renderer, panels = drawn(figure), figure.axes
+    boxes = [
+        (ax, legend.get_window_extent(renderer))
+        for ax in panels
+        if (legend := ax.get_legend()) is not None
+    ]
+    return [
+        ax.get_title()
+        for ax, box in boxes
+        if not ax.bbox.x0 <= box.x0 < box.x1 <= ax.bbox.x1
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +145,7 @@ def test_the_run_is_stopped_before_its_loss_rises_and_a_steady_one_is_not(tmp_pa
     # The loss is at its best, but for the noise of a batch, and will be lost.
     assert run.losses[alarm - 1] < 1.05 * run.losses[:alarm].min()
     assert alarm + 10 < run.diverged <= len(run.losses)
+    assert not legends_outside(case.plot())
     mended = cases.of_run(diverging.examine(tmp_path / "steady", growth=0.0))
     assert not mended.found
     assert mended.result.alarms == []

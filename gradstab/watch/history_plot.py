@@ -31,6 +31,12 @@ def plot(history, /, *, kind=None, ax: Any = None):
     axes = drawing.new_axes(len(kinds), size=(6.4, 4.2), columns=min(2, len(kinds)))
     for name, panel in zip(kinds, axes, strict=True):
         _KINDS[name][0](panel, history)
+    # The bar of the map's colours takes room from the panels beside it: legends are
+    # arranged once more when it is known how much.
+    axes[0].figure.draw_without_rendering()
+    for panel in axes:
+        if panel.get_legend() is not None:
+            drawing.add_legend(panel)
     return axes[0].figure
 
 
