@@ -85,6 +85,15 @@ def test_the_standard_parametrisation_grows_and_mup_does_not(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_parametrisation_of_depth_is_applied_and_named(tmp_path):
+    line = "--model resnet --vary depth --widths 4,8,16 --steps 1 --width 16"
+    path = tmp_path / "depth.json"
+    options = f"--parametrization completep --batch-size 8 --json {path} --quiet"
+    assert gradstab(f"{line} {options}") == 0
+    assert ("completep", "adam") in load(path).schemes
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet", "lstm", "transformer"])
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_every_model_and_optimiser_is_checked(model, optimizer, tmp_path):
@@ -155,7 +164,12 @@ def test_heads_of_a_transformer_have_one_size_at_all_widths():
         ("--widths 16,wide", "--widths 16,wide: expected numbers"),
         ("--learning-rates 1,b", "--learning-rates 1,b: expected numbers"),
         ("--widths 16", "widths must be at least two"),
-        ("--vary depth --parametrization mup", "is one of the width"),
+        ("--vary batch --parametrization mup", "is one of the width"),
+        ("--vary depth --parametrization mup", "--parametrization must be 'standard'"),
+        (
+            "--vary depth --parametrization completep --base-width 4",
+            "--base-width is of --vary width",
+        ),
         ("--base-width 32", "--base-width is of a --parametrization"),
         ("--learning-rate 1 --learning-rates 1,2,3", "but not both"),
         ("--learning-rates 1,2,3 --folder x", "keeps no --folder"),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradstab as gs
@@ -123,3 +124,36 @@ def test_a_second_check_compiles_nothing_and_still_sees():
     assert repeated == 0
     assert first.verdict == again.verdict == gs.Verdict.PASS
     assert wrong.verdict == gs.Verdict.FAIL
+
+
+def test_a_coordinate_check_compiles_nothing_that_depends_on_the_seed():
+    """Each width has its programs; those of its first seed serve all others."""
+    counts = []
+
+    def make(width, key):
+        counts.append(len(COMPILED))
+        keys = jax.random.split(key)
+        params = {
+            "a": jax.random.normal(keys[0], (4, width)) / 2,
+            "b": jax.random.normal(keys[1], (width, 1)) / width,
+        }
+        return lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], params
+
+    def check():
+        return gs.transfer(
+            make,
+            jnp.ones((3, 4)),
+            widths=(5, 7),
+            loss=lambda y: jnp.mean(y**2),
+            optimizer=optax.adam(1e-3),
+            steps=1,
+            seeds=4,
+            progress=False,
+        )
+
+    check()
+    # A model is made for each seed; the first of a width compiles, and no other.
+    for first in (0, 4):
+        assert counts[first + 3] == counts[first + 1] > counts[first]
+    _, again = compiled_by(check)
+    assert again <= 2  # the optimiser's step, which is the user's, of each width

@@ -16,7 +16,13 @@ from gradstab.cli.prepare import on_targets, sorted_parts
 from gradstab.cli.targets import load_function
 from gradstab.cli.transfer_options import Transfer
 from gradstab.errors import UserValueError, call_of_user
-from gradstab.scaling import SCHEMES, Trend, learning_rate_transfer, parametrize
+from gradstab.scaling import (
+    DEPTH_SCHEMES,
+    SCHEMES,
+    Trend,
+    learning_rate_transfer,
+    parametrize,
+)
 from gradstab.scaling import transfer as coordinate_check
 
 _SIZES = {"width": (64, 128, 256), "depth": (4, 8, 16), "batch": (32, 64, 128)}
@@ -69,7 +75,8 @@ def run(options: Transfer, /) -> int:
 
 
 def _check(options: Transfer, rates: tuple[float, ...]) -> None:
-    _checked.one_of(options.parametrization, "--parametrization", SCHEMES)
+    known = SCHEMES if options.vary != "depth" else DEPTH_SCHEMES
+    _checked.one_of(options.parametrization, "--parametrization", known)
     _checked.one_of(options.optimizer, "--optimizer", tuple(_OPTIMIZERS))
     _checked.seed(options.seed, "--seed")
     for name in options.fail_on or ():
@@ -81,10 +88,14 @@ def _check(options: Transfer, rates: tuple[float, ...]) -> None:
             _checked.whole_number(value, f"--{name.replace('_', '-')}", least=1)
     if options.learning_rate is not None:
         _checked.number(options.learning_rate, "--learning-rate", above=0)
-    if options.vary != "width" and options.parametrization != "standard":
+    if options.vary == "batch" and options.parametrization != "standard":
         raise UserValueError(
             f"--parametrization {options.parametrization} is one of the width, and "
             f"--vary is {options.vary}"
+        )
+    if options.base_width is not None and options.vary != "width":
+        raise UserValueError(
+            "--base-width is of --vary width; over depth the base is the smallest"
         )
     if options.base_width is not None and options.parametrization == "standard":
         raise UserValueError(
@@ -198,9 +209,10 @@ def _measured(
     optimizer, usual = _OPTIMIZERS[options.optimizer]
     chained = optimizer
     if options.parametrization != "standard":
+        base: dict[str, Any] = {f"base_{options.vary}": options.base_width or sizes[0]}
         rules = parametrize(
             make,
-            base_width=options.base_width or sizes[0],
+            **base,
             scheme=options.parametrization,
             optimizer=options.optimizer,
             inputs=inputs,

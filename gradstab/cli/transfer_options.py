@@ -23,7 +23,8 @@ class Transfer:
     model: str = "mlp"
     """mlp, resnet, lstm, rnn or transformer."""
     parametrization: str = "standard"
-    """standard, mup, ntk, mean-field or spectral."""
+    """standard, mup, ntk, mean-field or spectral; over depth standard, depth-mup or
+    completep, from the smallest depth."""
     optimizer: str = "adam"
     """sgd, adam or muon."""
     learning_rate: float | None = None

@@ -15,6 +15,7 @@ from gradstab.scaling.parametrization import ParameterScale, Parametrization
 from gradstab.scaling.parametrize import parametrize
 from gradstab.scaling.roles import Role
 from gradstab.scaling.schemes import (
+    BRANCH_POWERS,
     DEPTH_SCHEMES,
     OPTIMIZERS,
     SCHEMES,
@@ -26,6 +27,7 @@ from gradstab.scaling.slopes import Slope, Trend
 from gradstab.scaling.transfer import transfer
 
 __all__ = [
+    "BRANCH_POWERS",
     "DEPTH_SCHEMES",
     "OPTIMIZERS",
     "SCHEMES",
