@@ -26,10 +26,12 @@ _SMOOTH = 1e-3
 # places, one sees which slopes f has around it. By so much, beside their size, they may
 # differ where f is smooth.
 _NEAR, _FAR, _PLACES = 2.0**-12, 2.0**-6, 12
-# Where many entries meet, a slope may be that of few places; and arguments of which one
-# was below the other need not be two ends of an interval.
+# Where many entries meet, a slope may be that of few places.
 _MORE = 72
 _CONTINUOUS = 0.25
+
+# Two numbers are the ends of no interval that something else lies in.
+_NO_INTERVAL = 2
 
 # A loop that ends by a tolerance, as that of an adaptive solver of differential
 # equations, makes f another function by that much; beside arguments of another size
@@ -198,13 +200,14 @@ class _Around:
 
 
 def _may_accuse_ties(seen: Examination, point: tuple) -> bool:
-    """Whether a rule of the user's is there, and the point keeps the leaves' order.
+    """Whether a rule of the user's is there, and the point is no empty interval.
 
-    What JAX does by itself at ties is known, and no one's error.
+    What JAX does by itself at ties is known, and no one's error. Of more than two
+    leaves one that is below another may be the lower end of what holds a third.
     """
     task = seen.problem
     between = [word for word in lost(task.leaves, point, task.names) if "below" in word]
-    return task.has_rules and not between
+    return task.has_rules and (not between or len(task.leaves) <= _NO_INTERVAL)
 
 
 def _wrong_along_ties(seen: Examination, point: tuple, where: str) -> set:

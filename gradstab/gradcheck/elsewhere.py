@@ -1,6 +1,7 @@
 """The stages of a check away from the point given: other points, shapes, integers."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -123,30 +124,57 @@ def _at_longer(
     """One entry more along every axis of a prime size, and along all others at once.
 
     Blocks as long as an axis leave nothing over before. Where f is not defined so, an
-    axis of a prime size is shortened.
+    axis of a prime size is shortened. Axes of two and three entries are made longer
+    with the others, and nothing is said of a rule that is not made for that.
     """
-    story = Story()
-    sizes = sizes_of(args)
+    sizes, short = sizes_of(args), sizes_of(args, short=True)
     others = [n for n in sizes if has_divisors(n)]
-    groups = [[n] for n in sizes if n not in others] + [others] * bool(others)
-    for group in groups:
-        several = len(groups) > 1
-        where = MORE + f" ({_counts(group, 1)})" * several
-        more = longer(args, group)
-        if not options["others"] and uniform.at(more, {n: n + 1 for n in group}):
-            story += Story(moved=((where, Answer.RIGHT),))
-            continue
-        found = _at_other_arguments(seen, f, args, more, where, **options)
-        gaps = with_gaps(args, group)
-        found = _if_meant(seen, f, args, more, found, gaps=gaps)
-        undefined = found.moved == ((where, Answer.NOT_DEFINED),)
-        if undefined and group != others:
+    primes = [[n] for n in sizes if n not in others]
+    several = len(primes) + bool(others) > 1
+    look = functools.partial(_one_more, seen, f, args, uniform, **options)
+    story = Story()
+    for group in primes:
+        found = look(group, several=several)
+        if _is_undefined(found):
             where = FEWER + f" ({_counts(group, -1)})" * several
             fewer = shorter(args, *group)
             found = _at_other_arguments(seen, f, args, fewer, where, **options)
             found = _if_meant(seen, f, args, fewer, found)
         story += found
-    return story
+    if short and not story.wrong:
+        found = look([*others, *short], several=True)
+        # Coordinates are as many as there are, and a rule may count on it.
+        if found.wrong or not (found.trouble or _is_open(found)):
+            return story + found
+    return story + look(others, several=several) if others else story
+
+
+def _one_more(
+    seen: Examination,
+    f: Callable[..., Any],
+    args: tuple,
+    uniform: Uniform,
+    group: list[int],
+    /,
+    *,
+    several: bool,
+    **options,
+) -> Story:
+    """What is found with one entry more along all axes of some sizes."""
+    where = MORE + f" ({_counts(group, 1)})" * several
+    more = longer(args, group)
+    if not options["others"] and uniform.at(more, {n: n + 1 for n in group}):
+        return Story(moved=((where, Answer.RIGHT),))
+    found = _at_other_arguments(seen, f, args, more, where, **options)
+    return _if_meant(seen, f, args, more, found, gaps=with_gaps(args, group))
+
+
+def _is_undefined(story: Story) -> bool:
+    return [answer for _, answer in story.moved] == [Answer.NOT_DEFINED]
+
+
+def _is_open(story: Story) -> bool:
+    return any(answer != Answer.RIGHT for _, answer in story.moved)
 
 
 def _counts(sizes: list[int], change: int) -> str:

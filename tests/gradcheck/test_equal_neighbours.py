@@ -1,5 +1,7 @@
 """Where ranks are tied a rule shares one gradient, and gives it to no one twice."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -213,3 +215,63 @@ def test_every_entry_is_like_one_beside_it_along_every_axis():
 
 def test_what_is_jaxs_own_costs_no_further_point():
     assert NEIGHBOURS not in dict(quick(jax.nn.relu, MIXED).moved)
+
+
+def to_both(f, *, first=operator.ge, second=operator.le, slope=jnp.ones_like):
+    """A choice of two, with the gradient of each where it is chosen."""
+
+    def bwd(args, w):
+        x, y = args
+        return w * slope(x) * first(x, y), w * slope(y) * second(x, y)
+
+    return with_vjp(f, bwd), np.float32(0.3), np.float32(1.2)
+
+
+LOW, HIGH = np.float32([0.1, 0.4, 0.5]), np.float32([0.9, 1.4, 0.8])
+ORDERED = {
+    "maximum": to_both(jnp.maximum),
+    "maximum, neither": to_both(jnp.maximum, first=operator.gt, second=operator.lt),
+    "minimum": to_both(jnp.minimum, first=operator.le, second=operator.ge),
+    "square": to_both(lambda x, y: jnp.maximum(x, y) ** 2, slope=lambda x: 2 * x),
+    "arrays": (to_both(jnp.maximum)[0], LOW, HIGH),
+}
+
+
+@pytest.mark.parametrize("case", mostly_slow(ORDERED, "maximum"))
+def test_two_arguments_of_which_one_is_below_do_not_both_get_it_all(case):
+    f, *args = case
+    result = quick(f, *args)
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert "with equal arguments" in result.reason
+
+
+def distance(x, y):
+    return jnp.abs(x - y)
+
+
+def towards_first(args, w):
+    side = jnp.where(args[0] >= args[1], w, -w)
+    return side, -side
+
+
+CHOSEN = {
+    "maximum, first": to_both(jnp.maximum, second=operator.lt),
+    "minimum, last": to_both(jnp.minimum, first=operator.lt, second=operator.ge),
+    "distance": (with_vjp(distance, towards_first), np.float32(0.3), np.float32(1.2)),
+    "ends": (
+        with_vjp(
+            lambda lo, hi: jnp.clip(0.7, lo, hi),
+            lambda args, w: (w * (args[0] > 0.7), w * (args[1] < 0.7)),
+        ),
+        np.float32(0.3),
+        np.float32(1.2),
+    ),
+    "arrays": (to_both(jnp.maximum, second=operator.lt)[0], LOW, HIGH),
+}
+
+
+@pytest.mark.parametrize("case", mostly_slow(CHOSEN, "distance"))
+def test_one_of_two_arguments_may_get_it_all(case):
+    f, *args = case
+    result = quick(f, *args)
+    assert result.verdict is Verdict.PASS, str(result)

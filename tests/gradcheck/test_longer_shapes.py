@@ -1,5 +1,7 @@
 """Blocks as long as an axis, rules that raise elsewhere, arguments of a fixed size."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,6 +200,115 @@ def test_a_function_of_a_fixed_number_of_entries_passes(case):
     result = quick(f, *args)
     assert result.verdict is Verdict.PASS, str(result)
     assert not any("raises" in note for note in result.notes)
+
+
+def short(lost):
+    """Blocks of two and three entries, alone and beside longer axes."""
+    blocks = functools.partial(blocked, lost=lost)
+
+    def mean(args, w):
+        (x,) = args
+        return (2 * x * w[None] / (3 if lost else len(x)),)
+
+    def binary(args, w):
+        p = jax.nn.softmax(args[0])
+        if lost:
+            return (p * (1 - p) * (w - w[..., ::-1]),)
+        return (p * (w - (p * w).sum(-1, keepdims=True)),)
+
+    return {
+        "a pair": (blocks(2), normal(0, 2)),
+        "two rows": (blocks(2), normal(0, 2, 7)),
+        "three columns": (blocks(3, 1), normal(0, 4, 3)),
+        "a mean of three": (
+            with_vjp(lambda x: jnp.mean(x**2, 0), mean),
+            normal(0, 3, 8),
+        ),
+        "two classes": (with_vjp(lambda x: jax.nn.softmax(x), binary), normal(0, 5, 2)),
+    }
+
+
+@pytest.mark.parametrize("case", mostly_slow(short(lost=True), "a pair", "two classes"))
+def test_what_is_lost_beyond_two_or_three_entries_fails(case):
+    result = quick(*case)
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert "with one entry more" in result.reason
+    assert quick(*case, at="given").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("case", mostly_slow(short(lost=False), "a pair"))
+def test_the_same_rules_that_lose_nothing_pass(case):
+    result = quick(*case)
+    assert result.verdict is Verdict.PASS, str(result)
+
+
+def crossed(a, b):
+    return jnp.stack(
+        [
+            a[1] * b[2] - a[2] * b[1],
+            a[2] * b[0] - a[0] * b[2],
+            a[0] * b[1] - a[1] * b[0],
+        ]
+    )
+
+
+def of_components(args, w):
+    x, y, z = args[0]
+    return (2 * w * jnp.stack([x, y, z]),)
+
+
+def cofactors(args, w):
+    (a, b), (c, d) = args[0]
+    return (w * jnp.stack([jnp.stack([d, -c]), jnp.stack([-b, a])]),)
+
+
+def beside_longer(args, w):
+    x, y, z = args[0]
+    along = jnp.sum(args[0] ** 2) * jnp.cos(args[1])
+    return 2 * jnp.stack([x, y, z]) * jnp.sum(w * jnp.sin(args[1])), along * w
+
+
+COORDINATES = {
+    "a cross product": (
+        with_vjp(crossed, lambda r, w: (crossed(r[1], w), crossed(w, r[0]))),
+        normal(0, 3),
+        normal(1, 3),
+    ),
+    "a norm by components": (
+        with_vjp(lambda x: jnp.sum(x**2), of_components),
+        normal(0, 3),
+    ),
+    "a determinant of two rows": (
+        with_vjp(lambda m: jnp.linalg.det(m), cofactors),
+        normal(0, 2, 2),
+    ),
+    "components beside a longer axis": (
+        with_vjp(lambda x, y: jnp.sum(x**2) * jnp.sin(y), beside_longer),
+        normal(0, 3),
+        normal(1, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", mostly_slow(COORDINATES, "a norm by components"))
+def test_a_rule_that_counts_on_two_or_three_coordinates_passes(case):
+    result = quick(*case)
+    assert result.verdict is Verdict.PASS, str(result)
+    assert not any("raises" in note for note in result.notes)
+
+
+def test_a_long_axis_is_tried_without_the_short_one_that_a_rule_counts_on():
+    def bwd(args, w):
+        x, y, z = args[0]
+        d = jnp.stack([x, y, z])
+        kept = jnp.where(jnp.arange(len(w)) < 8, w, 0)
+        along = jnp.sum(x**2 + y**2 + z**2) * jnp.cos(args[1])
+        return 2 * d * jnp.sum(w * jnp.sin(args[1])), along * kept
+
+    rule = with_vjp(lambda x, y: jnp.sum(x**2) * jnp.sin(y), bwd)
+    result = quick(rule, normal(0, 3), normal(1, 8))
+    assert result.verdict is Verdict.FAIL, str(result)
+    assert "with one entry more" in result.reason
 
 
 def square(n):

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradstab import _compat, _tree
 from gradstab._attempt import Refusal
 from gradstab.gradcheck.subject.modes import REFUSALS, traced_jvp
+from gradstab.program.compiling import quick_options
+from gradstab.program.walk import called, evaluate, evaluated
 
 
 def without_rules(f: Callable, /) -> Callable:
@@ -43,6 +46,41 @@ def without_rules(f: Callable, /) -> Callable:
         return jax.tree.unflatten(tree, run(*arrays))
 
     return plain
+
+
+def stays_finite(f: Callable, point: tuple, /) -> bool:
+    """Whether all that f computes on its way to a result is finite.
+
+    Of loops, branches and solvers it is what they return.
+
+    Args:
+        f: a function of pytrees to a pytree of arrays.
+        point: its arguments.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.float32(100)
+    >>> [stays_finite(f, (x,)) for f in (jax.nn.sigmoid, lambda x: 1 / jnp.exp(x))]
+    [True, False]
+
+    Cost: one run, compiled.
+    """
+    closed, arrays, _ = _traced(f, point, {})
+
+    def run(*values):
+        sound = []
+
+        def rule(eqn: _compat.JaxprEqn, operands: list):
+            body = called(eqn)
+            if body is not None:
+                return evaluated(body, operands, rule)
+            results = evaluate(eqn, operands)
+            sound.extend(jnp.all(jnp.isfinite(y)) for y in results if _is_moved(y))
+            return results
+
+        evaluated(closed, values, rule)
+        return jnp.all(jnp.stack([jnp.bool_(True), *sound]))
+
+    return bool(jax.jit(run, compiler_options=quick_options())(*arrays))
 
 
 def rules_in(f: Callable, /, *args, **kwargs) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ that was meant, and a rule that is right for the limit is not right for f.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from gradstab import _compat
 from gradstab.gradcheck.subject import traits
+from gradstab.gradcheck.subject.unrolled import rolled
 from gradstab.program.compiling import quick_options
 from gradstab.program.primitives import Kind, names
 from gradstab.program.walk import called, evaluated
@@ -72,7 +74,8 @@ def further(f: Callable, point: tuple, /, *, most: int) -> Callable | None:
     """The function with its iterations continued to four times their number.
 
     Iterations are loops until convergence, and those of fixed length that consume no
-    data. One that moves on instead of converging is left as it is.
+    data, also if they are written out. One that moves on instead of converging is left
+    as it is.
 
     Args:
         f: from a pytree of arrays to a tuple of arrays. Traced once.
@@ -91,8 +94,11 @@ def further(f: Callable, point: tuple, /, *, most: int) -> Callable | None:
     """
     inlined, shape = jax.make_jaxpr(_Inlined().function(f), return_shape=True)(point)
     wanted = range(len(jax.tree.leaves(shape)))
-    closed, used = _compat.needed_program(inlined, wanted)
-    kept = [n for n, keep in enumerate(used) if keep]
+    # What is not needed hides what is repeated.
+    needed, used = _compat.needed_program(inlined, wanted)
+    closed, still = _compat.needed_program(rolled(needed), wanted)
+    kept = itertools.compress(itertools.compress(itertools.count(), used), still)
+    kept = list(kept)
     loops = [eqn for eqn in traits.equations(closed) if _is_iteration(eqn)]
     if not loops:
         return None
@@ -135,7 +141,7 @@ class _Loops:
         reports: list = [self.nothing]
 
         def equation(eqn: _compat.JaxprEqn, operands):
-            if not _compat.contains(eqn, traits.LOOPS):
+            if not self._enters(eqn):
                 return _compat.bind(eqn, operands)
             results, report = self._loop(eqn, operands)
             reports.append(report)
@@ -143,6 +149,10 @@ class _Loops:
 
         results = evaluated(closed, values, equation)
         return results, functools.reduce(jnp.maximum, reports)
+
+    def _enters(self, eqn: _compat.JaxprEqn) -> bool:
+        """Whether there is something in the equation to be run in another way."""
+        return _compat.contains(eqn, traits.LOOPS)
 
     def _loop(self, eqn: _compat.JaxprEqn, operands):
         if (body := called(eqn)) is not None:
@@ -244,6 +254,10 @@ class _Inlined(_Loops):
             return tuple(self.run(closed, jax.tree.leaves(point))[0])
 
         return inlined
+
+    def _enters(self, eqn: _compat.JaxprEqn) -> bool:
+        # A body may hold a loop that is written out.
+        return called(eqn) is not None or super()._enters(eqn)
 
     def _scan(self, eqn: _compat.JaxprEqn, parts: _compat.ScanParts, operands):
         del parts

@@ -19,17 +19,23 @@ from gradstab.gradcheck.subject.arguments import SHORTENED
 _NEXT, _CORNER = 9 / 8, 2.0
 
 
-def sizes_of(args: tuple, /) -> list[int]:
+def sizes_of(args: tuple, /, *, short: bool = False) -> list[int]:
     """The sizes of axes of arrays that may be blocks, the largest first.
 
     Unsigned integers are left out: they are words of a key.
 
-    >>> sizes_of((np.zeros((7, 3)), np.zeros((8, 7)), np.arange(9)))
-    [9, 8, 7]
+    Args:
+        args: pytrees of anything.
+        short: those of two and three entries instead, which often are coordinates.
+
+    >>> args = np.zeros((7, 3)), np.zeros((8, 7)), np.arange(9)
+    >>> sizes_of(args), sizes_of(args, short=True)
+    ([9, 8, 7], [3])
     """
     leaves = [x for x in jax.tree.leaves(args) if _is_array(x) and not _is_unsigned(x)]
     sizes = {n for leaf in leaves for n in jnp.shape(leaf)}
-    return sorted((n for n in sizes if n >= SHORTENED), reverse=True)
+    wanted = (n for n in sizes if (1 < n < SHORTENED if short else n >= SHORTENED))
+    return sorted(wanted, reverse=True)
 
 
 def longer(args: tuple, sizes: list[int], /) -> tuple:

@@ -15,7 +15,7 @@ import numpy as np
 from gradstab import _compat
 from gradstab._attempt import Refusal, attempt
 from gradstab.gradcheck.subject.abilities import VMAP
-from gradstab.gradcheck.subject.arguments import floating_part
+from gradstab.gradcheck.subject.arguments import SHORTENED, floating_part
 from gradstab.gradcheck.subject.problem import Problem
 from gradstab.gradcheck.subject.traits import equations
 from gradstab.program.primitives import acts_on_entries, is_named, reduces
@@ -31,7 +31,9 @@ _ALIKE = (
     "transpose",
 )
 _CALLS = ("jit", "pjit", "closed_call", "core_call")
-_SIZE = "#"
+
+# No part of a name or of a number with a point; and a mark for one.
+_NUMBER, _SIZE = re.compile(r"(?<![\w.])\d+(?![\w.])"), "#"
 
 
 class Uniform:
@@ -64,8 +66,8 @@ class Uniform:
             return False
         if not all(map(_loses_nothing, other)):
             return False
-        before = [_text(closed, changes) for closed in self._given]
-        return before == [_text(closed, changes.values()) for closed in other]
+        pairs = zip(map(str, self._given), map(str, other), strict=True)
+        return all(_are_alike(*pair, changes) for pair in pairs)
 
     def _moved(self, args: tuple) -> list:
         dtype: Any = jnp.float64 if self.problem.wide else None
@@ -104,10 +106,15 @@ def _is_alike(eqn: _compat.JaxprEqn) -> bool:
     return acts_on_entries(eqn) or reduces(eqn) or is_named(eqn, *_ALIKE, *_CALLS)
 
 
-def _text(closed: _compat.ClosedJaxpr, sizes) -> str:
-    """The program in words, with a mark for each of some sizes."""
-    marks = {str(n): f"{_SIZE}{k}" for k, n in enumerate(sizes)}
-    either = "|".join(map(re.escape, marks))
-    # No part of a name or of a number with a point.
-    whole = rf"(?<![\w.])(?:{either})(?![\w.])"
-    return re.sub(whole, lambda found: marks[found[0]], str(closed))
+def _are_alike(given: str, other: str, changes: dict[int, int]) -> bool:
+    """Whether two programs in words are the same, but for some numbers in them.
+
+    A short size is also the number of an axis, or an exponent: it may stay.
+    """
+    if _NUMBER.sub(_SIZE, given) != _NUMBER.sub(_SIZE, other):
+        return False
+    found = (map(int, _NUMBER.findall(text)) for text in (given, other))
+    return all(
+        m == changes.get(n, n) or m == n < SHORTENED
+        for n, m in zip(*found, strict=True)
+    )
