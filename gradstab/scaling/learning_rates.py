@@ -38,10 +38,11 @@ def learning_rate_transfer(
 
     The loss after so many steps, on all inputs, is taken for every width, seed and
     learning rate; a run that diverges has the loss infinity. The optimum of a seed is
-    the vertex of the parabola in the logarithm of the rate through the best rate and
-    its neighbours, which is off by a part of the distance between rates, alike at all
-    widths; that of a width is the geometric mean over seeds. Whether it moves
-    is the slope of its logarithm against that of the width, with its error.
+    the vertex of a parabola, of the logarithm of the loss in that of the rate, fitted
+    to the best rate and two on either side; it is off by a part of the distance between
+    rates, alike at all widths. That of a width is the geometric mean over seeds.
+    Whether it moves is the slope of its logarithm against that of the width, with its
+    error.
 
     Args:
         make: ``make(width, key)`` gives a model as for `gradstab.analyze`, or a pair

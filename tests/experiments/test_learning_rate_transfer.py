@@ -15,6 +15,17 @@ def test_every_width_has_an_optimum_within_the_rates():
     assert not broken(claims, "the first or the last")
 
 
+@pytest.mark.slow
+def test_a_readout_of_zero_begins_with_equal_logits_and_a_random_one_does_not():
+    far = {"steps": 1, "lowest": -40, "highest": -38}  # rates that move nothing
+    starts = {}
+    for head in experiment.INITIAL_HEADS:
+        config = experiment.Config(**SMALL | far, head=head)
+        starts[head] = experiment._searched(config, "mup").losses
+    np.testing.assert_allclose(starts["zero"], np.log(10), rtol=1e-5)
+    assert np.abs(starts["random"] - np.log(10)).min() > 0.01
+
+
 def test_an_optimum_that_moves_holds_for_standard_alone():
     config = experiment.Config(widths=(64, 512), lowest=-12, highest=-2)
     powers = np.arange(-12, -1.0)

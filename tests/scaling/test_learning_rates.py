@@ -102,9 +102,44 @@ def test_if_every_rate_diverges_nothing_is_said():
 
 def test_the_vertex_of_a_parabola_is_found_on_any_grid():
     rates = np.array([0.1, 0.25, 1.0, 2.0])
-    losses = (np.log(rates) - np.log(0.4)) ** 2
+    losses = np.exp(0.2 * (np.log(rates) - np.log(0.4)) ** 2)
     assert optimum(rates, losses) == pytest.approx(0.4)
     assert optimum(rates, np.array([3.0, 1.0, np.inf, np.inf])) == 0.25
+    # Losses below zero have no logarithm.
+    assert optimum(rates, losses - 5) == pytest.approx(0.4, rel=0.2)
+
+
+def test_how_far_a_loss_diverged_does_not_move_the_optimum():
+    rates = 2.0 ** np.arange(-4, 3)
+    losses = np.exp(0.2 * np.log2(rates) ** 2)
+    large, larger = losses.copy(), losses.copy()
+    large[6:], larger[6:] = 1e4, np.inf
+    assert optimum(rates, large) == pytest.approx(optimum(rates, larger))
+    assert optimum(rates, large) == pytest.approx(1.0, rel=0.5)
+    below = np.where(losses < 1e3, losses - 2, losses)
+    assert optimum(rates, below) == pytest.approx(1.0)
+
+
+def test_noise_in_a_broad_valley_moves_the_optimum_by_less_than_between_three_rates():
+    rates = 2.0 ** np.arange(-4, 5)
+    powers = np.log2(rates)
+    rng = np.random.default_rng(0)
+    noisy = np.exp(0.05 * powers**2 + 0.05 * rng.standard_normal((400, len(rates))))
+    found = np.log2([optimum(rates, one) for one in noisy])
+    three = []
+    for one in noisy:
+        best = np.clip(np.argmin(one), 1, len(rates) - 2)
+        left, middle, right = one[best - 1 : best + 2]
+        bend = left + right - 2 * middle
+        three.append(powers[best] + (0.5 * (left - right) / bend if bend > 0 else 0))
+    assert abs(np.mean(found)) < 0.1
+    assert np.std(found) < 0.8 * np.std(three)
+
+
+def test_the_optimum_lies_between_the_neighbours_of_the_best_rate():
+    rates = 2.0 ** np.arange(5)
+    steep = np.array([1.01, 1.0, 0.99, 2.0, 3.0])
+    assert rates[1] <= optimum(rates, steep) <= rates[3]
 
 
 def test_batches_are_drawn_and_targets_go_with_their_inputs():
