@@ -8,7 +8,7 @@ descent, 1 / in for Adam. Weights of size 1 / sqrt(in) with one learning rate fo
 (standard), and the NTK's, break it: norms over sqrt(out / in) go as the powers of the
 width in `THEORY`. Measured are the powers for every weight of an MLP at widths from 64
 to 512, with their errors: of the weights, of their change after one step, and, where
-the condition is to hold, after ten. One minute on one core.
+the condition is to hold, after ten. Three minutes on one core.
 
     python -m experiments.spectral_condition
 """
