@@ -245,21 +245,27 @@ class Transfer:
     def causes(self) -> tuple[Cause, ...]:
         """Which parameters spoil the transfer over width, and what would mend it.
 
-        Learning rates are those that are right once the initial values are; where an
-        optimiser does not normalise, and initial values before the output are wrong,
+        Learning rates are judged by the first step that changes a parameter at all:
+        later a model that learns faster with the width has other gradients. They are
+        those that are right once the initial values are; where an optimiser does not
+        normalise, and initial values before the output are wrong,
         what the updates do may follow from these, and no learning rate is named. Empty
         over depth and batch size, where there are no roles.
         """
         if self.vary != "width":
             return ()
-        step, rows = self.num_steps, self.parameters
+        rows = self.parameters
         initial = causes.initial_causes(
             [(r.name, r.role, r.gain, r.passed) for r in rows]
         )
         entering = np.asarray(self.entering)[:, :, :1]
         relative = np.asarray(self.own) / np.where(entering > 0, entering, np.nan)
         slopes = [
-            self._slope(relative if r.role in causes.PRODUCTS else self.own, step, i)
+            self._slope(
+                relative if r.role in causes.PRODUCTS else self.own,
+                self._first_change(i),
+                i,
+            )
             for i, r in enumerate(rows)
         ]
         own = [(r.name, r.role, s) for r, s in zip(rows, slopes, strict=True)]
@@ -316,6 +322,11 @@ class Transfer:
 
     def _repr_html_(self) -> str:
         return _console.html(self.show)
+
+    def _first_change(self, parameter: int) -> int:
+        """The first step after which an update has an effect at every size."""
+        moved = (np.asarray(self.own)[..., parameter] > 0).all(axis=(0, 1))
+        return int(moved.argmax()) if moved.any() else self.num_steps
 
     def _slope(self, values: Any, step: int, column: int) -> Slope:
         return fit(np.array(self.sizes), np.asarray(values)[:, :, step, column])

@@ -59,14 +59,14 @@ def read(
         raise UserValueError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, dict) or data.get("kind") != kind:
         raise UserValueError(f"{path} holds no {kind}")
+    schema, own = data.get("schema"), SCHEMAS.get(kind, 1)
+    if isinstance(schema, int) and schema != own:
+        age = "a newer" if schema > own else "an older"
+        raise UserValueError(
+            f"{path} has schema {schema}, and this gradstab reads {own}: it was "
+            f"written by {age} one"
+        )
     try:
-        schema = SCHEMAS.get(kind, 1)
-        if data["schema"] != schema:
-            age = "a newer" if data["schema"] > schema else "an older"
-            raise UserValueError(
-                f"{path} has schema {data['schema']}, and this gradstab reads "
-                f"{schema}: it was written by {age} one"
-            )
         values = {name: data[name] for name in names}
         return values | {name: _numbers(values[name]) for name in arrays}
     except (KeyError, TypeError, ValueError) as error:

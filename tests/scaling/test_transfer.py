@@ -1,5 +1,6 @@
 """Coordinate checks: slopes, verdicts, causes, and runs that are interrupted."""
 
+import dataclasses
 import io
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from rich.console import Console
 
 import gradstab as gs
@@ -88,6 +90,63 @@ def test_the_causes_of_the_standard_parametrisation_are_the_rules_of_mup(standar
         ("c_out", "learning rate"): -1.0,
     }
     assert ("standard", "adam") in standard.schemes
+
+
+def test_what_follows_from_faster_learning_is_no_cause(standard):
+    """A wide model learns faster, and later gradients of it are smaller."""
+    powers = np.array(WIDTHS)[:, None, None] ** -0.6
+
+    def longer(values, factor):
+        values = np.asarray(values)
+        return np.concatenate([values, values[:, :, -1:] * factor], axis=2)
+
+    arrays = ("activation", "update", "gradient", "added", "weight", "change")
+    arrays += ("entering", "gain", "passed")
+    run = dataclasses.replace(
+        standard,
+        own=longer(standard.own, powers[..., None]),
+        loss=longer(standard.loss, powers),
+        **{name: longer(getattr(standard, name), 1.0) for name in arrays},
+    )
+    assert run.num_steps == 2
+    assert run.parameter("a_in").verdict is Trend.SHRINKS
+    assert run.causes == standard.causes
+
+
+@pytest.mark.slow
+def test_of_a_residual_network_no_vector_is_accused():
+    def make(width, key):
+        return Residual(width, nnx.Rngs(key))
+
+    found = gs.transfer(
+        make,
+        jax.random.normal(jax.random.key(1), (32, 8)),
+        widths=WIDTHS,
+        loss=lambda y: optax.softmax_cross_entropy_with_integer_labels(
+            y, jnp.arange(32) % 10
+        ).mean(),
+        optimizer=optax.adam(3e-3),
+        seeds=2,
+        progress=False,
+    )
+    assert {c.name for c in found.causes} == {"h.kernel", "o.kernel", "out.kernel"}
+
+
+class Residual(nnx.Module):
+    """A block of a transformer without attention."""
+
+    def __init__(self, width, rngs):
+        self.inp = nnx.Linear(8, width, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.h = nnx.Linear(width, 4 * width, rngs=rngs)
+        self.o = nnx.Linear(4 * width, width, rngs=rngs)
+        self.out = nnx.Linear(width, 10, rngs=rngs)
+
+    def __call__(self, x):
+        with jax.numpy_dtype_promotion("standard"):
+            x = self.inp(x)
+            x = x + self.o(jax.nn.gelu(self.h(self.norm(x))))
+            return self.out(x)
 
 
 @pytest.mark.slow
