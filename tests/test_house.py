@@ -407,3 +407,10 @@ def test_a_star_import_brings_the_public_names_of_a_room():
     exec("from gradstab.plots import *", found)
     assert {"exponents", "heat_map", "phase_diagram", "spectra"} <= found.keys()
     assert "np" not in found
+
+
+def test_every_file_of_tests_has_a_name_of_its_own():
+    """Pytest imports two of one name as one module, and then collects neither."""
+    tests = pathlib.Path(__file__).parent
+    names = [path.name for path in tests.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
